@@ -1,0 +1,7 @@
+//! The world: sockets, clocks, names, signals. Everything here is a thin, bounded layer under the engine.
+
+pub mod event_loop;
+pub mod http;
+pub mod link;
+pub mod resolver;
+pub mod tls;

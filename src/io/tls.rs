@@ -1,0 +1,1 @@
+//! TLS configuration: roots and host names.

@@ -1,0 +1,178 @@
+//! Every bound of the program, in one place: what it bounds, what happens there, and which metric counts it.
+//!
+//! [`Limits`] and [`Timing`] hold the few that an operator may set (spec section 12); their `Default` is the contract's.
+//! All others are constants. Relations that must hold between them are checked at compile time at the end of the file.
+
+use crate::time::Duration;
+
+/// Bounds that the configuration may set, table `[limits]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Relays followed at once; further ones are not dialled and are counted (`grasp_sync_relays_refused_total`).
+    pub relays_max: usize,
+    /// Relays taken from one announcement, the first ones; the rest are counted (`grasp_sync_relays_refused_total`).
+    pub relays_per_repo_max: usize,
+    /// Bytes of one event's JSON; larger ones are refused (`event_too_large`).
+    pub event_bytes_max: usize,
+    /// Values in one tag list of one filter.
+    pub filter_values_max: usize,
+    /// Live filters on one relay above which its subscriptions are consolidated.
+    pub consolidate_above_filters: usize,
+    /// Client links to the own relay; further ones get HTTP 503 (`grasp_sync_clients_refused_total`).
+    pub clients_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            relays_max: 1024,
+            relays_per_repo_max: 16,
+            event_bytes_max: 131_072,
+            filter_values_max: 100,
+            consolidate_above_filters: 70,
+            clients_max: 512,
+        }
+    }
+}
+
+/// Durations that the configuration may set, table `[timing]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Length of the batching window (spec section 4).
+    pub batch_window: Duration,
+    /// Subtracted from every `since`, in seconds (spec section 2).
+    pub overlap_secs: u64,
+    /// Time between full catch-ups with one relay.
+    pub daily_catchup: Duration,
+    /// First delay after a failure; doubles with each further one.
+    pub backoff_base: Duration,
+    /// Largest delay while a relay is not dead.
+    pub backoff_max: Duration,
+    /// Time without a success after which a relay is dead.
+    pub dead_after: Duration,
+    /// Time between tries of a dead relay.
+    pub dead_retry: Duration,
+    /// Silence kept after a relay said that it limits our rate.
+    pub rate_limit_cooldown: Duration,
+    /// Life after which a connection counts as a success even before layer 1 has ended.
+    pub stable_after: Duration,
+    /// Deadline for resolving, TCP, TLS and WebSocket together.
+    pub connect_timeout: Duration,
+    /// Silence after which a sweep has failed.
+    pub sweep_timeout: Duration,
+    /// Silence on a link after which it is pinged.
+    pub ping: Duration,
+    /// Silence after a ping after which the link is closed.
+    pub pong_timeout: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing {
+            batch_window: Duration::from_secs(5),
+            overlap_secs: 900,
+            daily_catchup: Duration::from_secs(86_400),
+            backoff_base: Duration::from_secs(5),
+            backoff_max: Duration::from_secs(3_600),
+            dead_after: Duration::from_secs(86_400),
+            dead_retry: Duration::from_secs(86_400),
+            rate_limit_cooldown: Duration::from_secs(65),
+            stable_after: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(30),
+            sweep_timeout: Duration::from_secs(60),
+            ping: Duration::from_secs(30),
+            pong_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+// Links.
+
+/// Bytes of one WebSocket message, in or out. Beyond: the link is closed with 1009.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Bytes waiting to be written to one link. Beyond: the link is closed (`out_buffer_full`).
+pub const LINK_OUT_BYTES_MAX: usize = 4 << 20;
+/// Bytes of tungstenite's eager read buffer, one per link.
+pub const LINK_READ_BUFFER_BYTES: usize = 8 << 10;
+/// Bytes gathered before a write is tried without a flush.
+pub const LINK_WRITE_BUFFER_BYTES: usize = 16 << 10;
+/// Messages read from one link in one turn of the loop; the rest waits on the ready list.
+pub const LINK_READS_PER_TURN: usize = 64;
+/// Bytes of an HTTP request head. Beyond: 431 and close.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
+/// Header lines of an HTTP request head. Beyond: 431 and close.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Time for an HTTP request head to arrive. After: close.
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections taken from one listener in one turn; the rest waits in the kernel.
+pub const ACCEPTS_PER_TURN: usize = 32;
+/// Connections that have not yet become a client link or been answered. Beyond: closed at once.
+pub const HTTP_PENDING_MAX: usize = 256;
+/// Time between the first signal and exit (spec section 12).
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+// The outgoing side: what we put on one relay until its own limits are learnt.
+
+/// Subscriptions open on one relay at once, sweeps included.
+pub const RELAY_SUBSCRIPTIONS_MAX: usize = 10;
+/// Of these, how many may be live; the rest is for sweeps.
+pub const RELAY_LIVE_SUBSCRIPTIONS_MAX: usize = 8;
+/// Sweeps in flight on one relay.
+pub const SWEEPS_IN_FLIGHT_MAX: usize = 4;
+/// Filters in one REQ.
+pub const REQ_FILTERS_MAX: usize = 10;
+/// Bytes of one REQ: 90 % of the 128 KiB that the strictest common relay takes.
+pub const REQ_BYTES_MAX: usize = 131_072 * 9 / 10;
+/// `limit` that a sweep asks for in one page.
+pub const SWEEP_PAGE_LIMIT: usize = 500;
+/// `limit` of a live filter: what a relay may send of the overlap before EOSE.
+pub const LIVE_LIMIT: usize = 500;
+/// Pages of one sweep. Beyond: the sweep has failed (`pages_exceeded`).
+pub const SWEEP_PAGES_MAX: usize = 20_000;
+/// Shortest time between two turns of one rotated chunk.
+pub const ROTATION_PERIOD: Duration = Duration::from_secs(60);
+/// Longest time that a moved `through` waits for an event to be committed with.
+pub const THROUGH_SAVE_AFTER: Duration = Duration::from_secs(300);
+
+// Intake and store.
+
+/// Seconds by which `created_at` may lie ahead of the wall clock (spec section 8).
+pub const FUTURE_SECS_MAX: u64 = 900;
+/// Events in one batch. At this: commit.
+pub const BATCH_EVENTS_MAX: usize = 10_000;
+/// Bytes of events in one batch. At this: commit.
+pub const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Age of the oldest event in a batch. At this: commit.
+pub const BATCH_AGE_MAX: Duration = Duration::from_millis(200);
+/// Commits may take one part in this many of recent time before a batch has to wait for its age or size.
+pub const COMMIT_SHARE: u64 = 10;
+/// Ids refused for good that are remembered in memory. Beyond: the oldest is forgotten and judged again.
+pub const REFUSED_IDS_MAX: usize = 65_536;
+/// Default bytes of the store's cache.
+pub const STORE_CACHE_BYTES: usize = 16 << 20;
+/// Candidates that one query may look at in one turn; the rest waits for the next.
+pub const QUERY_STEP_CANDIDATES: usize = 1_000;
+
+// The own relay.
+
+/// Subscriptions of one client. Beyond: CLOSED.
+pub const CLIENT_SUBSCRIPTIONS_MAX: usize = 64;
+/// Filters in one client's REQ. Beyond: CLOSED.
+pub const CLIENT_FILTERS_MAX: usize = 20;
+/// Characters of a subscription id (NIP-01). Beyond: NOTICE.
+pub const SUBSCRIPTION_ID_CHARS_MAX: usize = 64;
+/// Values over all lists of one client's filter. Beyond: CLOSED.
+pub const CLIENT_FILTER_VALUES_MAX: usize = 2_000;
+/// Stored events that one filter of a client gets at most, asked for or not (NIP-11 `max_limit`).
+pub const QUERY_LIMIT_MAX: usize = 500;
+/// Bytes of stored events put into one client's link before it must have drained.
+pub const CLIENT_PAGE_BYTES: usize = 256 << 10;
+
+const _: () = {
+    assert!(RELAY_LIVE_SUBSCRIPTIONS_MAX < RELAY_SUBSCRIPTIONS_MAX);
+    assert!(REQ_BYTES_MAX < MESSAGE_BYTES_MAX);
+    assert!(LINK_WRITE_BUFFER_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
+    assert!(CLIENT_PAGE_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
+    assert!(BATCH_BYTES_MAX >= MESSAGE_BYTES_MAX);
+    assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);
+};

@@ -1,0 +1,1 @@
+//! Client and relay messages (NIP-01).

@@ -1,0 +1,1 @@
+//! Stored events to matching live subscriptions.
