@@ -184,6 +184,14 @@ pub const QUERY_LIMIT_MAX: usize = 500;
 /// Bytes of stored events put into one client's link before it must have drained.
 pub const CLIENT_PAGE_BYTES: usize = 256 << 10;
 
+// What travels.
+
+/// Bytes of one relay URL, as written and in its normal form. Beyond: no relay (`grasp_sync_relays_refused_total`).
+pub const RELAY_URL_BYTES_MAX: usize = 512;
+/// Bytes of a repo's identifier. Beyond: no repo (its announcement is malformed), so that a filter of 100 addresses
+/// always fits into one REQ.
+pub const IDENTIFIER_BYTES_MAX: usize = 512;
+
 const _: () = {
     assert!(RELAY_LIVE_SUBSCRIPTIONS_MAX < RELAY_SUBSCRIPTIONS_MAX);
     assert!(REQ_BYTES_MAX < MESSAGE_BYTES_MAX);
@@ -193,4 +201,6 @@ const _: () = {
     assert!(CLIENT_PAGE_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
     assert!(BATCH_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);
+    // 100 addresses `"30617:<64 hex>:<d>",` with every byte of `d` escaped once, and 1 KiB for the rest of the REQ.
+    assert!(100 * (74 + 2 * IDENTIFIER_BYTES_MAX) + 1024 < REQ_BYTES_MAX);
 };
