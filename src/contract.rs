@@ -41,6 +41,25 @@ pub enum CloseReason {
     Io,
 }
 
+impl CloseReason {
+    /// The name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            CloseReason::Resolve => "resolve",
+            CloseReason::PrivateAddress => "private_address",
+            CloseReason::Connect => "connect",
+            CloseReason::Tls => "tls",
+            CloseReason::Handshake(_) => "handshake",
+            CloseReason::Timeout => "timeout",
+            CloseReason::Peer(_) => "peer",
+            CloseReason::Protocol => "protocol",
+            CloseReason::TooLarge => "too_large",
+            CloseReason::OutBufferFull => "out_buffer_full",
+            CloseReason::Io => "io",
+        }
+    }
+}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -162,6 +162,10 @@ pub const BATCH_AGE_MAX: Duration = Duration::from_millis(200);
 pub const COMMIT_SHARE: u64 = 10;
 /// Ids refused for good that are remembered in memory. Beyond: the oldest is forgotten and judged again.
 pub const REFUSED_IDS_MAX: usize = 65_536;
+/// Shortest time between two looks for events that have expired (NIP-40). Until then queries skip them.
+pub const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
+/// Events removed by one look for expired ones; the rest waits for the next.
+pub const EXPIRY_BATCH: usize = 1_000;
 /// Default bytes of the store's cache.
 pub const STORE_CACHE_BYTES: usize = 16 << 20;
 /// Candidates that one query may look at in one turn; the rest waits for the next.
@@ -181,6 +185,15 @@ pub const CLIENT_FILTER_VALUES_MAX: usize = 2_000;
 pub const QUERY_LIMIT_MAX: usize = 500;
 /// Bytes of stored events put into one client's link before it must have drained.
 pub const CLIENT_PAGE_BYTES: usize = 256 << 10;
+/// Candidates that one client's query may look at before the next client has its turn.
+pub const CLIENT_STEP_CANDIDATES: usize = 100;
+/// Live events that wait, as sequence numbers, for one client to read on. Beyond: the client is closed with 1013
+/// (`grasp_sync_clients_closed_total{reason="slow"}`).
+pub const CLIENT_HELD_EVENTS_MAX: usize = 32_768;
+/// Bytes of the REQs behind one client's open subscriptions. Beyond: CLOSED.
+pub const CLIENT_REQ_BYTES_MAX: usize = 8 << 20;
+/// Bytes of the REQs behind all open subscriptions of all clients. Beyond: CLOSED.
+pub const CLIENTS_REQ_BYTES_MAX: usize = 64 << 20;
 
 // What travels.
 

@@ -6,12 +6,11 @@
 use std::collections::VecDeque;
 
 use crate::contract::Output;
+use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::sync::counters::SyncCounters;
 use crate::sync::state::State;
 use crate::time::Now;
 
-pub mod counters;
 pub mod filters;
 pub mod health;
 pub mod liveness;
@@ -40,5 +39,5 @@ pub struct Cx<'a> {
     /// What is to be done.
     pub out: &'a mut VecDeque<Output>,
     /// What is counted.
-    pub counters: &'a mut SyncCounters,
+    pub metrics: &'a mut Metrics,
 }

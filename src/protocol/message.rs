@@ -33,6 +33,18 @@ pub enum MessageError {
     BadArguments,
 }
 
+impl MessageError {
+    /// The name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            MessageError::NotJson => "not_json",
+            MessageError::NotAMessage => "not_a_message",
+            MessageError::UnknownType => "unknown_type",
+            MessageError::BadArguments => "bad_arguments",
+        }
+    }
+}
+
 impl fmt::Display for MessageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -20,9 +20,10 @@ pub struct RelayProgress {
 }
 
 impl RelayProgress {
-    /// What the store remembers: `EPOCH` for never.
-    pub fn restored(through: UnixTime, full_catchup: UnixTime) -> Self {
-        RelayProgress { confirmed: BTreeMap::new(), through, full_catchup }
+    /// Sets what the store remembers: `EPOCH` for never.
+    pub fn restore(&mut self, through: UnixTime, full_catchup: UnixTime) {
+        self.through = through;
+        self.full_catchup = full_catchup;
     }
 
     /// The last moment up to which everything confirmed is complete; `EPOCH` for never.

@@ -107,7 +107,7 @@ pub struct Relay {
 impl Relay {
     /// A relay that is to be dialled at once.
     pub fn new(url: RelayUrl, progress: RelayProgress, cx: &mut Cx<'_>) -> Relay {
-        cx.counters.state_entries[StateName::Idle as usize] += 1;
+        cx.metrics.state_entries.add(StateName::Idle.as_str());
         Relay {
             url,
             state: State::Idle,
@@ -157,6 +157,14 @@ impl Relay {
     /// Its totals.
     pub fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// Its link, dialled or open.
+    pub fn link(&self) -> Option<LinkId> {
+        match &self.state {
+            State::Connecting { link, .. } => Some(*link),
+            _ => self.session().map(Session::link),
+        }
     }
 
     /// Its open link, if there is one.
@@ -219,11 +227,10 @@ impl Relay {
         self.lose_link(Why::LinkClosed(reason), cx);
     }
 
-    /// Any frame came.
-    pub fn on_frame(&mut self, cx: &mut Cx<'_>) {
-        if let Some(linked) = linked_in(&mut self.state) {
-            linked.session.on_frame(cx);
-        }
+    /// A frame came that says nothing else.
+    pub fn on_alive(&mut self, cx: &mut Cx<'_>) {
+        self.note_frame(cx);
+        self.settle(cx);
     }
 
     /// What a subscription of ours is for; `None` if it is not ours.
@@ -240,6 +247,7 @@ impl Relay {
         fate: Fate,
         cx: &mut Cx<'_>,
     ) {
+        self.note_frame(cx);
         let origin = self.origin(subscription);
         let gap = origin == Some(Origin::Rotation) || (origin == Some(Origin::Round) && self.is_looking_back());
         self.totals.gap_events += u64::from(gap && fate == Fate::New);
@@ -257,6 +265,7 @@ impl Relay {
 
     /// EOSE.
     pub fn on_eose(&mut self, subscription: &str, cx: &mut Cx<'_>) {
+        self.note_frame(cx);
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_eose(subscription, cx);
         }
@@ -265,6 +274,7 @@ impl Relay {
 
     /// CLOSED.
     pub fn on_subscription_closed(&mut self, subscription: &str, why: &str, cx: &mut Cx<'_>) {
+        self.note_frame(cx);
         debug!("{}: CLOSED {subscription}: {why}", self.url);
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_closed(subscription, why, cx);
@@ -274,6 +284,7 @@ impl Relay {
 
     /// NOTICE.
     pub fn on_notice(&mut self, text: &str, cx: &mut Cx<'_>) {
+        self.note_frame(cx);
         debug!("{}: NOTICE {text}", self.url);
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_notice(text, cx);
@@ -363,11 +374,7 @@ impl Relay {
 
     /// No repo needs the relay, or the process ends: its link is closed.
     pub fn close(&mut self, why: Why, cx: &mut Cx<'_>) {
-        let link = match &self.state {
-            State::Connecting { link, .. } => Some(*link),
-            _ => self.session().map(Session::link),
-        };
-        if let Some(link) = link {
+        if let Some(link) = self.link() {
             let code = if why == Why::Stopping { 1001 } else { 1000 };
             cx.out.push_back(Output::Close { link, code });
         }
@@ -384,7 +391,7 @@ impl Relay {
         assert!(from.leads_to(to), "{from:?} does not lead to {to:?}");
         self.entered = cx.now.wall;
         self.why = why;
-        cx.counters.state_entries[to as usize] += 1;
+        cx.metrics.state_entries.add(to.as_str());
         info!("{}: {} -> {} ({why})", self.url, from.as_str(), to.as_str());
     }
 
@@ -439,6 +446,12 @@ impl Relay {
         }
     }
 
+    fn note_frame(&mut self, cx: &Cx<'_>) {
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.on_frame(cx);
+        }
+    }
+
     fn note_stability(&mut self, cx: &Cx<'_>) {
         let stable_after = cx.settings.timing.stable_after;
         let Some(linked) = linked_in(&mut self.state).filter(|linked| !linked.stable) else { return };
@@ -467,7 +480,6 @@ impl Relay {
 
     fn finish_consolidation(&mut self, cx: &mut Cx<'_>) {
         self.finish_round(None, cx);
-        cx.counters.consolidations += 1;
         let units = minimal_units(&self.url, cx.settings.limits.filter_values_max, cx.state);
         let linked = linked_in(&mut self.state).expect("only called in Consolidating");
         linked.stale = None;

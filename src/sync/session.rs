@@ -10,6 +10,7 @@ use crate::limits::{
     LIVE_LIMIT, RELAY_LIVE_SUBSCRIPTIONS_MAX, RELAY_SUBSCRIPTIONS_MAX, SWEEP_ATTEMPTS_MAX, SWEEP_RETRY_AFTER,
     SWEEPS_IN_FLIGHT_MAX,
 };
+use crate::metrics::Side;
 use crate::protocol::message::close_message;
 use crate::sync::Cx;
 use crate::sync::filters::{Bounds, Subject, Unit, req_message};
@@ -285,7 +286,7 @@ impl Session {
         match self.subscriptions.remove(&number) {
             None => {}
             Some(Subscription::Live { units, reopened }) => {
-                cx.counters.live_closed += 1;
+                cx.metrics.live_closed += 1;
                 for unit in units {
                     match limited && !reopened {
                         true => self.postponed.push((unit, cx.now.wall)),
@@ -306,7 +307,7 @@ impl Session {
 
     /// The relay said something to a person.
     pub fn on_notice(&mut self, text: &str, cx: &mut Cx<'_>) {
-        cx.counters.notices += 1;
+        cx.metrics.notices += 1;
         if is_rate_limit(text) {
             self.cool_down(cx);
         }
@@ -316,11 +317,11 @@ impl Session {
     pub fn on_time(&mut self, cx: &mut Cx<'_>) -> bool {
         match self.liveness.poll(cx.now.mono, &cx.settings.timing) {
             Silence::Dead => {
-                cx.counters.silent_links += 1;
+                cx.metrics.relay_links_closed.add("silent");
                 return true;
             }
             Silence::Ping => {
-                cx.counters.pings += 1;
+                cx.metrics.pings_sent.add(Side::Relay);
                 cx.out.push_back(Output::Ping { link: self.link });
             }
             Silence::Fine => {}
@@ -368,7 +369,7 @@ impl Session {
 
     fn begin_turn(&mut self, cx: &mut Cx<'_>) {
         let Some((unit, covered)) = self.rotation.begin_turn(cx.now) else { return };
-        cx.counters.rotation_turns += 1;
+        cx.metrics.rotation_turns += 1;
         let since = covered.minus_secs(cx.settings.timing.overlap_secs);
         for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
             self.queue.push_back(Task { sweep, purpose: Purpose::Rotation, failures: 0 });
@@ -397,7 +398,7 @@ impl Session {
     }
 
     fn ask_page(&mut self, task: Task, cx: &mut Cx<'_>) {
-        cx.counters.pages += 1;
+        cx.metrics.sweep_pages += 1;
         let (number, bytes) = self.send_req(std::slice::from_ref(task.sweep.subject()), task.sweep.bounds(), cx);
         if task.purpose == Purpose::Rotation {
             self.rotation.on_bytes(cx.now.mono, bytes);
@@ -412,7 +413,6 @@ impl Session {
         self.next_subscription += 1;
         let text = req_message(&name_of(number), subjects, bounds, cx.state);
         let bytes = text.len();
-        cx.counters.reqs += 1;
         cx.out.push_back(Output::Send { link: self.link, text });
         (number, bytes)
     }
@@ -446,11 +446,11 @@ impl Session {
         match task.sweep.on_eose() {
             PageEnd::Next => self.queue.push_front(task),
             PageEnd::NextPastGap => {
-                cx.counters.sweep_gaps += 1;
+                cx.metrics.sweep_gaps += 1;
                 self.queue.push_front(task);
             }
             PageEnd::Split(halves) => {
-                cx.counters.sweeps_split += 1;
+                cx.metrics.sweeps.add("split");
                 match task.purpose {
                     Purpose::Round => self.round.add_sweep(),
                     Purpose::Rotation => self.rotation.on_sweep_split(),
@@ -471,14 +471,14 @@ impl Session {
         if task.purpose == Purpose::Rotation || task.failures >= SWEEP_ATTEMPTS_MAX {
             return self.end(task, false, cx);
         }
-        cx.counters.sweeps_retried += 1;
+        cx.metrics.sweeps.add("retried");
         self.retries.push((cx.now.mono + SWEEP_RETRY_AFTER, task));
     }
 
     fn end(&mut self, task: Task, ok: bool, cx: &mut Cx<'_>) {
         match ok {
-            true => cx.counters.sweeps_done += 1,
-            false => cx.counters.sweeps_failed += 1,
+            true => cx.metrics.sweeps.add("done"),
+            false => cx.metrics.sweeps.add("failed"),
         }
         match task.purpose {
             Purpose::Round => self.round.on_sweep_end(task.sweep.subject(), ok, cx.state),
@@ -508,7 +508,7 @@ impl Session {
     }
 
     fn cool_down(&mut self, cx: &mut Cx<'_>) {
-        cx.counters.cooldowns += 1;
+        cx.metrics.rate_limit_cooldowns += 1;
         self.cooldown_until = Some(cx.now.mono + cx.settings.timing.rate_limit_cooldown);
     }
 }

@@ -36,7 +36,7 @@ impl StateName {
     ];
 
     /// The name in logs, metrics and status.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             StateName::Idle => "Idle",
             StateName::Backoff => "Backoff",
