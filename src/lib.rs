@@ -31,6 +31,8 @@
 
 pub mod config;
 pub mod engine;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod intake;
 pub mod io;
 pub mod limits;
