@@ -1,5 +1,6 @@
 //! The world: sockets, clocks, names, signals. Everything here is a thin, bounded layer under the engine.
 
+pub mod address;
 pub mod event_loop;
 pub mod http;
 pub mod link;

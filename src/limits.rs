@@ -203,6 +203,41 @@ pub const RELAY_URL_BYTES_MAX: usize = 512;
 /// always fits into one REQ.
 pub const IDENTIFIER_BYTES_MAX: usize = 512;
 
+// Names.
+
+/// Names being asked for at once; each has at most two sockets. Beyond: they queue.
+pub const DNS_LOOKUPS_MAX: usize = 64;
+/// Lookups waiting for an answer, queued ones included. Beyond: refused at once (`ResolveError::Busy`).
+pub const DNS_WAITING_MAX: usize = 4_096;
+/// Names whose answer is remembered. Beyond: the one that would expire first is forgotten.
+pub const DNS_CACHE_NAMES_MAX: usize = 1_024;
+/// Addresses kept of one name. Beyond: the rest is ignored.
+pub const DNS_ADDRESSES_MAX: usize = 16;
+/// Aliases (CNAME) followed inside one answer. Beyond: the answer counts as a failure of the server.
+pub const DNS_ALIASES_MAX: usize = 16;
+/// Bytes of one DNS message over TCP. Beyond: the server has failed. Sixteen times what UDP carries without EDNS.
+pub const DNS_MESSAGE_BYTES_MAX: usize = 8 << 10;
+/// Datagrams that answer something else than was asked. At this: the question is asked anew, from another port.
+pub const DNS_STRAYS_MAX: usize = 16;
+/// Shortest and longest time that an answer is remembered, whatever its TTL says.
+pub const DNS_TTL_SECS_MIN: u32 = 5;
+/// See [`DNS_TTL_SECS_MIN`].
+pub const DNS_TTL_SECS_MAX: u32 = 86_400;
+/// Time for which it is remembered that a name or its addresses do not exist.
+pub const DNS_NEGATIVE_TTL: Duration = Duration::from_secs(30);
+/// Time that the second address family gets after the first has brought addresses.
+pub const DNS_OTHER_FAMILY_WAIT: Duration = Duration::from_secs(1);
+/// Servers taken from resolv.conf, the first ones (as in `resolv.conf(5)`).
+pub const DNS_SERVERS_MAX: usize = 3;
+/// Longest time for one try, whatever `options timeout` says.
+pub const DNS_TIMEOUT_SECS_MAX: u32 = 10;
+/// Most rounds over all servers, whatever `options attempts` says (as in `resolv.conf(5)`).
+pub const DNS_ATTEMPTS_MAX: u32 = 5;
+/// Bytes read of the hosts file and of resolv.conf. Beyond: the rest is ignored, with a warning.
+pub const HOSTS_BYTES_MAX: usize = 4 << 20;
+/// Names taken from the hosts file. Beyond: the rest is ignored, with a warning.
+pub const HOSTS_NAMES_MAX: usize = 16_384;
+
 const _: () = {
     assert!(RELAY_LIVE_SUBSCRIPTIONS_MAX < RELAY_SUBSCRIPTIONS_MAX);
     assert!(REQ_BYTES_MAX < MESSAGE_BYTES_MAX);
@@ -212,5 +247,6 @@ const _: () = {
     assert!(CLIENT_PAGE_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
     assert!(BATCH_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);
-    // 100 addresses `"30617:<64 hex>:<d>",` with every byte of `d` escaped once, and 1 KiB for the rest of the REQ.
+    assert!(DNS_LOOKUPS_MAX < DNS_WAITING_MAX);
+    assert!(DNS_TTL_SECS_MIN < DNS_TTL_SECS_MAX);
 };
