@@ -143,8 +143,6 @@ pub const REQ_FILTERS_MAX: usize = 10;
 pub const REQ_BYTES_MAX: usize = 131_072 * 9 / 10;
 /// Bytes of the values of one filter, so that the three filters of a chunk fit into one REQ.
 pub const FILTER_BYTES_MAX: usize = 36 << 10;
-/// Bytes of a repo's identifier (`d`). Longer ones cannot be asked for on real relays and are not followed.
-pub const IDENTIFIER_BYTES_MAX: usize = 1 << 10;
 /// `limit` that a sweep asks for in one page.
 pub const SWEEP_PAGE_LIMIT: usize = 500;
 /// `limit` of a live filter: what a relay may send of the overlap before EOSE.
@@ -223,5 +221,4 @@ const _: () = {
     assert!(BATCH_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);
     // 100 addresses `"30617:<64 hex>:<d>",` with every byte of `d` escaped once, and 1 KiB for the rest of the REQ.
-    assert!(100 * (74 + 2 * IDENTIFIER_BYTES_MAX) + 1024 < REQ_BYTES_MAX);
 };

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use nostr::event::EventId;
 use nostr::key::PublicKey;
 
-use crate::limits::IDENTIFIER_BYTES_MAX;
 use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::{Announcement, RepoAddr};
 use crate::settings::Settings;
@@ -273,8 +272,7 @@ impl State {
     pub fn is_ours(&self, announcement: &Announcement) -> bool {
         let Settings { service, archive, deny_repos, deny_authors, .. } = &self.settings;
         let addr = &announcement.addr;
-        if addr.identifier.len() > IDENTIFIER_BYTES_MAX || deny_repos.contains(addr) || deny_authors.contains(&addr.author)
-        {
+        if deny_repos.contains(addr) || deny_authors.contains(&addr.author) {
             return false;
         }
         let cloned =

@@ -219,7 +219,11 @@ mod tests {
     fn seventy_five_events_in_one_second_do_not_loop() {
         let history: Vec<(u32, u64)> = (0..75).map(|n| (n, 5_000)).chain((75..100).map(|n| (n, 4_000))).collect();
         let (had, pages, gaps) = run(&history, 60, None);
-        assert_eq!((had.len(), gaps), (60 + 25, 1), "the 15 behind the cap are a counted gap, what is older is not lost");
+        assert_eq!(
+            (had.len(), gaps),
+            (60 + 25, 1),
+            "the 15 behind the cap are a counted gap, what is older is not lost"
+        );
         assert!(pages < 10);
         assert_eq!(run(&history, 100, None).0.len(), 100);
     }
@@ -246,9 +250,8 @@ mod tests {
 
     #[test]
     fn a_full_second_is_split_while_there_is_more_than_one_value() {
-        let authors: Rc<[_]> = (1..=4u8)
-            .map(|n| nostr::key::Keys::parse(&format!("{n:064x}")).unwrap().public_key())
-            .collect();
+        let authors: Rc<[_]> =
+            (1..=4u8).map(|n| nostr::key::Keys::parse(&format!("{n:064x}")).unwrap().public_key()).collect();
         let mut sweep = Sweep::new(Subject::Deletions(authors), None);
         let mut split = None;
         for _ in 0..2 {

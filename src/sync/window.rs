@@ -29,9 +29,7 @@ impl Window {
         if changes.is_empty() {
             return;
         }
-        let open = self
-            .open
-            .get_or_insert_with(|| Open { closes_at: now + self.length, changes: Changes::default() });
+        let open = self.open.get_or_insert_with(|| Open { closes_at: now + self.length, changes: Changes::default() });
         open.changes.merge(changes);
     }
 
