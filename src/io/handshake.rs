@@ -10,7 +10,7 @@ use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::Role;
 
-use crate::engine::CloseReason;
+use crate::contract::CloseReason;
 use crate::io::http::has_token;
 use crate::io::link::{Link, reason_of_io};
 use crate::io::transport::Transport;

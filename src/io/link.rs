@@ -13,7 +13,7 @@ use tungstenite::protocol::frame::Utf8Bytes;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Bytes, Error, Message, WebSocket};
 
-use crate::engine::CloseReason;
+use crate::contract::CloseReason;
 use crate::io::transport::Transport;
 use crate::limits::{LINK_OUT_BYTES_MAX, LINK_READ_BUFFER_BYTES, LINK_WRITE_BUFFER_BYTES, MESSAGE_BYTES_MAX};
 
@@ -225,5 +225,221 @@ pub fn reason_of_io(error: &io::Error) -> CloseReason {
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe => CloseReason::Peer(CLOSE_ABNORMAL),
         _ => CloseReason::Io,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::pipe::{Pipe, Temper, pipe};
+    use crate::limits::LINK_READ_BYTES_PER_TURN;
+
+    const TEMPERS: [Temper; 5] =
+        [Temper::Smooth, Temper::Trickle, Temper::Random(1), Temper::Random(2), Temper::Random(3)];
+
+    fn links(temper: Temper) -> (Link<Pipe>, Link<Pipe>) {
+        let (a, b) = pipe(temper);
+        (
+            Link::new(Transport::plain(a), Role::Client, Vec::new()),
+            Link::new(Transport::plain(b), Role::Server, Vec::new()),
+        )
+    }
+
+    fn raw_server(temper: Temper) -> (Pipe, Link<Pipe>) {
+        let (a, b) = pipe(temper);
+        (a, Link::new(Transport::plain(b), Role::Server, Vec::new()))
+    }
+
+    fn read(link: &mut Link<Pipe>) -> Result<Option<Frame>, CloseReason> {
+        link.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+        link.read()
+    }
+
+    /// Turns both links until `to` has a frame or ends.
+    fn next(from: &mut Link<Pipe>, to: &mut Link<Pipe>) -> Result<Frame, CloseReason> {
+        for _ in 0..10_000_000 {
+            from.flush()?;
+            if let Some(frame) = read(to)? {
+                return Ok(frame);
+            }
+        }
+        panic!("no frame came through");
+    }
+
+    /// Writes raw bytes to a link and says how it ends.
+    fn end_after(bytes: &[u8], temper: Temper) -> CloseReason {
+        let (mut raw, mut link) = raw_server(temper);
+        let mut written = 0;
+        loop {
+            if written < bytes.len()
+                && let Ok(n) = raw.write(&bytes[written..])
+            {
+                written += n;
+            }
+            match read(&mut link) {
+                Ok(_) => {}
+                Err(reason) => return reason,
+            }
+        }
+    }
+
+    fn masked(header: &[u8], payload: &[u8]) -> Vec<u8> {
+        let mut bytes = header.to_vec();
+        bytes[1] |= 0x80;
+        bytes.extend([0; 4]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    #[test]
+    fn messages_come_through_whole_however_the_socket_cuts_them() {
+        for temper in TEMPERS {
+            let (mut client, mut server) = links(temper);
+            for len in [0, 1, 125, 126, 5_000, 70_000] {
+                let text = "é".repeat(len);
+                client.send(text.clone()).unwrap();
+                assert_eq!(next(&mut client, &mut server), Ok(Frame::Text(text.clone().into())), "{temper:?}");
+                server.send(text.clone()).unwrap();
+                assert_eq!(next(&mut server, &mut client), Ok(Frame::Text(text.into())), "{temper:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_ping_is_answered_and_both_ends_see_life() {
+        for temper in TEMPERS {
+            let (mut client, mut server) = links(temper);
+            client.ping().unwrap();
+            assert_eq!(next(&mut client, &mut server), Ok(Frame::Alive));
+            assert_eq!(next(&mut server, &mut client), Ok(Frame::Alive));
+        }
+    }
+
+    #[test]
+    fn both_ends_agree_to_close_whoever_begins() {
+        for temper in TEMPERS {
+            for client_begins in [true, false] {
+                let (client, server) = links(temper);
+                let (mut first, mut second) = if client_begins { (client, server) } else { (server, client) };
+                first.close(1001);
+                let end = loop {
+                    assert!(!first.advance_close(), "the other end has not answered");
+                    first.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+                    match read(&mut second) {
+                        Ok(None) => {}
+                        other => break other,
+                    }
+                };
+                assert_eq!(end, Err(CloseReason::Peer(1001)));
+                assert!(second.close_after(CloseReason::Peer(1001)));
+                let (mut first, mut second) = (Some(first), Some(second));
+                for _ in 0..10_000 {
+                    for end in [&mut first, &mut second] {
+                        if end.as_mut().is_some_and(|link| {
+                            link.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+                            link.advance_close()
+                        }) {
+                            *end = None;
+                        }
+                    }
+                }
+                assert!(first.is_none() && second.is_none(), "{temper:?} client begins: {client_begins}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_just_goes_is_1006() {
+        let (mut client, server) = links(Temper::Smooth);
+        drop(server);
+        assert_eq!(read(&mut client), Err(CloseReason::Peer(CLOSE_ABNORMAL)));
+        assert!(!client.close_after(CloseReason::Peer(CLOSE_ABNORMAL)));
+    }
+
+    #[test]
+    fn a_message_over_the_limit_ends_the_link_before_it_is_read() {
+        for temper in TEMPERS {
+            let len = (MESSAGE_BYTES_MAX as u64 + 1).to_be_bytes();
+            let mut header = vec![0x81, 127];
+            header.extend(len);
+            assert_eq!(end_after(&masked(&header, b""), temper), CloseReason::TooLarge);
+        }
+    }
+
+    #[test]
+    fn fragments_over_the_limit_end_the_link() {
+        let piece = vec![b'a'; MESSAGE_BYTES_MAX / 2];
+        let mut header = vec![0x01, 127];
+        header.extend((piece.len() as u64).to_be_bytes());
+        let mut bytes = masked(&header, &piece);
+        header[0] = 0x00;
+        bytes.extend(masked(&header, &piece));
+        bytes.extend(masked(&[0x80, 1], b"a"));
+        assert_eq!(end_after(&bytes, Temper::Smooth), CloseReason::TooLarge);
+    }
+
+    #[test]
+    fn broken_frames_end_the_link() {
+        for temper in TEMPERS {
+            let unmasked = [0x81, 1, b'a'];
+            let reserved_bit = masked(&[0xc1, 1], b"a");
+            let unknown_opcode = masked(&[0x83, 1], b"a");
+            let invalid_utf8 = masked(&[0x81, 2], &[0xc3, 0x28]);
+            let lone_continuation = masked(&[0x80, 1], b"a");
+            let long_ping = masked(&[0x89, 126, 0, 126], &[0; 126]);
+            for bytes in
+                [&unmasked[..], &reserved_bit, &unknown_opcode, &invalid_utf8, &lone_continuation, &long_ping]
+            {
+                assert_eq!(end_after(bytes, temper), CloseReason::Protocol, "{bytes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_broke_the_protocol_is_told_so() {
+        let (mut raw, mut link) = raw_server(Temper::Smooth);
+        raw.write_all(&[0x81, 1, b'a', 1, 2, 3]).unwrap();
+        let reason = read(&mut link).unwrap_err();
+        assert!(link.close_after(reason));
+        link.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+        assert!(!link.advance_close(), "the peer has not hung up");
+        let mut answer = [0; 16];
+        let n = raw.read(&mut answer).unwrap();
+        assert_eq!(answer[..n], [0x88, 2, 0x03, 0xea]);
+        drop(raw);
+        link.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+        assert!(link.advance_close());
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_fills_the_queue_and_no_more() {
+        let (mut client, _server) = links(Temper::Smooth);
+        let message = "x".repeat(100_000);
+        let mut sent = 0;
+        let reason = loop {
+            match client.send(message.clone()) {
+                Ok(()) => sent += message.len(),
+                Err(reason) => break reason,
+            }
+            assert!(!client.flush().unwrap());
+            assert!(sent <= LINK_OUT_BYTES_MAX + 100_000);
+        };
+        assert_eq!(reason, CloseReason::OutBufferFull);
+        assert!(sent + 2 * message.len() > LINK_OUT_BYTES_MAX);
+    }
+
+    #[test]
+    fn empty_fragments_without_end_do_not_hold_the_loop() {
+        let (mut raw, mut link) = raw_server(Temper::Smooth);
+        raw.write_all(&masked(&[0x01, 0], b"")).unwrap();
+        for _ in 0..1_000 {
+            raw.write_all(&masked(&[0x00, 0], b"")).unwrap();
+        }
+        link.transport_mut().grant(600);
+        assert_eq!(link.read(), Ok(None));
+        assert!(link.transport_mut().cut_short());
+        link.transport_mut().grant(1_000_000);
+        assert_eq!(link.read(), Ok(None));
+        assert!(!link.transport_mut().cut_short());
     }
 }

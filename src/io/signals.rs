@@ -13,7 +13,6 @@ use signal_hook_mio::v1_0::Signals as Pipe;
 pub const SECOND_SIGNAL_STATUS: i32 = 130;
 
 /// The signals that end the process, as something to poll.
-#[derive(Debug)]
 pub struct Signals {
     pipe: Pipe,
 }

@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use crate::engine::CloseReason;
+use crate::contract::CloseReason;
 use crate::limits::TLS_SESSIONS_MAX;
 
 /// Why a `ca_file` cannot be used.

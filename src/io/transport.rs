@@ -100,10 +100,10 @@ impl<S: Read + Write> Transport<S> {
         self.metered().cut_short
     }
 
-    /// Bytes read from and written to the socket so far, TLS included.
-    pub fn bytes(&self) -> (u64, u64) {
-        let metered = self.metered();
-        (metered.bytes_in, metered.bytes_out)
+    /// Bytes read from and written to the socket since the last call, TLS included.
+    pub fn take_bytes(&mut self) -> (u64, u64) {
+        let metered = self.metered_mut();
+        (std::mem::take(&mut metered.bytes_in), std::mem::take(&mut metered.bytes_out))
     }
 
     /// The socket itself.
