@@ -98,15 +98,33 @@ pub const LINK_READ_BUFFER_BYTES: usize = 8 << 10;
 pub const LINK_WRITE_BUFFER_BYTES: usize = 16 << 10;
 /// Messages read from one link in one turn of the loop; the rest waits on the ready list.
 pub const LINK_READS_PER_TURN: usize = 64;
+/// Bytes read from one link's socket in one turn of the loop; the rest waits on the ready list.
+pub const LINK_READ_BYTES_PER_TURN: usize = 256 << 10;
+/// Messages read from all links in one turn of the loop; the links behind wait on the ready list.
+pub const READS_PER_TURN: usize = 512;
+/// Time for the closing handshake of a link. After: the socket is dropped.
+pub const LINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Addresses of one relay that are tried; the rest is ignored.
+pub const DIAL_ADDRESSES_MAX: usize = 8;
+/// Time for one address to take a TCP connection while there are others to try. After: the next one.
+pub const DIAL_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// TLS sessions kept to be resumed; beyond, the oldest is forgotten and its relay gets a full handshake.
+pub const TLS_SESSIONS_MAX: usize = 128;
 /// Bytes of an HTTP request head. Beyond: 431 and close.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
 /// Header lines of an HTTP request head. Beyond: 431 and close.
 pub const HTTP_HEADERS_MAX: usize = 64;
 /// Time for an HTTP request head to arrive. After: close.
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for an HTTP response to be taken and the peer to hang up. After: close.
+pub const HTTP_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for which a listener rests after the system had no socket to give; callers wait in the kernel.
+pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// A last commit that took longer than this makes `/health` answer 503.
+pub const HEALTH_COMMIT_MAX: Duration = Duration::from_secs(10);
 /// Connections taken from one listener in one turn; the rest waits in the kernel.
 pub const ACCEPTS_PER_TURN: usize = 32;
-/// Connections that have not yet become a client link or been answered. Beyond: closed at once.
+/// Connections of one listener that have not yet become a client link or been answered. Beyond: closed at once.
 pub const HTTP_PENDING_MAX: usize = 256;
 /// Time between the first signal and exit (spec section 12).
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -245,6 +263,9 @@ const _: () = {
     assert!(6 * IDENTIFIER_BYTES_MAX < FILTER_BYTES_MAX);
     assert!(LINK_WRITE_BUFFER_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
     assert!(CLIENT_PAGE_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
+    assert!(LINK_CLOSE_TIMEOUT.as_micros() < STOP_TIMEOUT.as_micros());
+    assert!(LINK_READ_BYTES_PER_TURN >= LINK_READ_BUFFER_BYTES);
+    assert!(READS_PER_TURN >= LINK_READS_PER_TURN);
     assert!(BATCH_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);
     assert!(DNS_LOOKUPS_MAX < DNS_WAITING_MAX);
