@@ -16,6 +16,7 @@
 //! | [`policy`] | what belongs here |
 //! | [`store`] | what is kept |
 //! | [`protocol`] | what travels |
+//! | [`contract`], [`settings`] | the engine's words with its caller; what it is told about its service |
 //! | [`timer_wheel`], [`metrics`], [`time`], [`limits`] | deadlines, counters, time as a value, bounds |
 //!
 //! # The engine's contract
@@ -30,6 +31,7 @@
 //! randomness inside; `now` comes in with every input and the store's backend is chosen by the caller.
 
 pub mod config;
+pub mod contract;
 pub mod engine;
 pub mod intake;
 pub mod io;
@@ -38,6 +40,7 @@ pub mod metrics;
 pub mod policy;
 pub mod protocol;
 pub mod serve;
+pub mod settings;
 pub mod store;
 pub mod sync;
 pub mod time;

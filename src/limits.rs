@@ -123,12 +123,26 @@ pub const SWEEPS_IN_FLIGHT_MAX: usize = 4;
 pub const REQ_FILTERS_MAX: usize = 10;
 /// Bytes of one REQ: 90 % of the 128 KiB that the strictest common relay takes.
 pub const REQ_BYTES_MAX: usize = 131_072 * 9 / 10;
+/// Bytes of the values of one filter, so that the three filters of a chunk fit into one REQ.
+pub const FILTER_BYTES_MAX: usize = 36 << 10;
 /// `limit` that a sweep asks for in one page.
 pub const SWEEP_PAGE_LIMIT: usize = 500;
 /// `limit` of a live filter: what a relay may send of the overlap before EOSE.
 pub const LIVE_LIMIT: usize = 500;
 /// Pages of one sweep. Beyond: the sweep has failed (`pages_exceeded`).
 pub const SWEEP_PAGES_MAX: usize = 20_000;
+/// Events in one page of a sweep. Beyond: the sweep has failed (`flood`); no relay we know sends more than asked.
+pub const SWEEP_PAGE_EVENTS_MAX: usize = 5_000;
+/// A page of one second with at least this many events may have hit the relay's cap; the smallest caps seen are 60.
+pub const SWEEP_FULL_PAGE_MIN: usize = 20;
+/// Tries of one sweep on one link. Beyond: its items stay unconfirmed until the next catch-up.
+pub const SWEEP_ATTEMPTS_MAX: u32 = 3;
+/// Wait before a failed sweep is tried again on the same link.
+pub const SWEEP_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// Wait before a full catch-up that ended incomplete is tried again on the same link.
+pub const FULL_CATCHUP_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+/// Bytes a second of REQs that rotation may cost one relay: a large rotation turns slower, never heavier.
+pub const ROTATION_BYTES_PER_SEC: usize = 32 << 10;
 /// Shortest time between two turns of one rotated chunk.
 pub const ROTATION_PERIOD: Duration = Duration::from_secs(60);
 /// Longest time that a moved `through` waits for an event to be committed with.
@@ -168,11 +182,22 @@ pub const QUERY_LIMIT_MAX: usize = 500;
 /// Bytes of stored events put into one client's link before it must have drained.
 pub const CLIENT_PAGE_BYTES: usize = 256 << 10;
 
+// What travels.
+
+/// Bytes of one relay URL, as written and in its normal form. Beyond: no relay (`grasp_sync_relays_refused_total`).
+pub const RELAY_URL_BYTES_MAX: usize = 512;
+/// Bytes of a repo's identifier. Beyond: no repo (its announcement is malformed), so that a filter of 100 addresses
+/// always fits into one REQ.
+pub const IDENTIFIER_BYTES_MAX: usize = 512;
+
 const _: () = {
     assert!(RELAY_LIVE_SUBSCRIPTIONS_MAX < RELAY_SUBSCRIPTIONS_MAX);
     assert!(REQ_BYTES_MAX < MESSAGE_BYTES_MAX);
+    assert!(3 * FILTER_BYTES_MAX + 1024 < REQ_BYTES_MAX);
+    assert!(6 * IDENTIFIER_BYTES_MAX < FILTER_BYTES_MAX);
     assert!(LINK_WRITE_BUFFER_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
     assert!(CLIENT_PAGE_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
     assert!(BATCH_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);
+    // 100 addresses `"30617:<64 hex>:<d>",` with every byte of `d` escaped once, and 1 KiB for the rest of the REQ.
 };

@@ -3,3 +3,21 @@
 pub mod message;
 pub mod relay_url;
 pub mod repo;
+
+use nostr::event::EventId;
+use nostr::key::PublicKey;
+
+/// An event id from its canonical text (NIP-01): 64 lower-case hexadecimal digits and nothing else.
+pub fn event_id(hex: &str) -> Option<EventId> {
+    if is_lower_hex(hex, 2 * EventId::LEN) { EventId::from_hex(hex).ok() } else { None }
+}
+
+/// A public key from its canonical text (NIP-01): 64 lower-case hexadecimal digits. Not checked to be on the curve:
+/// that is the signature's business.
+pub fn public_key(hex: &str) -> Option<PublicKey> {
+    if is_lower_hex(hex, 2 * PublicKey::LEN) { PublicKey::from_hex(hex).ok() } else { None }
+}
+
+fn is_lower_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -9,3 +9,6 @@ pub enum StoreError {
 
 /// The events, their indexes and the sync progress, in one redb database.
 pub struct Store {}
+
+/// A store sequence number.
+pub type Seq = u64;

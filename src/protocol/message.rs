@@ -1,1 +1,484 @@
-//! Client and relay messages (NIP-01).
+//! Client and relay messages (NIP-01): text to borrowed values and back.
+//!
+//! An EVENT is the common case by far, and most are copies of what is already stored. So of an event only the claimed id
+//! is read at first and the rest stays a slice of the message, checked to be JSON but not built into anything;
+//! [`RawEvent::parse`] does that once the id has turned out to be new. What else a message says is parsed here and nowhere
+//! else. Surplus elements of a message are ignored, as are unknown fields of events and filters.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use nostr::event::{Event, EventId, Kind, Signature, Tags};
+use nostr::filter::Filter;
+use nostr::types::Timestamp;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{event_id, is_lower_hex, public_key};
+use crate::limits::CLIENT_FILTERS_MAX;
+
+/// Why a text is not a message that we know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MessageError {
+    /// Not JSON (RFC 8259).
+    NotJson,
+    /// JSON, but not an array whose first element is a text.
+    NotAMessage,
+    /// A message of a type that this side does not take.
+    UnknownType,
+    /// A known type with missing or wrong arguments.
+    BadArguments,
+}
+
+impl fmt::Display for MessageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MessageError::NotJson => "not JSON",
+            MessageError::NotAMessage => "not an array that begins with a message type",
+            MessageError::UnknownType => "unknown message type",
+            MessageError::BadArguments => "missing or wrong arguments",
+        })
+    }
+}
+
+impl std::error::Error for MessageError {}
+
+/// Why the JSON of an event is not an event (NIP-01).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EventError {
+    /// A field is missing, double, of the wrong type or out of its range; or a tag is empty.
+    NotAnEvent,
+    /// The id is not 64 lower-case hexadecimal digits.
+    BadId,
+    /// The author's key is not 64 lower-case hexadecimal digits.
+    BadPublicKey,
+    /// The signature is not 128 lower-case hexadecimal digits.
+    BadSignature,
+}
+
+impl fmt::Display for EventError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EventError::NotAnEvent => "not an event",
+            EventError::BadId => "the id is not 64 lower-case hexadecimal digits",
+            EventError::BadPublicKey => "the public key is not 64 lower-case hexadecimal digits",
+            EventError::BadSignature => "the signature is not 128 lower-case hexadecimal digits",
+        })
+    }
+}
+
+impl std::error::Error for EventError {}
+
+/// An event as it travelled: well-formed JSON, of which only the id has been looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawEvent<'a> {
+    /// The JSON object, without white space around it.
+    pub json: &'a str,
+    /// The id as claimed. Whether it is the hash of the rest is not known yet.
+    pub id: EventId,
+}
+
+impl<'a> RawEvent<'a> {
+    /// Reads the claimed id of one event's JSON, for events that did not come in a message (import).
+    ///
+    /// # Errors
+    ///
+    /// If it is not a JSON object, or has not exactly one field `id` of 64 lower-case hexadecimal digits.
+    pub fn from_json(json: &'a str) -> Result<RawEvent<'a>, EventError> {
+        #[derive(Deserialize)]
+        struct Claim<'a> {
+            #[serde(borrow)]
+            id: Cow<'a, str>,
+        }
+
+        let json = json.trim_matches([' ', '\t', '\r', '\n']);
+        // serde would take an array for a struct as well.
+        if !json.starts_with('{') {
+            return Err(EventError::NotAnEvent);
+        }
+        let claim: Claim<'_> = serde_json::from_str(json).map_err(|_| EventError::NotAnEvent)?;
+        Ok(RawEvent { json, id: event_id(&claim.id).ok_or(EventError::BadId)? })
+    }
+
+    /// Parses the whole event. Id and signature are **not** checked.
+    ///
+    /// # Errors
+    ///
+    /// If it is not an event in canonical form; see [`EventError`].
+    pub fn parse(&self) -> Result<Event, EventError> {
+        #[derive(Deserialize)]
+        struct Fields<'a> {
+            #[serde(borrow)]
+            id: Cow<'a, str>,
+            #[serde(borrow)]
+            pubkey: Cow<'a, str>,
+            created_at: u64,
+            kind: u16,
+            tags: Tags,
+            content: String,
+            #[serde(borrow)]
+            sig: Cow<'a, str>,
+        }
+
+        if !self.json.starts_with('{') {
+            return Err(EventError::NotAnEvent);
+        }
+        let fields: Fields<'_> = serde_json::from_str(self.json).map_err(|_| EventError::NotAnEvent)?;
+        let id = event_id(&fields.id).ok_or(EventError::BadId)?;
+        let author = public_key(&fields.pubkey).ok_or(EventError::BadPublicKey)?;
+        let signature = Some(&fields.sig).filter(|hex| is_lower_hex(hex, 128)).ok_or(EventError::BadSignature)?;
+        let signature = Signature::from_hex(signature).map_err(|_| EventError::BadSignature)?;
+        let created_at = Timestamp::from_secs(fields.created_at);
+        let kind = Kind::from_u16(fields.kind);
+        Ok(Event::new(id, author, created_at, kind, fields.tags, fields.content, signature))
+    }
+}
+
+/// What a relay says to a client (NIP-01, NIP-42).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RelayMessage<'a> {
+    /// An event for a subscription.
+    Event {
+        /// The subscription.
+        subscription: Cow<'a, str>,
+        /// The event.
+        event: RawEvent<'a>,
+    },
+    /// All stored events of a subscription have been sent.
+    Eose {
+        /// The subscription.
+        subscription: Cow<'a, str>,
+    },
+    /// A subscription has been ended, or refused.
+    Closed {
+        /// The subscription.
+        subscription: Cow<'a, str>,
+        /// Why; empty if the relay gave no reason.
+        reason: Cow<'a, str>,
+    },
+    /// A word to people.
+    Notice(Cow<'a, str>),
+    /// The answer to an EVENT of ours.
+    Ok {
+        /// The event.
+        id: EventId,
+        /// Whether the relay took it.
+        accepted: bool,
+        /// Why; empty if the relay gave no reason.
+        reason: Cow<'a, str>,
+    },
+    /// The relay would like to know who we are (NIP-42).
+    Auth {
+        /// What to sign.
+        challenge: Cow<'a, str>,
+    },
+}
+
+/// What a client says to a relay (NIP-01).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientMessage<'a> {
+    /// Publishes an event.
+    Event(RawEvent<'a>),
+    /// Opens a subscription, or replaces the one of this name.
+    Req {
+        /// The subscription.
+        subscription: Cow<'a, str>,
+        /// Its filters: at least one, and of those beyond [`CLIENT_FILTERS_MAX`] only the first, as a sign that there
+        /// were too many.
+        filters: Vec<Filter>,
+    },
+    /// Ends a subscription.
+    Close {
+        /// The subscription.
+        subscription: Cow<'a, str>,
+    },
+}
+
+/// Parses what a relay sent.
+///
+/// # Errors
+///
+/// If it is not one of the messages of [`RelayMessage`].
+pub fn parse_relay_message(text: &str) -> Result<RelayMessage<'_>, MessageError> {
+    parse(text, RelayMessageVisitor)
+}
+
+/// Parses what a client sent. How long the subscription's name may be and how many values a filter may have is not
+/// judged here.
+///
+/// # Errors
+///
+/// If it is not one of the messages of [`ClientMessage`]. If that is a REQ, [`refused_subscription`] tells whom to answer.
+pub fn parse_client_message(text: &str) -> Result<ClientMessage<'_>, MessageError> {
+    parse(text, ClientMessageVisitor)
+}
+
+/// The subscription of a REQ whose filters are wrong, so that it can be answered with CLOSED.
+pub fn refused_subscription(text: &str) -> Option<Cow<'_, str>> {
+    parse(text, RefusedReqVisitor).ok()
+}
+
+/// Values in all lists of a filter.
+pub fn filter_values(filter: &Filter) -> usize {
+    let listed = filter.ids.as_ref().map_or(0, |list| list.len())
+        + filter.authors.as_ref().map_or(0, |list| list.len())
+        + filter.kinds.as_ref().map_or(0, |list| list.len());
+    listed + filter.generic_tags.values().map(|list| list.len()).sum::<usize>()
+}
+
+/// `["EVENT", sub, event]` of a relay. `event_json` is put in as it is and must be the JSON of an event.
+pub fn event_message(sub: &str, event_json: &str) -> String {
+    let mut message = String::with_capacity(event_json.len() + sub.len() + 16);
+    message.push_str(r#"["EVENT","#);
+    message.push_str(&json_text(sub));
+    message.push(',');
+    message.push_str(event_json);
+    message.push(']');
+    message
+}
+
+/// `["EOSE", sub]`.
+pub fn eose_message(sub: &str) -> String {
+    format!(r#"["EOSE",{}]"#, json_text(sub))
+}
+
+/// `["OK", id, accepted, why]`. When not accepted, `why` begins with one of NIP-01's words and a colon.
+pub fn ok_message(id: &EventId, accepted: bool, why: &str) -> String {
+    format!(r#"["OK","{id}",{accepted},{}]"#, json_text(why))
+}
+
+/// `["CLOSED", sub, why]`. `why` begins with one of NIP-01's words and a colon.
+pub fn closed_message(sub: &str, why: &str) -> String {
+    format!(r#"["CLOSED",{},{}]"#, json_text(sub), json_text(why))
+}
+
+/// `["NOTICE", why]`.
+pub fn notice_message(why: &str) -> String {
+    format!(r#"["NOTICE",{}]"#, json_text(why))
+}
+
+/// `["CLOSE", sub]` of a client.
+pub fn close_message(sub: &str) -> String {
+    format!(r#"["CLOSE",{}]"#, json_text(sub))
+}
+
+fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// One pass over a good message. Only a bad one is looked at again, to say what is wrong with it.
+fn parse<'a, V: MessageVisitor<'a>>(text: &'a str, visitor: V) -> Result<V::Value, MessageError> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let parsed = json.deserialize_seq(visitor).and_then(|message| json.end().map(|()| message));
+    parsed.map_err(|_| diagnose::<V>(text))
+}
+
+fn diagnose<'a, V: MessageVisitor<'a>>(text: &'a str) -> MessageError {
+    if serde_json::from_str::<IgnoredAny>(text).is_err() {
+        return MessageError::NotJson;
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    match json.deserialize_seq(TypeVisitor) {
+        Err(_) => MessageError::NotAMessage,
+        Ok(kind) if V::TYPES.contains(&kind.as_ref()) => MessageError::BadArguments,
+        Ok(_) => MessageError::UnknownType,
+    }
+}
+
+/// Reads one side's messages out of their array.
+trait MessageVisitor<'a>: Visitor<'a> {
+    /// The message types it takes.
+    const TYPES: &'static [&'static str];
+}
+
+/// A JSON string, borrowed from the message if it holds no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn argument<'a, T: Deserialize<'a>, A: SeqAccess<'a>>(seq: &mut A) -> Result<T, A::Error> {
+    seq.next_element()?.ok_or_else(|| A::Error::custom("missing"))
+}
+
+fn text<'a, A: SeqAccess<'a>>(seq: &mut A) -> Result<Cow<'a, str>, A::Error> {
+    argument::<Text<'a>, A>(seq).map(|text| text.0)
+}
+
+/// A reason at the end of a message, which some relays leave out.
+fn reason<'a, A: SeqAccess<'a>>(seq: &mut A) -> Result<Cow<'a, str>, A::Error> {
+    Ok(seq.next_element::<Option<Text<'a>>>()?.flatten().map_or(Cow::Borrowed(""), |text| text.0))
+}
+
+fn raw_event<'a, A: SeqAccess<'a>>(seq: &mut A) -> Result<RawEvent<'a>, A::Error> {
+    let raw: &'a RawValue = argument(seq)?;
+    RawEvent::from_json(raw.get()).map_err(A::Error::custom)
+}
+
+fn skip_surplus<'a, A: SeqAccess<'a>>(seq: &mut A) -> Result<(), A::Error> {
+    while seq.next_element::<IgnoredAny>()?.is_some() {}
+    Ok(())
+}
+
+struct RelayMessageVisitor;
+
+impl<'a> MessageVisitor<'a> for RelayMessageVisitor {
+    const TYPES: &'static [&'static str] = &["EVENT", "EOSE", "CLOSED", "NOTICE", "OK", "AUTH"];
+}
+
+impl<'a> Visitor<'a> for RelayMessageVisitor {
+    type Value = RelayMessage<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a relay message")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<RelayMessage<'a>, A::Error> {
+        let message = match text(&mut seq)?.as_ref() {
+            "EVENT" => RelayMessage::Event { subscription: text(&mut seq)?, event: raw_event(&mut seq)? },
+            "EOSE" => RelayMessage::Eose { subscription: text(&mut seq)? },
+            "CLOSED" => RelayMessage::Closed { subscription: text(&mut seq)?, reason: reason(&mut seq)? },
+            "NOTICE" => RelayMessage::Notice(text(&mut seq)?),
+            "OK" => RelayMessage::Ok {
+                id: event_id(&text(&mut seq)?).ok_or_else(|| A::Error::custom("id"))?,
+                accepted: argument(&mut seq)?,
+                reason: reason(&mut seq)?,
+            },
+            "AUTH" => RelayMessage::Auth { challenge: text(&mut seq)? },
+            _ => return Err(A::Error::custom("type")),
+        };
+        skip_surplus(&mut seq)?;
+        Ok(message)
+    }
+}
+
+struct ClientMessageVisitor;
+
+impl<'a> MessageVisitor<'a> for ClientMessageVisitor {
+    const TYPES: &'static [&'static str] = &["EVENT", "REQ", "CLOSE"];
+}
+
+impl<'a> Visitor<'a> for ClientMessageVisitor {
+    type Value = ClientMessage<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a client message")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<ClientMessage<'a>, A::Error> {
+        let message = match text(&mut seq)?.as_ref() {
+            "EVENT" => ClientMessage::Event(raw_event(&mut seq)?),
+            "REQ" => {
+                let subscription = text(&mut seq)?;
+                let mut filters = vec![argument(&mut seq)?];
+                while filters.len() <= CLIENT_FILTERS_MAX
+                    && let Some(filter) = seq.next_element()?
+                {
+                    filters.push(filter);
+                }
+                ClientMessage::Req { subscription, filters }
+            }
+            "CLOSE" => ClientMessage::Close { subscription: text(&mut seq)? },
+            _ => return Err(A::Error::custom("type")),
+        };
+        skip_surplus(&mut seq)?;
+        Ok(message)
+    }
+}
+
+/// Takes the type of any message.
+struct TypeVisitor;
+
+impl<'a> Visitor<'a> for TypeVisitor {
+    type Value = Cow<'a, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Cow<'a, str>, A::Error> {
+        let kind = text(&mut seq)?;
+        skip_surplus(&mut seq)?;
+        Ok(kind)
+    }
+}
+
+/// Takes the subscription of a REQ, whatever follows.
+struct RefusedReqVisitor;
+
+impl<'a> MessageVisitor<'a> for RefusedReqVisitor {
+    const TYPES: &'static [&'static str] = &["REQ"];
+}
+
+impl<'a> Visitor<'a> for RefusedReqVisitor {
+    type Value = Cow<'a, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a REQ")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Cow<'a, str>, A::Error> {
+        if text(&mut seq)? != "REQ" {
+            return Err(A::Error::custom("type"));
+        }
+        let subscription = text(&mut seq)?;
+        skip_surplus(&mut seq)?;
+        Ok(subscription)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: &str = r#"{"id":"2be17aa3031bdcb006f0fce80c146dea9c1c0268b0af2398bb673365c6444d45","pubkey":"f86c44a2de95d9149b51c6a29afeabba264c18e2fa7c49de93424a0c56947785","created_at":1640839235,"kind":4,"tags":[["p","13adc511de7e1cfcf1c6b7f6365fb5a03442d7bcacf565ea57fa7770912c023d"]],"content":"uRuvYr585B80L6rSJiHocw==?iv=oh6LVqdsYYol3JfFnXTbPA==","sig":"a5d9290ef9659083c490b303eb7ee41356d8778ff19f2f91776c8dc4443388a64ffcf336e61af4c25c05ac3ae952d1ced889ed655b67790891222aaa15b99fdd"}"#;
+    const ID: &str = "2be17aa3031bdcb006f0fce80c146dea9c1c0268b0af2398bb673365c6444d45";
+
+    fn raw() -> RawEvent<'static> {
+        RawEvent::from_json(EVENT).unwrap()
+    }
+
+    #[test]
+    fn written_messages_are_read_back() {
+        let sub = "a \"quoted\"\n\\ sub \u{1f980}";
+        let subscription = Cow::from(sub);
+        let reason = Cow::from("error: \"x\"\n");
+        let id = event_id(ID).unwrap();
+        for (text, message) in [
+            (event_message(sub, EVENT), RelayMessage::Event { subscription: subscription.clone(), event: raw() }),
+            (eose_message(sub), RelayMessage::Eose { subscription: subscription.clone() }),
+            (
+                closed_message(sub, &reason),
+                RelayMessage::Closed { subscription: subscription.clone(), reason: reason.clone() },
+            ),
+            (notice_message(&reason), RelayMessage::Notice(reason.clone())),
+            (ok_message(&id, false, &reason), RelayMessage::Ok { id, accepted: false, reason: reason.clone() }),
+        ] {
+            assert_eq!(parse_relay_message(&text).unwrap(), message, "{text}");
+        }
+        let close = close_message(sub);
+        assert_eq!(parse_client_message(&close).unwrap(), ClientMessage::Close { subscription });
+    }
+
+    #[test]
+    fn an_event_is_a_slice_of_its_message() {
+        let text = format!(" [ \"EVENT\" ,\t\"s\" , {EVENT} , \"surplus\" ] \n");
+        let RelayMessage::Event { subscription, event } = parse_relay_message(&text).unwrap() else { panic!() };
+        assert!(matches!(subscription, Cow::Borrowed("s")));
+        assert_eq!(event.json, EVENT);
+        assert_eq!(event.id.to_hex(), ID);
+        assert!(text.as_bytes().as_ptr_range().contains(&event.json.as_ptr()));
+        let event = event.parse().unwrap();
+        assert!(event.verify_id() && event.verify_signature());
+        assert_eq!(event, serde_json::from_str(EVENT).unwrap());
+    }
+
+    #[test]
+    fn relay_messages() {
+        let parsed = parse_relay_message(r#"["CLOSED","s"]"#).unwrap();
+        assert_eq!(parsed, RelayMessage::Closed { subscription: "s".into(), reason: "".into() });
+        let parsed = parse_relay_message(r#"["CLOSED","s",null]"#).unwrap();
+        assert_eq!(parsed, RelayMessage::Closed { subscription: "s".into(), reason: "".into() });
+        let parsed = parse_relay_message(r#"["AUTH","challenge"]"#).unwrap();
+        assert_eq!(parsed, RelayMessage::Auth { challenge: "challenge".into() });
+    }
+}

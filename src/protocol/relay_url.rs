@@ -1,10 +1,135 @@
-//! One normal form per relay.
+//! One normal form per relay, and the one way to tell our own service from others.
+//!
+//! A relay that is written in five ways would be dialled five times, and one that is recognised by substring would let
+//! `evil-ours.com` pass for `ours.com`. So a URL is parsed once, by the WHATWG rules of the `url` crate (IDNA included),
+//! into a string that is equal exactly if the relay is, and compared by parsed parts ever after. Addresses are not
+//! judged here: whether one may be dialled is known only after resolution.
 
 use std::fmt;
+
+use nostr::key::PublicKey;
+use nostr::nips::nip19::FromBech32;
+use url::{Host, Url};
+
+use crate::limits::RELAY_URL_BYTES_MAX;
+
+/// Why a text is not the URL of a relay (spec section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RelayUrlError {
+    /// Longer than [`RELAY_URL_BYTES_MAX`], as given or in its normal form.
+    TooLong,
+    /// Not a URL at all, or with white space or control characters inside.
+    Malformed,
+    /// Another scheme than `ws` and `wss`.
+    Scheme,
+    /// A user name or password.
+    UserInfo,
+    /// A fragment.
+    Fragment,
+    /// No host, or one that is neither an IP address nor a host name.
+    Host,
+    /// Port 0.
+    Port,
+}
+
+impl fmt::Display for RelayUrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RelayUrlError::TooLong => "the URL is too long",
+            RelayUrlError::Malformed => "not a URL",
+            RelayUrlError::Scheme => "the scheme must be ws or wss",
+            RelayUrlError::UserInfo => "a user name or password is not allowed",
+            RelayUrlError::Fragment => "a fragment is not allowed",
+            RelayUrlError::Host => "the host is neither an IP address nor a host name",
+            RelayUrlError::Port => "port 0 cannot be dialled",
+        })
+    }
+}
+
+impl std::error::Error for RelayUrlError {}
 
 /// The URL of a remote relay in its normal form (spec section 3): equal URLs are equal strings.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelayUrl(String);
+
+impl RelayUrl {
+    /// Brings a URL into its normal form: ASCII white space around it trimmed, scheme and host lower-cased, IDNA, the
+    /// root dot of a host name, default port, empty query, empty path and trailing slashes dropped.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the URL of a relay; see [`RelayUrlError`].
+    pub fn parse(text: &str) -> Result<RelayUrl, RelayUrlError> {
+        let text = text.trim_matches(|c: char| c.is_ascii_whitespace());
+        let url = parse_bounded(text)?;
+        let scheme = match url.scheme() {
+            scheme @ ("ws" | "wss") => scheme,
+            _ => return Err(RelayUrlError::Scheme),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(RelayUrlError::UserInfo);
+        }
+        if url.fragment().is_some() {
+            return Err(RelayUrlError::Fragment);
+        }
+        let host = normal_host(&url).ok_or(RelayUrlError::Host)?;
+        let mut normal = format!("{scheme}://{host}");
+        match url.port() {
+            Some(0) => return Err(RelayUrlError::Port),
+            Some(port) => normal.push_str(&format!(":{port}")),
+            None => {}
+        }
+        let path = url.path().trim_end_matches('/');
+        normal.push_str(path);
+        if let Some(query) = url.query().filter(|query| !query.is_empty()) {
+            // The slash stays before a query, so that `path` can always be a part of the normal form.
+            normal.push_str(if path.is_empty() { "/?" } else { "?" });
+            normal.push_str(query);
+        }
+        if normal.len() > RELAY_URL_BYTES_MAX {
+            return Err(RelayUrlError::TooLong);
+        }
+        Ok(RelayUrl(normal))
+    }
+
+    /// The normal form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host in lower case: a name in its ASCII form, an IPv4 address, or an IPv6 address without its brackets.
+    pub fn host(&self) -> &str {
+        let (host, _) = split_port(self.authority());
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+
+    /// The port to dial: the written one, or the scheme's default.
+    pub fn port(&self) -> u16 {
+        let (_, port) = split_port(self.authority());
+        port.unwrap_or(if self.is_tls() { 443 } else { 80 })
+    }
+
+    /// Whether the scheme is `wss`.
+    pub fn is_tls(&self) -> bool {
+        self.0.starts_with("wss:")
+    }
+
+    /// What the HTTP request asks for: path and query, at least `/`.
+    pub fn path(&self) -> &str {
+        let rest = self.rest();
+        rest.find('/').map_or("/", |start| &rest[start..])
+    }
+
+    fn rest(&self) -> &str {
+        // The normal form begins with `ws://` or `wss://`.
+        &self.0[if self.is_tls() { 6 } else { 5 }..]
+    }
+
+    fn authority(&self) -> &str {
+        let rest = self.rest();
+        rest.find('/').map_or(rest, |end| &rest[..end])
+    }
+}
 
 impl fmt::Display for RelayUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -12,10 +137,338 @@ impl fmt::Display for RelayUrl {
     }
 }
 
+/// Why a text does not name a service (spec section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ServiceError {
+    /// Longer than [`RELAY_URL_BYTES_MAX`].
+    TooLong,
+    /// Begins with a scheme such as `https://`.
+    Scheme,
+    /// Not of the form `host[:port][/path]`: user-info, a query, a fragment or white space.
+    Malformed,
+    /// No host, or one that is neither an IP address nor a host name.
+    Host,
+    /// Port 0.
+    Port,
+}
+
+impl fmt::Display for ServiceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ServiceError::TooLong => "the domain is too long",
+            ServiceError::Scheme => "the domain must not begin with a scheme such as https://",
+            ServiceError::Malformed => "the domain must have the form host[:port][/path]",
+            ServiceError::Host => "the host is neither an IP address nor a host name",
+            ServiceError::Port => "port 0 cannot be used",
+        })
+    }
+}
+
+impl std::error::Error for ServiceError {}
+
 /// The GRASP service, as announcements name it: `host[:port][/path]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     host: String,
+    /// As written; without it, each scheme's default is meant.
     port: Option<u16>,
+    /// Empty, or a slash and more, without trailing slashes.
     path: String,
+}
+
+impl Service {
+    /// Parses `host[:port][/path]`, normalised like a [`RelayUrl`].
+    ///
+    /// # Errors
+    ///
+    /// If it has another form; see [`ServiceError`].
+    pub fn parse(text: &str) -> Result<Service, ServiceError> {
+        let text = text.trim_matches(|c: char| c.is_ascii_whitespace());
+        if text.contains("://") {
+            return Err(ServiceError::Scheme);
+        }
+        if text.contains(['@', '?', '#', '\\']) || text.starts_with('/') {
+            return Err(ServiceError::Malformed);
+        }
+        // Under a scheme whose default it is, a written port disappears; under the other one it is kept.
+        let as_http = parse_bounded(&format!("http://{text}"))?;
+        let as_https = parse_bounded(&format!("https://{text}"))?;
+        let host = normal_host(&as_http).ok_or(ServiceError::Host)?;
+        let port = as_http.port().or(as_https.port());
+        if port == Some(0) {
+            return Err(ServiceError::Port);
+        }
+        Ok(Service { host, port, path: as_http.path().trim_end_matches('/').to_owned() })
+    }
+
+    /// Whether a relay URL is our own relay: same host, effective port and path. A query makes no difference.
+    pub fn is_relay(&self, relay: &RelayUrl) -> bool {
+        let default_port = if relay.is_tls() { 443 } else { 80 };
+        let (host, _) = split_port(relay.authority());
+        let path = relay.path().split('?').next().unwrap_or_default().trim_end_matches('/');
+        host == self.host && relay.port() == self.port.unwrap_or(default_port) && path == self.path
+    }
+
+    /// Whether a clone URL is `http(s)://<service>/<author npub>/<identifier>.git` (GRASP-01).
+    pub fn has_clone_url(&self, clone_url: &str, author: &PublicKey, identifier: &str) -> bool {
+        self.clone_url_parts(clone_url).is_some_and(|(npub, file)| {
+            npub.starts_with("npub1")
+                && PublicKey::from_bech32(&npub).is_ok_and(|key| key == *author)
+                && file.strip_suffix(b".git") == Some(identifier.as_bytes())
+        })
+    }
+
+    /// The author and the percent-decoded rest of a clone URL on this service.
+    fn clone_url_parts(&self, clone_url: &str) -> Option<(String, Vec<u8>)> {
+        let url = Url::parse(clone_url.trim_matches(|c: char| c.is_ascii_whitespace())).ok()?;
+        let default_port = match url.scheme() {
+            "http" => 80,
+            "https" => 443,
+            _ => return None,
+        };
+        let ours = normal_host(&url)? == self.host
+            && url.port().unwrap_or(default_port) == self.port.unwrap_or(default_port)
+            && url.username().is_empty()
+            && url.password().is_none();
+        if !ours || url.query().is_some() || url.fragment().is_some() {
+            return None;
+        }
+        let (npub, file) = url.path().strip_prefix(&self.path)?.strip_prefix('/')?.split_once('/')?;
+        Some((npub.to_owned(), percent_decode(file)))
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        f.write_str(&self.path)
+    }
+}
+
+/// What can be wrong before a URL has parts.
+enum Unparsed {
+    TooLong,
+    Malformed,
+    Host,
+    Port,
+}
+
+impl From<Unparsed> for RelayUrlError {
+    fn from(error: Unparsed) -> Self {
+        match error {
+            Unparsed::TooLong => RelayUrlError::TooLong,
+            Unparsed::Malformed => RelayUrlError::Malformed,
+            Unparsed::Host => RelayUrlError::Host,
+            Unparsed::Port => RelayUrlError::Port,
+        }
+    }
+}
+
+impl From<Unparsed> for ServiceError {
+    fn from(error: Unparsed) -> Self {
+        match error {
+            Unparsed::TooLong => ServiceError::TooLong,
+            Unparsed::Malformed => ServiceError::Malformed,
+            Unparsed::Host => ServiceError::Host,
+            Unparsed::Port => ServiceError::Port,
+        }
+    }
+}
+
+fn parse_bounded(text: &str) -> Result<Url, Unparsed> {
+    if text.len() > RELAY_URL_BYTES_MAX {
+        return Err(Unparsed::TooLong);
+    }
+    // The WHATWG rules would silently drop tabs and line ends, and escape spaces: two URLs run together would pass.
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(Unparsed::Malformed);
+    }
+    Url::parse(text).map_err(|error| match error {
+        url::ParseError::InvalidPort => Unparsed::Port,
+        url::ParseError::EmptyHost
+        | url::ParseError::IdnaError
+        | url::ParseError::InvalidIpv4Address
+        | url::ParseError::InvalidIpv6Address
+        | url::ParseError::InvalidDomainCharacter => Unparsed::Host,
+        _ => Unparsed::Malformed,
+    })
+}
+
+/// The host as URLs write it: IPv6 in brackets. `None` for what no resolver takes.
+fn normal_host(url: &Url) -> Option<String> {
+    match url.host()? {
+        Host::Domain(name) => {
+            let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+            is_host_name(&name).then_some(name)
+        }
+        Host::Ipv4(address) => Some(address.to_string()),
+        Host::Ipv6(address) => Some(format!("[{address}]")),
+    }
+}
+
+/// Letters, digits, hyphens and underscores in labels of 1 to 63 bytes, 253 bytes in all (RFC 1035, section 2.3.4).
+fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+/// Host and written port of an authority without user-info.
+fn split_port(authority: &str) -> (&str, Option<u16>) {
+    match authority.rsplit_once(':') {
+        // The last colon of a bracketed IPv6 address without a port is inside the brackets.
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+        _ => (authority, None),
+    }
+}
+
+/// Undoes percent-encoding (RFC 3986, section 2.1); a percent sign without two digits stands for itself.
+fn percent_decode(text: &str) -> Vec<u8> {
+    let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16));
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        match (bytes[at], digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
+
+#[cfg(test)]
+mod tests {
+    use nostr::nips::nip19::ToBech32;
+
+    use super::*;
+
+    fn normal(text: &str) -> String {
+        RelayUrl::parse(text).unwrap_or_else(|error| panic!("{text}: {error}")).as_str().to_owned()
+    }
+
+    #[test]
+    fn forms_of_one_relay_are_one_url() {
+        for text in ["wss://relay.example", "WSS://Relay.Example", "wss://relay.example/", "wss://relay.example:443//"]
+        {
+            assert_eq!(normal(text), "wss://relay.example", "{text}");
+        }
+        assert_eq!(normal(" wss://relay.example./a/b/ \n"), "wss://relay.example/a/b");
+        assert_eq!(normal("ws://relay.example:80/?"), "ws://relay.example");
+        assert_eq!(normal("ws://relay.example:443"), "ws://relay.example:443");
+        assert_eq!(normal("wss://relay.example?a=b"), "wss://relay.example/?a=b");
+        assert_eq!(normal("wss://bücher.example"), "wss://xn--bcher-kva.example");
+        assert_eq!(normal("ws://[::1]:7777"), "ws://[::1]:7777");
+    }
+
+    #[test]
+    fn parts_of_a_relay_url() {
+        let url = RelayUrl::parse("ws://[2001:DB8::1]:7777/p?q=1").unwrap();
+        assert_eq!((url.host(), url.port(), url.is_tls(), url.path()), ("2001:db8::1", 7777, false, "/p?q=1"));
+        let url = RelayUrl::parse("wss://[::1]").unwrap();
+        assert_eq!((url.host(), url.port(), url.is_tls(), url.path()), ("::1", 443, true, "/"));
+        let url = RelayUrl::parse("wss://relay.example:8443?x").unwrap();
+        assert_eq!((url.host(), url.port(), url.is_tls(), url.path()), ("relay.example", 8443, true, "/?x"));
+    }
+
+    #[test]
+    fn what_is_not_a_relay_is_refused() {
+        use RelayUrlError::*;
+        for (text, error) in [
+            ("", Malformed),
+            ("relay.example", Malformed),
+            ("https://relay.example", Scheme),
+            ("wss://user@relay.example", UserInfo),
+            ("wss://:pw@relay.example", UserInfo),
+            ("wss://relay.example/#top", Fragment),
+            ("wss://", Host),
+            ("wss://a,wss://b", Host),
+            ("wss://a b.example", Malformed),
+            ("wss://a.example/ wss://b.example", Malformed),
+            ("wss://a..example", Host),
+            ("wss://relay.example:0", Port),
+            ("wss://relay.example:65536", Port),
+        ] {
+            assert_eq!(RelayUrl::parse(text), Err(error), "{text}");
+        }
+        let long = format!("wss://relay.example/{}", "a".repeat(RELAY_URL_BYTES_MAX));
+        assert_eq!(RelayUrl::parse(&long), Err(TooLong));
+    }
+
+    #[test]
+    fn own_relay_is_told_by_parts_and_never_by_substring() {
+        let service = Service::parse("Ours.Example").unwrap();
+        let own = |text: &str| service.is_relay(&RelayUrl::parse(text).unwrap());
+        assert!(own("wss://ours.example") && own("ws://ours.example/") && own("wss://OURS.example:443/?x=1"));
+        for text in [
+            "wss://evil-ours.example",
+            "wss://ours.example.evil",
+            "wss://sub.ours.example",
+            "wss://evil.example/ours.example",
+            "wss://ours.example:8443",
+            "ws://ours.example:443",
+            "wss://ours.example/other",
+        ] {
+            assert!(!own(text), "{text}");
+        }
+        let service = Service::parse("ours.example:443/relay/").unwrap();
+        assert_eq!(service.to_string(), "ours.example:443/relay");
+        assert!(service.is_relay(&RelayUrl::parse("wss://ours.example/relay").unwrap()));
+        assert!(!service.is_relay(&RelayUrl::parse("ws://ours.example/relay").unwrap()));
+        assert!(!service.is_relay(&RelayUrl::parse("wss://ours.example/relay2").unwrap()));
+        let service = Service::parse("[::1]:7334").unwrap();
+        assert!(service.is_relay(&RelayUrl::parse("ws://[0:0::1]:7334").unwrap()));
+    }
+
+    #[test]
+    fn services_of_another_form_are_refused() {
+        for (text, error) in [
+            ("https://ours.example", ServiceError::Scheme),
+            ("", ServiceError::Host),
+            ("/path", ServiceError::Malformed),
+            ("user@ours.example", ServiceError::Malformed),
+            ("ours.example?x", ServiceError::Malformed),
+            ("ours example", ServiceError::Malformed),
+            ("ours.example:0", ServiceError::Port),
+            ("a..b", ServiceError::Host),
+        ] {
+            assert_eq!(Service::parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn clone_urls() {
+        let author = PublicKey::from_byte_array([7; 32]);
+        let other = PublicKey::from_byte_array([8; 32]);
+        let npub = author.to_bech32().unwrap();
+        let service = Service::parse("ours.example/git").unwrap();
+        let has = |url: &str, d: &str| service.has_clone_url(url, &author, d);
+        assert!(has(&format!("https://ours.example/git/{npub}/repo.git"), "repo"));
+        assert!(has(&format!("http://OURS.example:80/git/{npub}/a%20b%3Ac%25.git"), "a b:c%"));
+        assert!(has(&format!("https://ours.example/git/{npub}/bücher.git"), "bücher"));
+        assert!(!service.has_clone_url(&format!("https://ours.example/git/{npub}/repo.git"), &other, "repo"));
+        for url in [
+            format!("https://ours.example/{npub}/repo.git"),
+            format!("https://ours.example/git2/{npub}/repo.git"),
+            format!("https://evil-ours.example/git/{npub}/repo.git"),
+            format!("https://ours.example:8443/git/{npub}/repo.git"),
+            format!("https://ours.example/git/{npub}/repo"),
+            format!("https://ours.example/git/{npub}/repo2.git"),
+            format!("ssh://ours.example/git/{npub}/repo.git"),
+            format!("https://ours.example/git/{}/repo.git", author.to_hex()),
+            "https://ours.example/git/repo.git".to_owned(),
+        ] {
+            assert!(!has(&url, "repo"), "{url}");
+        }
+    }
 }

@@ -1,0 +1,116 @@
+//! The words between the engine and whoever drives it: what can happen, what is wanted, and the names of links.
+
+use crate::protocol::relay_url::RelayUrl;
+use crate::time::Duration;
+
+/// Names one socket. Numbers are never used twice, so a late word about a link that is gone is recognised as such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkId {
+    /// A link we dialled; numbered by the engine in [`Output::Dial`].
+    Relay(u64),
+    /// A client that came in; numbered by the caller in [`Input::Accepted`].
+    Client(u64),
+}
+
+/// Why a link ended, as far as this side can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CloseReason {
+    /// The name has no address, or no server answered for it.
+    Resolve,
+    /// Every address of the name is private, and private relays are not allowed.
+    PrivateAddress,
+    /// No address took the TCP connection.
+    Connect,
+    /// TLS failed: certificate, host name or protocol.
+    Tls,
+    /// The WebSocket handshake was answered with something other than 101; the HTTP status, 0 if it was not HTTP.
+    Handshake(u16),
+    /// Connecting took longer than its deadline.
+    Timeout,
+    /// The peer closed: its close code, or 1006 if the socket just ended.
+    Peer(u16),
+    /// The peer broke the WebSocket protocol.
+    Protocol,
+    /// A message or frame was larger than [`crate::limits::MESSAGE_BYTES_MAX`].
+    TooLarge,
+    /// More than [`crate::limits::LINK_OUT_BYTES_MAX`] waited to be written.
+    OutBufferFull,
+    /// Reading or writing failed.
+    Io,
+}
+
+/// What can happen to the engine.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// A dialled link finished its WebSocket handshake.
+    Opened {
+        /// The link.
+        link: LinkId,
+    },
+    /// A client finished its WebSocket upgrade on the own relay.
+    Accepted {
+        /// The link, numbered by the caller.
+        link: LinkId,
+    },
+    /// A text message.
+    Text {
+        /// The link it came on.
+        link: LinkId,
+        /// The whole message.
+        text: &'a str,
+    },
+    /// Any other frame: ping, pong or binary. Proof of life.
+    Alive {
+        /// The link it came on.
+        link: LinkId,
+    },
+    /// Everything sent so far on this link has been handed to the kernel.
+    Drained {
+        /// The link.
+        link: LinkId,
+    },
+    /// The link is gone, or never came to be. The engine has not asked for this, or it has and this is the end of it.
+    Closed {
+        /// The link.
+        link: LinkId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The last commit took this long.
+    CommitTook(Duration),
+    /// Time has passed: deadlines that are due fire, queries go a step on. Given at least once a turn.
+    Tick,
+    /// The process is about to end: every link is closed with 1001. The caller commits afterwards.
+    Stop,
+}
+
+/// What the engine wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Connect to a relay. Answered by [`Input::Opened`] or [`Input::Closed`].
+    Dial {
+        /// The new link.
+        link: LinkId,
+        /// Where to.
+        url: RelayUrl,
+    },
+    /// Send a text message.
+    Send {
+        /// On which link.
+        link: LinkId,
+        /// The message.
+        text: String,
+    },
+    /// Send a WebSocket ping.
+    Ping {
+        /// On which link.
+        link: LinkId,
+    },
+    /// Close the link, or stop dialling it. The engine forgets it at once; no [`Input::Closed`] is owed.
+    Close {
+        /// The link.
+        link: LinkId,
+        /// WebSocket close code (RFC 6455, section 7.4).
+        code: u16,
+    },
+}

@@ -1,0 +1,26 @@
+//! What the core is told about the service it keeps complete, the bounds and the durations.
+
+use nostr::key::PublicKey;
+
+use crate::limits::{Limits, Timing};
+use crate::protocol::relay_url::{RelayUrl, Service};
+use crate::protocol::repo::RepoAddr;
+
+/// Checked by `config`, which is the only place outside tests that makes one.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The service as announcements name it.
+    pub service: Service,
+    /// Relays that are always followed.
+    pub bootstrap: Vec<RelayUrl>,
+    /// Authors whose events are refused.
+    pub deny_authors: Vec<PublicKey>,
+    /// Repos whose events are refused.
+    pub deny_repos: Vec<RepoAddr>,
+    /// Repos kept although their announcement does not list the service (GRASP-05).
+    pub archive: Vec<RepoAddr>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Durations.
+    pub timing: Timing,
+}

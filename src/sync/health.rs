@@ -1,0 +1,176 @@
+//! How often a relay deserves a try (spec section 7).
+//!
+//! Like a visitor at a door: who was let in last time walks straight back in; who was not waits 5 s, then 10 s, then
+//! 20 s, up to an hour; who has heard nothing for a day comes by once a day. Only a *stable* connection counts as being
+//! let in, so a relay that accepts and hangs up is a closed door. There is no jitter: the window already smooths, and
+//! staggered dials would leave partial subscriptions behind.
+//!
+//! This module knows durations and outcomes. It does not know links, filters or why something failed.
+
+use crate::limits::Timing;
+use crate::time::{Duration, Instant};
+
+/// How a relay has behaved lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// The last connection was stable, or none was tried yet.
+    Healthy,
+    /// This many tries in a row have failed; the delay still grows.
+    Backoff { failures: u32 },
+    /// The delay has reached its cap.
+    Hourly { failures: u32 },
+    /// Nothing has worked for [`Timing::dead_after`].
+    Dead { failures: u32 },
+}
+
+/// The dialling record of one relay.
+#[derive(Clone, Debug)]
+pub struct Health {
+    standing: Standing,
+    /// The last success, or the moment the relay became known.
+    trusted_at: Instant,
+    /// The last dial; a healthy relay is not dialled again sooner than [`Timing::backoff_base`] after it.
+    dialled_at: Option<Instant>,
+}
+
+impl Health {
+    /// A relay that was never tried.
+    pub fn new(now: Instant) -> Self {
+        Health { standing: Standing::Healthy, trusted_at: now, dialled_at: None }
+    }
+
+    /// A dial begins.
+    pub fn on_dial(&mut self, now: Instant) {
+        self.dialled_at = Some(now);
+    }
+
+    /// The connection proved stable.
+    pub fn on_stable(&mut self, now: Instant) {
+        self.standing = Standing::Healthy;
+        self.trusted_at = now;
+    }
+
+    /// A link that had been stable dropped. Returns when to dial again: at once, unless the dial that made it was less
+    /// than the base delay ago, so that a relay which answers and hangs up cannot spin us.
+    pub fn on_drop(&mut self, now: Instant, timing: &Timing) -> Instant {
+        self.trusted_at = now;
+        self.dialled_at.map_or(now, |dialled| (dialled + timing.backoff_base).max(now))
+    }
+
+    /// A try failed, or its link dropped before it was stable. Returns when to dial again.
+    pub fn on_failure(&mut self, now: Instant, timing: &Timing) -> Instant {
+        let failures = self.failures().saturating_add(1);
+        let delay = delay_after(failures, timing);
+        self.standing = if now.since(self.trusted_at) >= timing.dead_after {
+            Standing::Dead { failures }
+        } else if delay >= timing.backoff_max {
+            Standing::Hourly { failures }
+        } else {
+            Standing::Backoff { failures }
+        };
+        match self.standing {
+            Standing::Dead { .. } => now + timing.dead_retry,
+            _ => now + delay,
+        }
+    }
+
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        match self.standing {
+            Standing::Healthy => 0,
+            Standing::Backoff { failures } | Standing::Hourly { failures } | Standing::Dead { failures } => failures,
+        }
+    }
+
+    /// Whether the relay is tried only once a day.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.standing, Standing::Dead { .. })
+    }
+
+    /// The value of `ngit_sync_relay_status`: 1 healthy, 2 backoff, 3 dead.
+    pub fn status_code(&self) -> u8 {
+        match self.standing {
+            Standing::Healthy => 1,
+            Standing::Backoff { .. } | Standing::Hourly { .. } => 2,
+            Standing::Dead { .. } => 3,
+        }
+    }
+
+    /// One word for people.
+    pub fn name(&self) -> &'static str {
+        match self.standing {
+            Standing::Healthy => "healthy",
+            Standing::Backoff { .. } => "backoff",
+            Standing::Hourly { .. } => "hourly",
+            Standing::Dead { .. } => "dead",
+        }
+    }
+}
+
+/// 5 s, 10 s, 20 s … at most the cap.
+fn delay_after(failures: u32, timing: &Timing) -> Duration {
+    let doublings = failures.saturating_sub(1).min(63);
+    timing.backoff_base.saturating_mul(1u64 << doublings).min(timing.backoff_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn delays_double_from_five_seconds_to_an_hour_and_stay_hourly() {
+        let timing = Timing::default();
+        let mut health = Health::new(Instant::ZERO);
+        let mut now = Instant::ZERO;
+        let mut delays = Vec::new();
+        for _ in 0..13 {
+            let next = health.on_failure(now, &timing);
+            delays.push(next.since(now).as_secs());
+            now = next;
+        }
+        assert_eq!(delays, [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]);
+        assert_eq!(health.name(), "hourly");
+        assert_eq!(health.status_code(), 2);
+    }
+
+    #[test]
+    fn dead_after_a_day_without_success_then_daily() {
+        let timing = Timing::default();
+        let mut health = Health::new(Instant::ZERO);
+        let mut now = Instant::ZERO;
+        while !health.is_dead() {
+            now = health.on_failure(now, &timing);
+            assert!(now <= at(3 * 86_400), "must die");
+        }
+        let tried = now;
+        assert_eq!(health.on_failure(tried, &timing).since(tried).as_secs(), 86_400);
+        assert_eq!(health.status_code(), 3);
+        health.on_stable(tried);
+        assert_eq!((health.name(), health.failures()), ("healthy", 0));
+        assert_eq!(health.on_failure(tried, &timing).since(tried).as_secs(), 5);
+    }
+
+    #[test]
+    fn a_long_success_does_not_count_as_time_without_one() {
+        let timing = Timing::default();
+        let mut health = Health::new(Instant::ZERO);
+        health.on_dial(at(0));
+        health.on_stable(at(1));
+        assert_eq!(health.on_drop(at(200_000), &timing), at(200_000), "reconnects at once");
+        health.on_failure(at(200_001), &timing);
+        assert!(!health.is_dead(), "the day counts from the drop");
+    }
+
+    #[test]
+    fn answering_and_hanging_up_does_not_spin() {
+        let timing = Timing::default();
+        let mut health = Health::new(Instant::ZERO);
+        health.on_dial(at(100));
+        health.on_stable(at(100));
+        assert_eq!(health.on_drop(at(100), &timing), at(105));
+    }
+}

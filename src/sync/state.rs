@@ -1,0 +1,352 @@
+//! The two maps that say what we follow (spec section 3): repo → its root events, and relay → the repos it shares with
+//! us. They are built from the store at start and changed only by what the store takes in; everything a relay is asked
+//! is derived from them.
+//!
+//! Repos and root events are interned: an address or an id is held once and named by a small number elsewhere. Numbers
+//! follow the order of arrival, so later root events have larger ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nostr::event::EventId;
+use nostr::key::PublicKey;
+
+use crate::protocol::relay_url::RelayUrl;
+use crate::protocol::repo::{Announcement, RepoAddr};
+use crate::settings::Settings;
+use crate::store::Seq;
+
+/// A repo's number in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RepoId(u32);
+
+/// A root event's number in this process; grows with the store sequence number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RootId(u32);
+
+/// What the store took in, as far as the maps care.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Repos that a relay newly shares with us.
+    pub gained: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
+    /// Relays that share a repo less than before.
+    pub lost: BTreeSet<RelayUrl>,
+    /// New root events.
+    pub roots: BTreeSet<RootId>,
+    /// Relays that an announcement listed beyond the allowed number, or that are not valid URLs.
+    pub relays_refused: usize,
+}
+
+impl Changes {
+    /// Whether nothing changed that a window would have to act on.
+    pub fn is_empty(&self) -> bool {
+        self.gained.is_empty() && self.lost.is_empty() && self.roots.is_empty()
+    }
+
+    /// Adds what changed afterwards.
+    pub fn merge(&mut self, later: Changes) {
+        for (relay, repos) in later.gained {
+            self.gained.entry(relay).or_default().extend(repos);
+        }
+        self.lost.extend(later.lost);
+        self.roots.extend(later.roots);
+        self.relays_refused += later.relays_refused;
+    }
+}
+
+/// One repo that an announcement or a root event has named.
+#[derive(Debug)]
+struct Repo {
+    addr: RepoAddr,
+    roots: BTreeSet<RootId>,
+    announcement: Option<Held>,
+}
+
+/// What matters of a stored announcement.
+#[derive(Debug)]
+struct Held {
+    /// Relays it shares with us: empty unless it lists our service.
+    relays: Vec<RelayUrl>,
+    maintainers: Vec<PublicKey>,
+    /// It lists our service, or the operator archives it.
+    ours: bool,
+}
+
+/// One root event.
+#[derive(Debug)]
+struct Root {
+    id: EventId,
+    seq: Seq,
+    repos: Vec<RepoId>,
+}
+
+/// Both maps and their indexes.
+#[derive(Debug)]
+pub struct State {
+    settings: Settings,
+    repos: Vec<Repo>,
+    repo_ids: BTreeMap<RepoAddr, RepoId>,
+    roots: Vec<Root>,
+    root_ids: BTreeMap<EventId, RootId>,
+    /// Held announcements by identifier, for the maintainers' closure.
+    announced: BTreeMap<String, BTreeSet<RepoId>>,
+    sync_relays: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
+    last_seq: Seq,
+}
+
+impl State {
+    /// Empty maps, but for the bootstrap relays, which are always present.
+    pub fn new(settings: Settings) -> State {
+        let sync_relays = settings
+            .bootstrap
+            .iter()
+            .filter(|relay| !settings.service.is_relay(relay))
+            .map(|relay| (relay.clone(), BTreeSet::new()))
+            .collect();
+        State {
+            settings,
+            repos: Vec::new(),
+            repo_ids: BTreeMap::new(),
+            roots: Vec::new(),
+            root_ids: BTreeMap::new(),
+            announced: BTreeMap::new(),
+            sync_relays,
+            last_seq: 0,
+        }
+    }
+
+    /// A root event was taken in as number `seq`: it belongs to every repo it tags. `seq` grows from call to call.
+    pub fn add_root(&mut self, id: EventId, seq: Seq, repos: &[RepoAddr]) -> Changes {
+        self.advance(seq);
+        let mut changes = Changes::default();
+        if repos.is_empty() || self.root_ids.contains_key(&id) {
+            return changes;
+        }
+        let root = RootId(u32::try_from(self.roots.len()).expect("the store holds fewer than 2^32 root events"));
+        let repos: BTreeSet<RepoId> = repos.iter().map(|addr| self.intern(addr)).collect();
+        for repo in &repos {
+            self.repo_mut(*repo).roots.insert(root);
+        }
+        self.roots.push(Root { id, seq, repos: repos.into_iter().collect() });
+        self.root_ids.insert(id, root);
+        changes.roots.insert(root);
+        changes
+    }
+
+    /// A root event was deleted or has expired.
+    pub fn remove_root(&mut self, id: &EventId) {
+        let Some(root) = self.root_ids.remove(id) else { return };
+        for repo in std::mem::take(&mut self.roots[root.0 as usize].repos) {
+            self.repo_mut(repo).roots.remove(&root);
+        }
+    }
+
+    /// The current announcement of a repo was taken in as number `seq`; it replaces any earlier one.
+    pub fn set_announcement(&mut self, announcement: &Announcement, seq: Seq) -> Changes {
+        self.advance(seq);
+        let ours = self.is_ours(announcement);
+        let own = |relay: &&RelayUrl| !self.settings.service.is_relay(relay);
+        let listed = announcement.relays.iter().filter(own).count();
+        let max = self.settings.limits.relays_per_repo_max;
+        let relays: Vec<RelayUrl> = match ours {
+            true => announcement.relays.iter().filter(own).take(max).cloned().collect(),
+            false => Vec::new(),
+        };
+        let repo = self.intern(&announcement.addr);
+        let mut changes = self.share(repo, &relays);
+        if ours {
+            changes.relays_refused = announcement.relays_refused + listed.saturating_sub(max);
+        }
+        let held = Held { relays, maintainers: announcement.maintainers.clone(), ours };
+        self.repo_mut(repo).announcement = Some(held);
+        self.announced.entry(announcement.addr.identifier.clone()).or_default().insert(repo);
+        changes
+    }
+
+    /// The announcement of a repo was deleted or has expired: it is no longer followed. Its events stay.
+    pub fn remove_announcement(&mut self, addr: &RepoAddr) -> Changes {
+        let Some(&repo) = self.repo_ids.get(addr) else { return Changes::default() };
+        let changes = self.share(repo, &[]);
+        self.repo_mut(repo).announcement = None;
+        if let Some(held) = self.announced.get_mut(&addr.identifier) {
+            held.remove(&repo);
+            if held.is_empty() {
+                self.announced.remove(&addr.identifier);
+            }
+        }
+        changes
+    }
+
+    /// The largest sequence number that the maps have taken in.
+    pub fn last_seq(&self) -> Seq {
+        self.last_seq
+    }
+
+    /// Relays that share at least one repo with us, and the bootstrap relays; the latter first.
+    pub fn relays(&self) -> impl Iterator<Item = &RelayUrl> {
+        let bootstrap = self.settings.bootstrap.iter().filter(|relay| self.sync_relays.contains_key(*relay));
+        let others = self.sync_relays.keys().filter(|relay| !self.settings.bootstrap.contains(relay));
+        bootstrap.chain(others)
+    }
+
+    /// Whether a relay is followed: some repo needs it, or it is a bootstrap relay.
+    pub fn needs(&self, relay: &RelayUrl) -> bool {
+        self.sync_relays.contains_key(relay)
+    }
+
+    /// The repos that `relay` shares with us.
+    pub fn repos_of(&self, relay: &RelayUrl) -> impl Iterator<Item = RepoId> {
+        self.sync_relays.get(relay).into_iter().flatten().copied()
+    }
+
+    /// Whether `relay` shares `repo` with us.
+    pub fn shares(&self, relay: &RelayUrl, repo: RepoId) -> bool {
+        self.sync_relays.get(relay).is_some_and(|repos| repos.contains(&repo))
+    }
+
+    /// The root events of `relay`'s repos, each once, oldest first.
+    pub fn roots_of(&self, relay: &RelayUrl) -> BTreeSet<RootId> {
+        self.repos_of(relay).flat_map(|repo| self.roots_of_repo(repo)).collect()
+    }
+
+    /// The root events of one repo.
+    pub fn roots_of_repo(&self, repo: RepoId) -> impl Iterator<Item = RootId> {
+        self.repos[repo.0 as usize].roots.iter().copied()
+    }
+
+    /// The repos of one root event.
+    pub fn repos_of_root(&self, root: RootId) -> &[RepoId] {
+        &self.roots[root.0 as usize].repos
+    }
+
+    /// The id of one root event.
+    pub fn root_event_id(&self, root: RootId) -> &EventId {
+        &self.roots[root.0 as usize].id
+    }
+
+    /// The store sequence number of one root event.
+    pub fn root_seq(&self, root: RootId) -> Seq {
+        self.roots[root.0 as usize].seq
+    }
+
+    /// The number of a root event that is held.
+    pub fn root_id(&self, id: &EventId) -> Option<RootId> {
+        self.root_ids.get(id).copied()
+    }
+
+    /// The address of one repo.
+    pub fn addr(&self, repo: RepoId) -> &RepoAddr {
+        &self.repos[repo.0 as usize].addr
+    }
+
+    /// The number of a repo that something has named.
+    pub fn repo_id(&self, addr: &RepoAddr) -> Option<RepoId> {
+        self.repo_ids.get(addr).copied()
+    }
+
+    /// Repos whose announcement lists us, or that are archived.
+    pub fn repos_followed(&self) -> usize {
+        self.repos.iter().filter(|repo| repo.announcement.as_ref().is_some_and(|held| held.ours)).count()
+    }
+
+    /// Root events held.
+    pub fn roots_held(&self) -> usize {
+        self.root_ids.len()
+    }
+
+    /// Whether events that tag this repo belong here: its announcement is held and lists us, is archived, or is that of
+    /// a maintainer of such a repo.
+    pub fn is_followed(&self, addr: &RepoAddr) -> bool {
+        let Some(repo) = self.repo_id(addr) else { return false };
+        match &self.repos[repo.0 as usize].announcement {
+            None => false,
+            Some(held) => held.ours || self.is_maintainer(&addr.author, &addr.identifier),
+        }
+    }
+
+    /// Whether an announcement of this repo is held, listing us or not.
+    pub fn is_announced(&self, addr: &RepoAddr) -> bool {
+        self.repo_id(addr).is_some_and(|repo| self.repos[repo.0 as usize].announcement.is_some())
+    }
+
+    /// Whether an announcement lists our service in its `clone` and its `relays`, or the operator archives its repo.
+    pub fn is_ours(&self, announcement: &Announcement) -> bool {
+        let Settings { service, archive, deny_repos, deny_authors, .. } = &self.settings;
+        let addr = &announcement.addr;
+        if deny_repos.contains(addr) || deny_authors.contains(&addr.author) {
+            return false;
+        }
+        let cloned =
+            || announcement.clone_urls.iter().any(|url| service.has_clone_url(url, &addr.author, &addr.identifier));
+        let related = || announcement.relays.iter().any(|relay| service.is_relay(relay));
+        archive.contains(addr) || (related() && cloned())
+    }
+
+    /// Whether `author` maintains a repo of ours named `identifier`: owns it, or is named by its maintainers, or by
+    /// theirs, and so on over the announcements that are held.
+    pub fn is_maintainer(&self, author: &PublicKey, identifier: &str) -> bool {
+        let Some(held) = self.announced.get(identifier) else { return false };
+        let ours = held.iter().filter(|repo| self.held(**repo).is_some_and(|held| held.ours));
+        let mut queue: Vec<RepoId> = ours.copied().collect();
+        let mut seen: BTreeSet<RepoId> = queue.iter().copied().collect();
+        while let Some(repo) = queue.pop() {
+            if self.addr(repo).author == *author {
+                return true;
+            }
+            for maintainer in self.held(repo).into_iter().flat_map(|held| &held.maintainers) {
+                if maintainer == author {
+                    return true;
+                }
+                let addr = RepoAddr { author: *maintainer, identifier: identifier.to_owned() };
+                if let Some(next) = self.repo_id(&addr)
+                    && self.held(next).is_some()
+                    && seen.insert(next)
+                {
+                    queue.push(next);
+                }
+            }
+        }
+        false
+    }
+
+    fn held(&self, repo: RepoId) -> Option<&Held> {
+        self.repos[repo.0 as usize].announcement.as_ref()
+    }
+
+    fn repo_mut(&mut self, repo: RepoId) -> &mut Repo {
+        &mut self.repos[repo.0 as usize]
+    }
+
+    fn intern(&mut self, addr: &RepoAddr) -> RepoId {
+        if let Some(repo) = self.repo_id(addr) {
+            return repo;
+        }
+        let repo = RepoId(u32::try_from(self.repos.len()).expect("the store names fewer than 2^32 repos"));
+        self.repos.push(Repo { addr: addr.clone(), roots: BTreeSet::new(), announcement: None });
+        self.repo_ids.insert(addr.clone(), repo);
+        repo
+    }
+
+    fn advance(&mut self, seq: Seq) {
+        assert!(seq >= self.last_seq, "sequence numbers grow");
+        self.last_seq = seq;
+    }
+
+    /// Makes `relays` the relays that share `repo` with us.
+    fn share(&mut self, repo: RepoId, relays: &[RelayUrl]) -> Changes {
+        let mut changes = Changes::default();
+        let before = self.held(repo).map(|held| held.relays.clone()).unwrap_or_default();
+        for relay in before.iter().filter(|relay| !relays.contains(relay)) {
+            let repos = self.sync_relays.get_mut(relay).expect("a shared relay is in the map");
+            repos.remove(&repo);
+            if repos.is_empty() && !self.settings.bootstrap.contains(relay) {
+                self.sync_relays.remove(relay);
+            }
+            changes.lost.insert(relay.clone());
+        }
+        for relay in relays.iter().filter(|relay| !before.contains(relay)) {
+            self.sync_relays.entry(relay.clone()).or_default().insert(repo);
+            changes.gained.entry(relay.clone()).or_default().insert(repo);
+        }
+        changes
+    }
+}
