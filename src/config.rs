@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use nostr::key::PublicKey;
 use nostr::nips::nip19::FromBech32;
 
-use crate::engine::Settings;
 use crate::limits::{Limits, Timing};
 use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::protocol::repo::RepoAddr;
+use crate::settings::Settings;
 use crate::time::Duration;
 
 pub mod keys;

@@ -140,39 +140,51 @@ fn edit_distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// Columns of a terminal that `--help` fills at most.
+const HELP_COLUMNS: usize = 79;
+/// Column at which the meaning of a flag starts in `--help`.
+const HELP_INDENT: usize = 28;
+
 /// The list of flags in `--help`: those that set a key.
 pub fn help_flags() -> String {
     let mut out = String::new();
     for key in KEYS {
         let Some(flag) = key.flag else { continue };
-        let left = format!("--{} {}", flag.name, flag.value);
+        let left = format!("  --{} {}", flag.name, flag.value);
+        let default = match key.default {
+            Some(default) if key.kind != Kind::Switch && !key.kind.is_list() => {
+                format!(" Default: {}", default.trim_matches('"'))
+            }
+            _ => String::new(),
+        };
+        let text = wrap(&format!("{}{default}", key.meaning), HELP_INDENT);
         // Writing to a String cannot fail.
-        let _ = write!(out, "  {left:<26}{}", key.meaning);
-        match key.default {
-            _ if key.kind == Kind::Switch => {}
-            Some(default) => _ = write!(out, " [{}]", default.trim_matches('"')),
-            None => {}
-        }
-        out.push('\n');
+        let _ = writeln!(out, "{left:<HELP_INDENT$}{}", text.trim_start());
     }
     out
 }
 
-/// The list of all keys in `--help`, wrapped to a terminal's width.
+/// The list of all keys in `--help`.
 pub fn help_keys() -> String {
-    let mut out = String::new();
-    let mut line = String::from(" ");
-    for key in KEYS {
-        if line.len() + 1 + key.name.len() > 79 {
-            out.push_str(&line);
-            out.push('\n');
-            line = String::from(" ");
+    let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+    wrap(&names.join(" "), 2)
+}
+
+/// Breaks `text` between words so that each line, indented by `indent` spaces, fits a terminal.
+fn wrap(text: &str, indent: usize) -> String {
+    let mut out = " ".repeat(indent);
+    let mut column = indent;
+    for word in text.split_whitespace() {
+        if column > indent && column + 1 + word.len() > HELP_COLUMNS {
+            let _ = write!(out, "\n{}", " ".repeat(indent));
+            column = indent;
+        } else if column > indent {
+            out.push(' ');
+            column += 1;
         }
-        line.push(' ');
-        line.push_str(key.name);
+        out.push_str(word);
+        column += word.len();
     }
-    out.push_str(&line);
-    out.push('\n');
     out
 }
 
@@ -291,13 +303,13 @@ pub const KEYS: &[Key] = &[
         "PEM file of certificate authorities trusted for wss in addition to the built-in ones.",
     )),
     key("store_cache_mib", number(1, 65_536), "16", "Memory for the store's cache, in MiB."),
-    key("policy.deny_authors", Kind::Authors, "[]", "Authors whose events are refused: npub1… or 64 hex digits."),
-    key("policy.deny_repos", Kind::Repos, "[]", "Repositories whose events are refused: 30617:<hex>:<identifier>."),
+    key("policy.deny_authors", Kind::Authors, "[]", "Authors whose events are refused: `npub1…` or 64 hex digits."),
+    key("policy.deny_repos", Kind::Repos, "[]", "Repositories whose events are refused: `30617:<hex>:<identifier>`."),
     key(
         "policy.archive",
         Kind::Repos,
         "[]",
-        "Repositories kept although they do not list the service (GRASP-05): 30617:<hex>:<identifier>.",
+        "Repositories kept although they do not list the service (GRASP-05): `30617:<hex>:<identifier>`.",
     ),
     key("limits.relays_max", number(1, 65_536), "1024", "Relays followed at once; further ones are not dialled."),
     key("limits.relays_per_repo_max", number(1, 1_000), "16", "Relays taken from one announcement, the first ones."),
