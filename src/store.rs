@@ -12,3 +12,40 @@ pub struct Store {}
 
 /// A store sequence number.
 pub type Seq = u64;
+
+use crate::protocol::{relay_url::RelayUrl, repo::RepoAddr};
+use crate::time::UnixTime;
+/// Progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// a
+    Confirmed {
+        /// a
+        relay: RelayUrl,
+        /// a
+        repo: RepoAddr,
+        /// a
+        seq: Seq,
+    },
+    /// a
+    Relay {
+        /// a
+        relay: RelayUrl,
+        /// a
+        through: UnixTime,
+        /// a
+        full_catchup: UnixTime,
+    },
+    /// a
+    ForgetRepo {
+        /// a
+        relay: RelayUrl,
+        /// a
+        repo: RepoAddr,
+    },
+    /// a
+    ForgetRelay {
+        /// a
+        relay: RelayUrl,
+    },
+}
