@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use grasp_sync::config::ConfigError;
+use grasp_sync::io::event_loop::BindError;
+use grasp_sync::io::tls::TlsError;
 use grasp_sync::store::StoreError;
 
 use crate::cli::UsageError;
@@ -43,6 +45,17 @@ pub enum Failure {
     Usage(UsageError),
     /// The configuration.
     Config(ConfigError),
+    /// The certificate authorities.
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: TlsError,
+    },
+    /// An address to listen on, or the event loop's means.
+    Bind(BindError),
+    /// Waiting for the sockets failed.
+    Poll(io::ErrorKind),
     /// There is no store to read.
     NoStore {
         /// Where it was looked for.
@@ -82,6 +95,9 @@ impl Failure {
         match self {
             Failure::Usage(_) | Failure::Config(_) | Failure::NoStore { .. } => Exit::Usage,
             Failure::Open { .. } | Failure::Exists { .. } => Exit::Usage,
+            Failure::CaFile { .. } => Exit::Usage,
+            Failure::Bind(BindError::Listen(..) | BindError::AdminListen(..)) => Exit::CannotBind,
+            Failure::Bind(BindError::System(_)) | Failure::Poll(_) => Exit::Io,
             Failure::Store { error, .. } => store_exit(*error),
             Failure::File { .. } => Exit::Io,
         }
@@ -102,6 +118,10 @@ impl fmt::Display for Failure {
         match self {
             Failure::Usage(error) => error.fmt(f),
             Failure::Config(error) => error.fmt(f),
+            Failure::CaFile { path, error } => write!(f, "{}: ca_file {error}", path.display()),
+            Failure::Bind(error @ BindError::System(_)) => error.fmt(f),
+            Failure::Bind(error) => write!(f, "{error}; stop what listens there, or choose another address"),
+            Failure::Poll(error) => write!(f, "waiting for sockets failed: {error}"),
             Failure::NoStore { path } => write!(f, "{}: there is no store here; check data_dir", path.display()),
             Failure::Store { path, error } => {
                 write!(f, "{}: {error}", path.display())?;
