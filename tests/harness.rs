@@ -31,7 +31,7 @@ fn a_seed_gives_the_same_events_and_they_verify() {
 
 #[test]
 fn the_mock_answers_like_a_naive_filter() {
-    let shape = Shape { repos: 5, roots_per_repo: 6, comments: 40, padding: 50 };
+    let shape = Shape { repos: 5, roots_per_repo: 6, comments: 40, padding: 50, relays_per_repo: 0 };
     let world = World::new(shape, "grasp.test", &[], unix_now());
     let relay = MockRelay::start();
     relay.data().add(&world.events);
@@ -132,8 +132,12 @@ fn the_mock_replaces_and_deletes() {
 
 #[test]
 fn the_mock_pages_through_a_whole_world() {
-    let world =
-        World::new(Shape { repos: 20, roots_per_repo: 50, comments: 500, padding: 100 }, "grasp.test", &[], 1 << 30);
+    let world = World::new(
+        Shape { repos: 20, roots_per_repo: 50, comments: 500, padding: 100, relays_per_repo: 0 },
+        "grasp.test",
+        &[],
+        1 << 30,
+    );
     let relay = MockRelay::start();
     relay.data().add(&world.events);
     let mut client = Client::connect(relay.address());

@@ -48,6 +48,7 @@ pub struct Seen {
     /// EVENT messages from clients.
     pub published: u64,
     pub eoses: u64,
+    pub pings: u64,
     /// Events sent, each time anew.
     pub events_sent: u64,
     /// Bytes of EVENT messages sent.

@@ -389,3 +389,45 @@ impl Metrics {
         &self.text
     }
 }
+
+/// One relay of `/status.json`.
+#[derive(Debug, Clone)]
+pub struct RelayStatus {
+    pub url: String,
+    pub state: String,
+    pub sweeps_left: u64,
+    pub whole: Value,
+}
+
+impl Process {
+    /// The relays it follows.
+    pub fn relays(&self) -> Vec<RelayStatus> {
+        let status = self.status();
+        let relays = status["relays"].as_array().unwrap_or_else(|| panic!("no relays in {status}"));
+        relays
+            .iter()
+            .map(|relay| RelayStatus {
+                url: relay["url"].as_str().unwrap_or_default().to_owned(),
+                state: relay["state"].as_str().unwrap_or_default().to_ascii_lowercase(),
+                sweeps_left: relay["sweeps_left"].as_u64().unwrap_or(0),
+                whole: relay.clone(),
+            })
+            .collect()
+    }
+
+    /// Waits until `count` relays are live with nothing left to sweep.
+    pub fn wait_live(&self, count: usize, deadline: Duration) {
+        let mut last = Vec::new();
+        let live = wait_at_most(deadline, || {
+            last = self.relays();
+            let live = last.iter().filter(|r| r.state == "live" && r.sweeps_left == 0).count();
+            (live >= count).then_some(())
+        });
+        assert!(live.is_some(), "not {count} live relays within {deadline:?}: {last:#?}");
+    }
+
+    /// Events stored since the start, whatever their source.
+    pub fn events_stored(&self) -> u64 {
+        self.metrics().sum("ngit_sync_events_total", &[]) as u64
+    }
+}

@@ -12,6 +12,8 @@ pub struct Shape {
     pub comments: usize,
     /// Bytes of padding in the content of root events and comments.
     pub padding: usize,
+    /// Relays that each announcement lists beside the service's own, taken in rotation.
+    pub relays_per_repo: usize,
 }
 
 impl Shape {
@@ -36,13 +38,11 @@ const OWNERS: usize = 50;
 const PEOPLE: usize = 40;
 
 impl World {
-    /// A world whose repos list `domain` as their service and, in rotation, all of `relays` beside it.
+    /// A world whose repos list `domain` as their service and, in rotation, their share of `relays` beside it.
     pub fn new(shape: Shape, domain: &str, relays: &[&str], now: u64) -> World {
         let owners: Vec<Author> = (0..OWNERS).map(|n| Author::from_seed(1_000 + n as u64)).collect();
         let people: Vec<Author> = (0..PEOPLE).map(|n| Author::from_seed(2_000 + n as u64)).collect();
         let own_relay = format!("wss://{domain}");
-        let mut listed = vec![own_relay.as_str()];
-        listed.extend(relays);
 
         let total = shape.events();
         let mut events: Vec<Event> = Vec::with_capacity(total);
@@ -53,6 +53,9 @@ impl World {
         for repo in 0..shape.repos {
             let owner = &owners[repo % OWNERS];
             let d = format!("repo-{repo}");
+            let first = repo * shape.relays_per_repo;
+            let mut listed = vec![own_relay.as_str()];
+            listed.extend((first..first + shape.relays_per_repo).map(|n| relays[n % relays.len()]));
             events.push(owner.announcement(&d, &[domain], &listed, when(events.len())));
             addresses.push(owner.repo(&d));
         }

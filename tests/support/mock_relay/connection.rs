@@ -169,7 +169,10 @@ impl Connection<'_> {
     }
 
     fn on_message(&mut self, message: &Message) {
-        let Message::Text(text) = message else { return };
+        let Message::Text(text) = message else {
+            self.shared.seen().pings += u64::from(message.is_ping());
+            return;
+        };
         {
             let mut seen = self.shared.seen();
             seen.message_bytes_received += text.len() as u64;
