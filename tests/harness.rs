@@ -155,3 +155,36 @@ fn the_mock_pages_through_a_whole_world() {
     }
     assert_eq!(held.len(), world.events.len());
 }
+
+/// The events of the README's walk: one repository that two services on this machine both keep.
+fn walk() -> Vec<nostr::event::Event> {
+    let (domains, relays) = (["127.0.0.1:7334", "127.0.0.1:7344"], ["ws://127.0.0.1:7334", "ws://127.0.0.1:7344"]);
+    let (alice, bob, carol) = (Author::from_seed(101), Author::from_seed(102), Author::from_seed(103));
+    let tree = alice.repo("walk");
+    let at = |n: u64| 1_767_225_600 + n * 3_600;
+    let announcement = alice.announcement("walk", &domains, &relays, at(0));
+    let state = alice.state("walk", "5b1c7f0e9d3a4286b7f0c1d2e3a4b5c6d7e8f901", at(1));
+    let issue = bob.root(1621, &[&tree], "The path is muddy after rain", at(2), "Near the bridge. Bring boots.");
+    let answer = alice.comment(&issue, at(3), "A few planks would do. Patches welcome.");
+    let thanks = bob.reply(&issue, &answer, at(4), "I have planks.");
+    let patch_text = "From 5b1c7f0e Mon Sep 17 00:00:00 2001\nSubject: [PATCH] Lay planks over the muddy part\n\n---\n path.txt | 1 +\n 1 file changed, 1 insertion(+)\n\n--- a/path.txt\n+++ b/path.txt\n@@ -1 +1,2 @@\n the path\n+planks\n";
+    let patch = bob.root(1617, &[&tree], "Lay planks over the muddy part", at(5), patch_text);
+    let review = carol.comment(&patch, at(6), "Walked it. Dry feet.");
+    let applied = alice.status(1631, &patch, &tree, at(7));
+    let resolved = alice.status(1631, &issue, &tree, at(8));
+    let request = carol.root(1618, &[&tree], "A bench at the half-way point", at(9), "The branch has the bench.");
+    let question = alice.comment(&request, at(10), "Facing the river?");
+    let about_all = bob.repo_comment(&tree, at(11), "A fine walk.");
+    vec![announcement, state, issue, answer, thanks, patch, review, applied, resolved, request, question, about_all]
+}
+
+#[test]
+fn the_events_of_the_walk_are_what_is_made_here() {
+    let made: String = walk().iter().map(|event| event.as_json() + "\n").collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/walk/events.jsonl");
+    if std::env::var_os("GRASP_SYNC_WRITE_WALK").is_some() {
+        std::fs::write(path, &made).expect("contrib/walk is there");
+    }
+    let kept = std::fs::read_to_string(path).expect("contrib/walk/events.jsonl");
+    assert!(made == kept, "make it again with GRASP_SYNC_WRITE_WALK=1 cargo test --test harness");
+}

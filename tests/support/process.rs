@@ -323,13 +323,18 @@ impl Process {
 
     /// Processor time used so far, user and system together.
     pub fn cpu_time(&self) -> Duration {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the process runs");
-        // The command name, in parentheses, may hold anything; counting starts after it.
-        let fields: Vec<&str> = text[text.rfind(')').expect("the name ends") + 1..].split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
-        // Linux gives user space 100 ticks a second on every architecture it runs on (USER_HZ).
-        Duration::from_millis(ticks * 10)
+        cpu_time(&self.pid().to_string())
     }
+}
+
+/// Processor time of `/proc/<pid>`, user and system together; `self` is the test itself.
+pub fn cpu_time(pid: &str) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    // The command name, in parentheses, may hold anything; counting starts after it.
+    let fields: Vec<&str> = text[text.rfind(')').expect("the name ends") + 1..].split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+    // Linux gives user space 100 ticks a second on every architecture it runs on (USER_HZ).
+    Duration::from_millis(ticks * 10)
 }
 
 impl Drop for Process {
