@@ -397,7 +397,7 @@ fn refused(reason: &'static str) -> impl Fn(&Metrics) -> f64 {
 }
 
 fn bad_messages(metrics: &Metrics) -> f64 {
-    metrics.sum("grasp_sync_messages_bad_total", &[])
+    metrics.sum("grasp_sync_messages_refused_total", &[])
 }
 
 fn raw_text_frame(bytes: &[u8]) -> Message {
@@ -410,7 +410,7 @@ fn a_forged_signature_from_a_relay_is_refused_and_does_not_mark_its_id() {
     let before = bad.process.metrics();
     let good = bad.repo.person.comment(&bad.repo.issue, unix_now(), "mine");
     bad.relay.data().add([&forged(&good)]);
-    bad.wait_counted("the forged signature", &before, refused("bad_signature"));
+    bad.wait_counted("the forged signature", &before, refused("forged"));
     assert!(bad.process.client().query(&json!({"ids": [good.id.to_hex()]})).is_empty());
     bad.process.client().publish_ok(&good);
     wait_served(&bad.process, &[&good]);
@@ -427,7 +427,7 @@ fn a_forged_signature_from_a_client_is_refused() {
     assert!(!answer.accepted && answer.why.starts_with("invalid:"), "{answer:?}");
     let altered = client.publish(&support::events::altered(&good));
     assert!(!altered.accepted, "{altered:?}");
-    bad.wait_counted("the forged signature", &before, refused("bad_signature"));
+    bad.wait_counted("the forged signature", &before, refused("forged"));
     client.publish_ok(&good);
     bad.assert_well();
 }
@@ -439,11 +439,11 @@ fn an_event_over_size_is_refused_and_the_link_stays() {
     let large = |n| bad.repo.person.comment(&bad.repo.issue, unix_now(), &padding(n, 140_000));
     let (from_relay, from_client) = (large(1), large(2));
     bad.relay.data().add([&from_relay]);
-    bad.wait_counted("the large event of the relay", &before, refused("too_large"));
+    bad.wait_counted("the large event of the relay", &before, refused("event_too_large"));
     let before = bad.process.metrics();
     let mut client = bad.process.client();
     assert!(!client.publish(&from_client).accepted);
-    bad.wait_counted("the large event of the client", &before, refused("too_large"));
+    bad.wait_counted("the large event of the client", &before, refused("event_too_large"));
     assert!(client.query(&json!({"ids": ids([&from_relay, &from_client])})).is_empty());
     assert_eq!(bad.relay.with_seen(|seen| seen.connections), 1);
     bad.assert_well();
@@ -518,7 +518,7 @@ fn an_event_nobody_asked_for_is_refused() {
     let subscription = bad.relay.subscriptions().pop().expect("a live subscription");
     let stray = Author::from_seed(50).sign(1, unix_now(), vec![tag(["t", "x"])], "unasked");
     bad.relay.send_to_all(&Message::text(format!(r#"["EVENT","{subscription}",{}]"#, stray.as_json())));
-    bad.wait_counted("the stray event", &before, refused("unasked"));
+    bad.wait_counted("the stray event", &before, refused("not_asked"));
     bad.relay.send_to_all(&Message::text(format!(r#"["EVENT","never-opened",{}]"#, stray.as_json())));
     assert!(bad.process.client().query(&json!({"ids": [stray.id.to_hex()]})).is_empty());
     bad.assert_well();

@@ -83,9 +83,11 @@ fn assert_refused(authority: &Authority, trusted: &Authority, name: &str, validi
     let setup = Setup::new("b.test").bootstrap(&url);
     let ca_file = setup.dir().write("ca.pem", trusted.pem());
     let mut process = setup.toml(&format!("ca_file = {:?}", ca_file.to_str().expect("a readable path"))).start();
-    let labels = [&*format!("relay=\"{url}\""), "result=\"tls\""];
+    let labels = [&*format!("relay=\"{url}\""), "result=\"failure\""];
     wait_until("the refusal is counted", SOON, || {
-        process.metrics().sum("ngit_sync_connection_attempts_total", &labels) >= 1.0
+        let metrics = process.metrics();
+        metrics.sum("ngit_sync_connection_attempts_total", &labels) >= 1.0
+            && metrics.sum("grasp_sync_links_closed_total", &["side=\"relay\"", "reason=\"tls\""]) >= 1.0
     });
     let status = process.relays().into_iter().find(|r| r.url == url).expect("the relay is listed");
     assert_eq!(status.state, "backoff", "{status:?}");

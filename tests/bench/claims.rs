@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_secs(600);
 const CONNECTIONS: usize = 100;
 
 /// 100,000 events of about 1.1 kB.
-const SHAPE: Shape = Shape { repos: 1_000, roots_per_repo: 50, comments: 49_000, padding: 430, relays_per_repo: 2 };
+const SHAPE: Shape = Shape { repos: 1_000, roots_per_repo: 50, comments: 49_000, padding: 490, relays_per_repo: 2 };
 
 fn main() -> ExitCode {
     // Cargo adds flags of its own, such as `--bench`.

@@ -196,9 +196,12 @@ impl Process {
             }
             let log = self.log.lock().expect("no reader panics");
             let (mut relay, mut admin) = (None, None);
-            for line in log.iter().filter(|line| line.contains("listening on")) {
-                let slot = if line.contains("admin") { &mut admin } else { &mut relay };
-                *slot = slot.or(last_address(line));
+            for line in log.iter() {
+                if line.contains("own relay on ") {
+                    relay = last_address(line);
+                } else if line.contains("health and status on ") {
+                    admin = last_address(line);
+                }
             }
             Some(Some((relay?, admin?)))
         });
