@@ -5,12 +5,16 @@
 mod support;
 
 use serde_json::json;
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
+use support::certs::{Authority, TlsProxy, Validity};
 use support::client::Client;
 use support::events::{Author, forged, padding, sorted_ids, unix_now};
 use support::mock_relay::{MockRelay, RelayData, RelayLimits};
 use support::wait::wait_until;
 use support::world::{Shape, World};
+use tungstenite::Message;
 
 #[test]
 fn a_seed_gives_the_same_events_and_they_verify() {
@@ -154,6 +158,43 @@ fn the_mock_pages_through_a_whole_world() {
         until = page.iter().map(|e| e.created_at.as_secs()).min().expect("a page with events");
     }
     assert_eq!(held.len(), world.events.len());
+}
+
+#[test]
+fn the_mock_and_the_proxy_speak_tls() {
+    let authority = Authority::new();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.certificate()).expect("a certificate of our own");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring knows TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    let server = || authority.server_config("localhost", Validity::Valid);
+    let over_tls = MockRelay::with(RelayData::default(), RelayLimits::default(), Some(server()));
+    let plain = MockRelay::start();
+    let proxy = TlsProxy::start(server(), plain.address());
+    for (relay, address) in [(&over_tls, over_tls.address()), (&plain, proxy.address)] {
+        let author = Author::from_seed(1);
+        let events: Vec<_> =
+            (0..400).map(|n| author.root(1621, &[&author.repo("r")], "x", n, &padding(n, 2_000))).collect();
+        relay.data().add(&events);
+        let name = "localhost".try_into().expect("a host name");
+        let connection = rustls::ClientConnection::new(Arc::clone(&config), name).expect("a client");
+        let socket = TcpStream::connect(address).expect("it listens");
+        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout above zero");
+        let stream = rustls::StreamOwned::new(connection, socket);
+        let (mut socket, _) = tungstenite::client("wss://localhost/", stream).expect("a WebSocket");
+        socket.send(Message::text(r#"["REQ","x",{}]"#)).expect("sent");
+        let mut events = 0;
+        while socket.read().expect("an answer").to_text().expect("text").starts_with(r#"["EVENT""#) {
+            events += 1;
+        }
+        assert_eq!(events, 400);
+    }
+    assert_eq!((proxy.handshakes(), proxy.failures()), (1, 0));
 }
 
 /// The events of the README's walk: one repository that two services on this machine both keep.

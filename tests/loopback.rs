@@ -14,6 +14,7 @@ use support::events::{Author, event_message, forged, padding, sorted_ids, tag, u
 use support::mock_relay::MockRelay;
 use support::process::{Metrics, Process, Setup, free_port};
 use support::wait::{measure_over, wait_for, wait_until};
+use support::world::{Shape, World};
 use support::{http, wait};
 use tungstenite::Message;
 use tungstenite::protocol::frame::Frame;
@@ -304,6 +305,31 @@ fn what_was_acknowledged_survives_kill_9() {
     assert!(lost.is_empty(), "lost {} of {}", lost.len(), acknowledged.len());
     let process = setup.start();
     assert_eq!(process.client().query(&json!({"kinds": [30617]})).len(), 1);
+}
+
+#[test]
+fn kill_9_during_a_catch_up_never_claims_more_than_was_kept() {
+    let shape = Shape { repos: 20, roots_per_repo: 40, comments: 800, padding: 300, relays_per_repo: 1 };
+    let relay = MockRelay::start();
+    let world = World::new(shape, DOMAIN, &[&relay.url()], unix_now());
+    relay.data().add(&world.events);
+    let setup = Setup::new(DOMAIN).bootstrap(&relay.url());
+    let mut held = BTreeSet::new();
+    for part in 1..=4 {
+        let process = setup.start();
+        // A part of what is missing; what the last start kept is not counted again.
+        let wanted = (world.events.len() - held.len()) * part / 6;
+        wait_until("a part of the events is stored", SOON, || process.events_stored() as usize >= wanted);
+        process.kill();
+        let now_held = setup.exported_ids();
+        assert!(held.is_subset(&now_held), "an event that was kept is gone");
+        assert!(now_held.len() >= held.len() + wanted, "an event that was counted is gone");
+        held = now_held;
+    }
+    let process = setup.start();
+    process.wait_live(1, SOON);
+    assert!(process.stop_within(Duration::from_secs(5)).success());
+    assert_eq!(setup.exported_ids(), world.events.iter().map(|e| e.id).collect());
 }
 
 #[test]

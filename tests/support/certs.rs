@@ -12,6 +12,7 @@ use std::time::Duration;
 /// A certificate authority.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
     pem: String,
 }
 
@@ -27,8 +28,14 @@ impl Authority {
         let key = KeyPair::generate().expect("ring makes keys");
         let mut params = CertificateParams::new(Vec::new()).expect("no names to be wrong");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).expect("a certificate of our own").pem();
-        Authority { issuer: Issuer::new(params, key), pem }
+        let certificate = params.self_signed(&key).expect("a certificate of our own");
+        let (pem, certificate) = (certificate.pem(), certificate.der().clone());
+        Authority { issuer: Issuer::new(params, key), certificate, pem }
+    }
+
+    /// The authority's certificate.
+    pub fn certificate(&self) -> CertificateDer<'static> {
+        self.certificate.clone()
     }
 
     /// The authority's certificate, as `ca_file` wants it.
