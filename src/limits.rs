@@ -181,6 +181,15 @@ pub const CLIENT_FILTER_VALUES_MAX: usize = 2_000;
 pub const QUERY_LIMIT_MAX: usize = 500;
 /// Bytes of stored events put into one client's link before it must have drained.
 pub const CLIENT_PAGE_BYTES: usize = 256 << 10;
+/// Candidates that one client's query may look at before the next client has its turn.
+pub const CLIENT_STEP_CANDIDATES: usize = 100;
+/// Live events that wait, as sequence numbers, for one client to read on. Beyond: the client is closed with 1013
+/// (`grasp_sync_clients_closed_total{reason="slow"}`).
+pub const CLIENT_HELD_EVENTS_MAX: usize = 32_768;
+/// Bytes of the REQs behind one client's open subscriptions. Beyond: CLOSED.
+pub const CLIENT_REQ_BYTES_MAX: usize = 8 << 20;
+/// Bytes of the REQs behind all open subscriptions of all clients. Beyond: CLOSED.
+pub const CLIENTS_REQ_BYTES_MAX: usize = 64 << 20;
 
 // What travels.
 
@@ -199,5 +208,8 @@ const _: () = {
     assert!(CLIENT_PAGE_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
     assert!(BATCH_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);
+    assert!(CLIENT_STEP_CANDIDATES > 0 && QUERY_STEP_CANDIDATES >= CLIENT_STEP_CANDIDATES);
+    assert!(CLIENT_HELD_EVENTS_MAX >= BATCH_EVENTS_MAX);
+    assert!(MESSAGE_BYTES_MAX <= CLIENT_REQ_BYTES_MAX && CLIENT_REQ_BYTES_MAX <= CLIENTS_REQ_BYTES_MAX);
     // 100 addresses `"30617:<64 hex>:<d>",` with every byte of `d` escaped once, and 1 KiB for the rest of the REQ.
 };
