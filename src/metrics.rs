@@ -263,6 +263,12 @@ pub struct Metrics {
     pub sweep_pages: u64,
     /// Seconds that a sweep could not look behind.
     pub sweep_gaps: u64,
+    /// Live subscriptions that a relay closed.
+    pub live_closed: u64,
+    /// NOTICEs from relays.
+    pub notices: u64,
+    /// Turns of rotation begun.
+    pub rotation_turns: u64,
     /// Cooldowns begun.
     pub rate_limit_cooldowns: u64,
     /// Text messages received.
@@ -308,6 +314,9 @@ impl Default for Metrics {
             sweeps: Counts::default(),
             sweep_pages: 0,
             sweep_gaps: 0,
+            live_closed: 0,
+            notices: 0,
+            rotation_turns: 0,
             rate_limit_cooldowns: 0,
             messages_received: By::default(),
             messages_sent: By::default(),
