@@ -199,5 +199,4 @@ const _: () = {
     assert!(CLIENT_PAGE_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
     assert!(BATCH_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);
-    // 100 addresses `"30617:<64 hex>:<d>",` with every byte of `d` escaped once, and 1 KiB for the rest of the REQ.
 };
