@@ -4,15 +4,21 @@
 // A failing scenario tells its story on standard error.
 #![allow(clippy::print_stderr)]
 
+mod catchup;
 mod checks;
 mod client;
 mod clock;
 mod disk;
 mod events;
+mod health;
+mod lessons;
+mod lifecycle;
 mod link;
+mod live;
 mod model_relay;
 mod rng;
 mod script;
+mod setup;
 mod trace;
 mod world;
 

@@ -690,6 +690,12 @@ impl World {
         serials.filter_map(|s| self.checks.links.get(s)).map(LinkCheck::open_filters).sum()
     }
 
+    /// When a relay was last dialled or asked something.
+    pub fn last_asked(&self) -> Micros {
+        let last = self.relays.iter().flat_map(|r| [r.dials.last().copied(), r.reqs.last().map(|q| q.at)]);
+        last.flatten().max().unwrap_or(self.started).max(self.started)
+    }
+
     fn far_name(&self, serial: u64) -> String {
         match self.links.get(&serial).map(|l| l.far) {
             Some(Far::Relay(n)) => self.relays[n].url.clone(),
