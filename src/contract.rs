@@ -1,5 +1,7 @@
 //! The words between the engine and whoever drives it: what can happen, what is wanted, and the names of links.
 
+use std::fmt;
+
 use crate::protocol::relay_url::RelayUrl;
 use crate::time::Duration;
 
@@ -37,6 +39,44 @@ pub enum CloseReason {
     OutBufferFull,
     /// Reading or writing failed.
     Io,
+}
+
+impl CloseReason {
+    /// The name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            CloseReason::Resolve => "resolve",
+            CloseReason::PrivateAddress => "private_address",
+            CloseReason::Connect => "connect",
+            CloseReason::Tls => "tls",
+            CloseReason::Handshake(_) => "handshake",
+            CloseReason::Timeout => "timeout",
+            CloseReason::Peer(_) => "peer",
+            CloseReason::Protocol => "protocol",
+            CloseReason::TooLarge => "too_large",
+            CloseReason::OutBufferFull => "out_buffer_full",
+            CloseReason::Io => "io",
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseReason::Resolve => f.write_str("name not resolved"),
+            CloseReason::PrivateAddress => f.write_str("private address"),
+            CloseReason::Connect => f.write_str("connection refused"),
+            CloseReason::Tls => f.write_str("tls failed"),
+            CloseReason::Handshake(0) => f.write_str("no http answer to the handshake"),
+            CloseReason::Handshake(status) => write!(f, "handshake answered with {status}"),
+            CloseReason::Timeout => f.write_str("connecting took too long"),
+            CloseReason::Peer(code) => write!(f, "closed by peer with {code}"),
+            CloseReason::Protocol => f.write_str("websocket protocol broken"),
+            CloseReason::TooLarge => f.write_str("message too large"),
+            CloseReason::OutBufferFull => f.write_str("reads too slowly"),
+            CloseReason::Io => f.write_str("i/o error"),
+        }
+    }
 }
 
 /// What can happen to the engine.

@@ -1,1 +1,231 @@
-//! The one way in for an event.
+//! The one way in for an event (spec section 8): known? asked for? valid? wanted? then into the batch. The order makes
+//! the common case, a copy of what is held, cost one lookup: no parse of the rest, no signature.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use nostr::event::{Event, EventId};
+
+use crate::limits::REFUSED_IDS_MAX;
+use crate::policy::{self, Refusal};
+use crate::protocol::message::RawEvent;
+use crate::protocol::repo::{ANNOUNCEMENT_KIND, Announcement, RepoAddr, is_root_kind, root_repos};
+use crate::settings::Settings;
+use crate::store::{Known, Removed, Seq, Store, StoreError};
+use crate::sync::state::{Changes, State};
+use crate::time::{Now, UnixTime};
+
+/// What the operator or the protocol lets pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// The whole policy.
+    All,
+    /// Valid events that were not deleted or superseded (`import --no-policy`).
+    ValidOnly,
+}
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in the batch, and will be visible once that is durable.
+    Staged {
+        /// When it was created, vouched for by its signature.
+        created_at: UnixTime,
+        /// What it changes in what we follow.
+        changes: Changes,
+    },
+    /// It is stored.
+    Stored {
+        /// As the store knows it.
+        created_at: UnixTime,
+    },
+    /// It is in the batch already.
+    Pending {
+        /// As the batch knows it.
+        created_at: UnixTime,
+    },
+    /// It was refused for good earlier.
+    RefusedBefore {
+        /// Why.
+        refusal: Refusal,
+        /// As it was when it was judged.
+        created_at: UnixTime,
+    },
+    /// It is refused.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// When it was created, if a valid signature vouches for that.
+        created_at: Option<UnixTime>,
+    },
+}
+
+/// What intake needs to see and change.
+#[derive(Debug)]
+pub struct Desk<'a> {
+    /// Both clocks.
+    pub now: Now,
+    /// What is kept.
+    pub store: &'a mut Store,
+    /// What is followed.
+    pub state: &'a mut State,
+    /// Bounds and lists.
+    pub settings: &'a Settings,
+}
+
+/// The ids that were refused for good lately.
+#[derive(Debug, Default)]
+pub struct Intake {
+    refused: BTreeMap<EventId, (Refusal, UnixTime)>,
+    /// In the order of their refusal, oldest first.
+    order: VecDeque<EventId>,
+}
+
+impl Intake {
+    /// Judges an event and, if it is wanted, puts it into the batch. `asked` says whether it matches a filter that we
+    /// asked of the link it came on.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn offer(
+        &mut self,
+        raw: &RawEvent<'_>,
+        rules: Rules,
+        asked: impl FnOnce(&Event, &State) -> bool,
+        desk: &mut Desk<'_>,
+    ) -> Result<Outcome, StoreError> {
+        let refuse = |refusal| Ok(Outcome::Refused { refusal, created_at: None });
+        if raw.json.len() > desk.settings.limits.event_bytes_max {
+            return refuse(Refusal::TooLarge);
+        }
+        if let Some(outcome) = self.known(&raw.id, desk.store)? {
+            return Ok(outcome);
+        }
+        let Ok(event) = raw.parse() else { return refuse(Refusal::Malformed) };
+        if !asked(&event, desk.state) {
+            return refuse(Refusal::NotAsked);
+        }
+        if event.verify().is_err() {
+            return refuse(Refusal::Forged);
+        }
+        let created_at = UnixTime::from(event.created_at);
+        if let Err(refusal) = judge(&event, rules, desk)? {
+            if refusal.is_final() {
+                self.remember(event.id, refusal, created_at);
+            }
+            return Ok(Outcome::Refused { refusal, created_at: Some(created_at) });
+        }
+        let changes = take_in(event, desk)?;
+        Ok(Outcome::Staged { created_at, changes })
+    }
+
+    /// Ids remembered as refused.
+    pub fn refused_ids(&self) -> usize {
+        self.order.len()
+    }
+
+    fn known(&self, id: &EventId, store: &Store) -> Result<Option<Outcome>, StoreError> {
+        Ok(match store.known(id)? {
+            Some(Known::Stored { created_at, .. }) => Some(Outcome::Stored { created_at }),
+            Some(Known::Pending { created_at }) => Some(Outcome::Pending { created_at }),
+            Some(Known::Deleted { created_at }) => {
+                Some(Outcome::RefusedBefore { refusal: Refusal::Deleted, created_at })
+            }
+            None => {
+                let before = self.refused.get(id).copied();
+                before.map(|(refusal, created_at)| Outcome::RefusedBefore { refusal, created_at })
+            }
+        })
+    }
+
+    fn remember(&mut self, id: EventId, refusal: Refusal, created_at: UnixTime) {
+        if self.order.len() == REFUSED_IDS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.refused.remove(&oldest);
+        }
+        if self.refused.insert(id, (refusal, created_at)).is_none() {
+            self.order.push_back(id);
+        }
+    }
+}
+
+fn judge(event: &Event, rules: Rules, desk: &Desk<'_>) -> Result<Result<(), Refusal>, StoreError> {
+    let by_clock = match rules {
+        Rules::All => policy::check_time(event, desk.now.wall),
+        Rules::ValidOnly => Ok(()),
+    };
+    if by_clock.is_err() {
+        return Ok(by_clock);
+    }
+    let by_store = policy::check_history(event, desk.store)?;
+    if by_store.is_err() || rules == Rules::ValidOnly {
+        return Ok(by_store);
+    }
+    let by_list = policy::check_lists(event, desk.settings);
+    if by_list.is_err() {
+        return Ok(by_list);
+    }
+    policy::check_belongs(event, desk.state, desk.store)
+}
+
+/// Puts an event into the batch and applies it to what we follow. The state runs ahead of the disk by at most one batch,
+/// so that an issue may follow its announcement at once; nothing is served or acknowledged before the commit.
+fn take_in(event: Event, desk: &mut Desk<'_>) -> Result<Changes, StoreError> {
+    let change = StateChange::of(&event);
+    let staged = desk.store.stage(event)?;
+    let mut changes = Changes::default();
+    for removed in &staged.removed {
+        changes.merge(remove_from_state(removed, desk.state));
+    }
+    changes.merge(change.apply(staged.seq, desk.state));
+    Ok(changes)
+}
+
+/// Takes an event out of the state that the store no longer holds.
+pub fn remove_from_state(removed: &Removed, state: &mut State) -> Changes {
+    match removed.kind {
+        kind if is_root_kind(kind) => {
+            state.remove_root(&removed.id);
+            Changes::default()
+        }
+        ANNOUNCEMENT_KIND if !removed.superseded => {
+            let identifier = removed.identifier.clone().unwrap_or_default();
+            state.remove_announcement(&RepoAddr { author: removed.author, identifier })
+        }
+        _ => Changes::default(),
+    }
+}
+
+/// What an event means to the two maps.
+#[derive(Debug)]
+pub enum StateChange {
+    /// Nothing.
+    None,
+    /// The current announcement of a repo.
+    Announcement(Announcement),
+    /// A root event and its repos.
+    Root(EventId, Vec<RepoAddr>),
+}
+
+impl StateChange {
+    /// Reads an event.
+    pub fn of(event: &Event) -> StateChange {
+        match event.kind.as_u16() {
+            ANNOUNCEMENT_KIND => {
+                Announcement::from_event(event, usize::MAX).map_or(StateChange::None, StateChange::Announcement)
+            }
+            kind if is_root_kind(kind) => StateChange::Root(event.id, root_repos(event)),
+            _ => StateChange::None,
+        }
+    }
+
+    /// Applies it, as store sequence number `seq`.
+    pub fn apply(&self, seq: Seq, state: &mut State) -> Changes {
+        match self {
+            StateChange::None => Changes::default(),
+            StateChange::Announcement(announcement) => state.set_announcement(announcement, seq),
+            StateChange::Root(id, repos) => state.add_root(*id, seq, repos),
+        }
+    }
+}

@@ -1,7 +1,20 @@
 //! The world: sockets, clocks, names, signals. Everything here is a thin, bounded layer under the engine.
 
+pub mod address;
+pub mod clock;
+pub mod connections;
+pub mod counters;
+pub mod dial;
 pub mod event_loop;
+pub mod handshake;
 pub mod http;
+pub mod inbound;
 pub mod link;
+pub mod listeners;
+pub mod names;
+#[cfg(test)]
+mod pipe;
 pub mod resolver;
+pub mod signals;
 pub mod tls;
+pub mod transport;

@@ -33,6 +33,8 @@
 pub mod config;
 pub mod contract;
 pub mod engine;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod intake;
 pub mod io;
 pub mod limits;

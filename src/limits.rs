@@ -98,15 +98,33 @@ pub const LINK_READ_BUFFER_BYTES: usize = 8 << 10;
 pub const LINK_WRITE_BUFFER_BYTES: usize = 16 << 10;
 /// Messages read from one link in one turn of the loop; the rest waits on the ready list.
 pub const LINK_READS_PER_TURN: usize = 64;
+/// Bytes read from one link's socket in one turn of the loop; the rest waits on the ready list.
+pub const LINK_READ_BYTES_PER_TURN: usize = 256 << 10;
+/// Messages read from all links in one turn of the loop; the links behind wait on the ready list.
+pub const READS_PER_TURN: usize = 512;
+/// Time for the closing handshake of a link. After: the socket is dropped.
+pub const LINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Addresses of one relay that are tried; the rest is ignored.
+pub const DIAL_ADDRESSES_MAX: usize = 8;
+/// Time for one address to take a TCP connection while there are others to try. After: the next one.
+pub const DIAL_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// TLS sessions kept to be resumed; beyond, the oldest is forgotten and its relay gets a full handshake.
+pub const TLS_SESSIONS_MAX: usize = 128;
 /// Bytes of an HTTP request head. Beyond: 431 and close.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
 /// Header lines of an HTTP request head. Beyond: 431 and close.
 pub const HTTP_HEADERS_MAX: usize = 64;
 /// Time for an HTTP request head to arrive. After: close.
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for an HTTP response to be taken and the peer to hang up. After: close.
+pub const HTTP_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for which a listener rests after the system had no socket to give; callers wait in the kernel.
+pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// A last commit that took longer than this makes `/health` answer 503.
+pub const HEALTH_COMMIT_MAX: Duration = Duration::from_secs(10);
 /// Connections taken from one listener in one turn; the rest waits in the kernel.
 pub const ACCEPTS_PER_TURN: usize = 32;
-/// Connections that have not yet become a client link or been answered. Beyond: closed at once.
+/// Connections of one listener that have not yet become a client link or been answered. Beyond: closed at once.
 pub const HTTP_PENDING_MAX: usize = 256;
 /// Time between the first signal and exit (spec section 12).
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -162,6 +180,10 @@ pub const BATCH_AGE_MAX: Duration = Duration::from_millis(200);
 pub const COMMIT_SHARE: u64 = 10;
 /// Ids refused for good that are remembered in memory. Beyond: the oldest is forgotten and judged again.
 pub const REFUSED_IDS_MAX: usize = 65_536;
+/// Shortest time between two looks for events that have expired (NIP-40). Until then queries skip them.
+pub const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
+/// Events removed by one look for expired ones; the rest waits for the next.
+pub const EXPIRY_BATCH: usize = 1_000;
 /// Default bytes of the store's cache.
 pub const STORE_CACHE_BYTES: usize = 16 << 20;
 /// Candidates that one query may look at in one turn; the rest waits for the next.
@@ -181,6 +203,15 @@ pub const CLIENT_FILTER_VALUES_MAX: usize = 2_000;
 pub const QUERY_LIMIT_MAX: usize = 500;
 /// Bytes of stored events put into one client's link before it must have drained.
 pub const CLIENT_PAGE_BYTES: usize = 256 << 10;
+/// Candidates that one client's query may look at before the next client has its turn.
+pub const CLIENT_STEP_CANDIDATES: usize = 100;
+/// Live events that wait, as sequence numbers, for one client to read on. Beyond: the client is closed with 1013
+/// (`grasp_sync_clients_closed_total{reason="slow"}`).
+pub const CLIENT_HELD_EVENTS_MAX: usize = 32_768;
+/// Bytes of the REQs behind one client's open subscriptions. Beyond: CLOSED.
+pub const CLIENT_REQ_BYTES_MAX: usize = 8 << 20;
+/// Bytes of the REQs behind all open subscriptions of all clients. Beyond: CLOSED.
+pub const CLIENTS_REQ_BYTES_MAX: usize = 64 << 20;
 
 // What travels.
 
@@ -190,6 +221,41 @@ pub const RELAY_URL_BYTES_MAX: usize = 512;
 /// always fits into one REQ.
 pub const IDENTIFIER_BYTES_MAX: usize = 512;
 
+// Names.
+
+/// Names being asked for at once; each has at most two sockets. Beyond: they queue.
+pub const DNS_LOOKUPS_MAX: usize = 64;
+/// Lookups waiting for an answer, queued ones included. Beyond: refused at once (`ResolveError::Busy`).
+pub const DNS_WAITING_MAX: usize = 4_096;
+/// Names whose answer is remembered. Beyond: the one that would expire first is forgotten.
+pub const DNS_CACHE_NAMES_MAX: usize = 1_024;
+/// Addresses kept of one name. Beyond: the rest is ignored.
+pub const DNS_ADDRESSES_MAX: usize = 16;
+/// Aliases (CNAME) followed inside one answer. Beyond: the answer counts as a failure of the server.
+pub const DNS_ALIASES_MAX: usize = 16;
+/// Bytes of one DNS message over TCP. Beyond: the server has failed. Sixteen times what UDP carries without EDNS.
+pub const DNS_MESSAGE_BYTES_MAX: usize = 8 << 10;
+/// Datagrams that answer something else than was asked. At this: the question is asked anew, from another port.
+pub const DNS_STRAYS_MAX: usize = 16;
+/// Shortest and longest time that an answer is remembered, whatever its TTL says.
+pub const DNS_TTL_SECS_MIN: u32 = 5;
+/// See [`DNS_TTL_SECS_MIN`].
+pub const DNS_TTL_SECS_MAX: u32 = 86_400;
+/// Time for which it is remembered that a name or its addresses do not exist.
+pub const DNS_NEGATIVE_TTL: Duration = Duration::from_secs(30);
+/// Time that the second address family gets after the first has brought addresses.
+pub const DNS_OTHER_FAMILY_WAIT: Duration = Duration::from_secs(1);
+/// Servers taken from resolv.conf, the first ones (as in `resolv.conf(5)`).
+pub const DNS_SERVERS_MAX: usize = 3;
+/// Longest time for one try, whatever `options timeout` says.
+pub const DNS_TIMEOUT_SECS_MAX: u32 = 10;
+/// Most rounds over all servers, whatever `options attempts` says (as in `resolv.conf(5)`).
+pub const DNS_ATTEMPTS_MAX: u32 = 5;
+/// Bytes read of the hosts file and of resolv.conf. Beyond: the rest is ignored, with a warning.
+pub const HOSTS_BYTES_MAX: usize = 4 << 20;
+/// Names taken from the hosts file. Beyond: the rest is ignored, with a warning.
+pub const HOSTS_NAMES_MAX: usize = 16_384;
+
 const _: () = {
     assert!(RELAY_LIVE_SUBSCRIPTIONS_MAX < RELAY_SUBSCRIPTIONS_MAX);
     assert!(REQ_BYTES_MAX < MESSAGE_BYTES_MAX);
@@ -197,7 +263,11 @@ const _: () = {
     assert!(6 * IDENTIFIER_BYTES_MAX < FILTER_BYTES_MAX);
     assert!(LINK_WRITE_BUFFER_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
     assert!(CLIENT_PAGE_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
+    assert!(LINK_CLOSE_TIMEOUT.as_micros() < STOP_TIMEOUT.as_micros());
+    assert!(LINK_READ_BYTES_PER_TURN >= LINK_READ_BUFFER_BYTES);
+    assert!(READS_PER_TURN >= LINK_READS_PER_TURN);
     assert!(BATCH_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);
-    // 100 addresses `"30617:<64 hex>:<d>",` with every byte of `d` escaped once, and 1 KiB for the rest of the REQ.
+    assert!(DNS_LOOKUPS_MAX < DNS_WAITING_MAX);
+    assert!(DNS_TTL_SECS_MIN < DNS_TTL_SECS_MAX);
 };

@@ -1,1 +1,239 @@
-//! What belongs here.
+//! What belongs here (spec section 8): a closed list of reasons to refuse, and the functions that find them. Nothing is
+//! changed and nothing is remembered; `intake` asks in the right order.
+
+use nostr::event::Event;
+use nostr::filter::{Filter, SingleLetterTag};
+use nostr::types::Timestamp;
+
+use crate::limits::FUTURE_SECS_MAX;
+use crate::protocol::repo::{
+    ANNOUNCEMENT_KIND, Announcement, DELETION_KIND, ROOT_KINDS, RepoAddr, STATE_KIND, event_references, expiration,
+    identifier, is_protected, repo_references,
+};
+use crate::settings::Settings;
+use crate::store::{Query, QueryStep, Store, StoreError, Verdict};
+use crate::sync::state::State;
+use crate::time::UnixTime;
+
+/// Why an event is not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// Its JSON is larger than `limits.event_bytes_max`.
+    TooLarge,
+    /// It is not an event in the sense of NIP-01.
+    Malformed,
+    /// It matches no filter that we asked of that link.
+    NotAsked,
+    /// Its id is not its hash, or its signature is not its author's.
+    Forged,
+    /// It was created too far ahead of now.
+    Future,
+    /// It has expired (NIP-40).
+    Expired,
+    /// Only its author may publish it to us (NIP-70).
+    Protected,
+    /// Its author deleted it (NIP-09).
+    Deleted,
+    /// A newer version is held.
+    Superseded,
+    /// Its author is on the operator's deny list.
+    DeniedAuthor,
+    /// Every repo it refers to is on the operator's deny list.
+    DeniedRepo,
+    /// Its kind is never stored (NIP-01, 20000–29999).
+    Ephemeral,
+    /// An announcement that neither lists our service nor concerns a repo we follow.
+    ForeignAnnouncement,
+    /// A repository state whose author does not maintain such a repo of ours.
+    NotAMaintainer,
+    /// A deletion of nothing that we hold of its author's.
+    DeletesNothing,
+    /// It refers to nothing that we follow.
+    Unrelated,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Refusal; 16] = [
+        Refusal::TooLarge,
+        Refusal::Malformed,
+        Refusal::NotAsked,
+        Refusal::Forged,
+        Refusal::Future,
+        Refusal::Expired,
+        Refusal::Protected,
+        Refusal::Deleted,
+        Refusal::Superseded,
+        Refusal::DeniedAuthor,
+        Refusal::DeniedRepo,
+        Refusal::Ephemeral,
+        Refusal::ForeignAnnouncement,
+        Refusal::NotAMaintainer,
+        Refusal::DeletesNothing,
+        Refusal::Unrelated,
+    ];
+
+    /// The name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Refusal::TooLarge => "event_too_large",
+            Refusal::Malformed => "malformed",
+            Refusal::NotAsked => "not_asked",
+            Refusal::Forged => "forged",
+            Refusal::Future => "future",
+            Refusal::Expired => "expired",
+            Refusal::Protected => "protected",
+            Refusal::Deleted => "deleted",
+            Refusal::Superseded => "superseded",
+            Refusal::DeniedAuthor => "denied_author",
+            Refusal::DeniedRepo => "denied_repo",
+            Refusal::Ephemeral => "ephemeral",
+            Refusal::ForeignAnnouncement => "foreign_announcement",
+            Refusal::NotAMaintainer => "not_a_maintainer",
+            Refusal::DeletesNothing => "deletes_nothing",
+            Refusal::Unrelated => "unrelated",
+        }
+    }
+
+    /// What a client is told, with the prefix of NIP-01.
+    pub fn message(self) -> &'static str {
+        match self {
+            Refusal::TooLarge => "invalid: the event is too large",
+            Refusal::Malformed => "invalid: not an event",
+            Refusal::NotAsked => "blocked: not asked for",
+            Refusal::Forged => "invalid: the id or the signature is wrong",
+            Refusal::Future => "invalid: created_at is too far in the future",
+            Refusal::Expired => "invalid: the event has expired",
+            Refusal::Protected => "auth-required: only its author may publish a protected event",
+            Refusal::Deleted => "blocked: the event was deleted by its author",
+            Refusal::Superseded => "duplicate: a newer version is held",
+            Refusal::DeniedAuthor => "blocked: this author is not accepted here",
+            Refusal::DeniedRepo => "blocked: this repository is not accepted here",
+            Refusal::Ephemeral => "blocked: ephemeral events are not kept here",
+            Refusal::ForeignAnnouncement => {
+                "blocked: the announcement must list this service in its clone and relays tags"
+            }
+            Refusal::NotAMaintainer => "blocked: only maintainers of a repository held here may publish its state",
+            Refusal::DeletesNothing => "blocked: there is nothing of this author's here to delete",
+            Refusal::Unrelated => "blocked: the event belongs to no repository held here",
+        }
+    }
+
+    /// Whether the verdict stands whatever else may be taken in later, so that the id can be remembered as refused.
+    pub fn is_final(self) -> bool {
+        matches!(self, Refusal::Expired | Refusal::Deleted | Refusal::DeniedAuthor | Refusal::DeniedRepo)
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+/// Kinds that are never stored (NIP-01).
+const EPHEMERAL_KINDS: std::ops::Range<u16> = 20_000..30_000;
+
+/// Step 4, as far as the clock decides: the future, NIP-40 and NIP-70. Nobody can prove to be the author of a protected
+/// event here (there is no NIP-42), so none is taken.
+pub fn check_time(event: &Event, now: UnixTime) -> Result<(), Refusal> {
+    if UnixTime::from(event.created_at) > now.plus_secs(FUTURE_SECS_MAX) {
+        return Err(Refusal::Future);
+    }
+    if expiration(event).is_some_and(|at| at <= now) {
+        return Err(Refusal::Expired);
+    }
+    if is_protected(event) {
+        return Err(Refusal::Protected);
+    }
+    Ok(())
+}
+
+/// Step 4, as far as the store decides.
+///
+/// # Errors
+///
+/// If the store cannot be read.
+pub fn check_history(event: &Event, store: &Store) -> Result<Result<(), Refusal>, StoreError> {
+    Ok(match store.verdict(event)? {
+        Verdict::Fresh | Verdict::Duplicate => Ok(()),
+        Verdict::Deleted => Err(Refusal::Deleted),
+        Verdict::Superseded => Err(Refusal::Superseded),
+    })
+}
+
+/// Step 5: the operator's lists. A repo on the list is never followed, so an event that also refers to another one is
+/// judged by that.
+pub fn check_lists(event: &Event, settings: &Settings) -> Result<(), Refusal> {
+    if settings.deny_authors.contains(&event.pubkey) {
+        return Err(Refusal::DeniedAuthor);
+    }
+    if settings.deny_repos.is_empty() {
+        return Ok(());
+    }
+    let mut repos = own_repo(event).into_iter().chain(repo_references(event)).peekable();
+    let denied = repos.peek().is_some() && repos.all(|repo| settings.deny_repos.contains(&repo));
+    if denied { Err(Refusal::DeniedRepo) } else { Ok(()) }
+}
+
+/// Step 6: whether the event belongs to what we follow.
+///
+/// # Errors
+///
+/// If the store cannot be read.
+pub fn check_belongs(event: &Event, state: &State, store: &Store) -> Result<Result<(), Refusal>, StoreError> {
+    let kind = event.kind.as_u16();
+    let verdict = |ok: bool, refusal| if ok { Ok(()) } else { Err(refusal) };
+    Ok(match kind {
+        ANNOUNCEMENT_KIND => verdict(announcement_belongs(event, state), Refusal::ForeignAnnouncement),
+        STATE_KIND => {
+            let maintained = identifier(event).is_some_and(|d| state.is_maintainer(&event.pubkey, d));
+            verdict(maintained, Refusal::NotAMaintainer)
+        }
+        DELETION_KIND => verdict(store.deletion_targets(event)?, Refusal::DeletesNothing),
+        kind if EPHEMERAL_KINDS.contains(&kind) => Err(Refusal::Ephemeral),
+        _ => {
+            let tags = repo_references(event).any(|repo| state.is_followed(&repo))
+                || event_references(event).any(|id| state.root_id(&id).is_some());
+            verdict(tags || is_tagged(event, store)?, Refusal::Unrelated)
+        }
+    })
+}
+
+/// The address of the repo that an announcement or a state is about.
+fn own_repo(event: &Event) -> Option<RepoAddr> {
+    if !matches!(event.kind.as_u16(), ANNOUNCEMENT_KIND | STATE_KIND) {
+        return None;
+    }
+    identifier(event).map(|d| RepoAddr { author: event.pubkey, identifier: d.to_owned() })
+}
+
+fn announcement_belongs(event: &Event, state: &State) -> bool {
+    let Some(announcement) = Announcement::from_event(event, usize::MAX) else { return false };
+    state.is_ours(&announcement)
+        || state.is_announced(&announcement.addr)
+        || state.is_maintainer(&announcement.addr.author, &announcement.addr.identifier)
+}
+
+/// Whether a stored announcement or root event tags this event by its id.
+fn is_tagged(event: &Event, store: &Store) -> Result<bool, StoreError> {
+    let kinds = ROOT_KINDS.into_iter().chain([ANNOUNCEMENT_KIND]).map(nostr::event::Kind::from_u16);
+    let by = Filter::new().kinds(kinds).until(Timestamp::from_secs(u64::MAX)).limit(1);
+    for letter in [SingleLetterTag::LOWERCASE_E, SingleLetterTag::UPPERCASE_E, SingleLetterTag::LOWERCASE_Q] {
+        let mut query = Query::new(by.clone().custom_tag(letter, event.id.to_hex()), store.last_seq(), 1);
+        let mut found = false;
+        while store.query(&mut query, UnixTime::EPOCH, TAGGED_CANDIDATES_MAX, &mut |_, _| {
+            found = true;
+            std::ops::ControlFlow::Break(())
+        })? == QueryStep::More
+            && !found
+        {}
+        if found {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Candidates looked at in one step; the tag index is exact enough that one is usually all there is.
+const TAGGED_CANDIDATES_MAX: usize = 100;

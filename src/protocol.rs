@@ -1,11 +1,15 @@
 //! What travels between relays and clients, as types that cannot hold nonsense.
 
+mod filter;
 pub mod message;
 pub mod relay_url;
 pub mod repo;
 
+use std::borrow::Cow;
+
 use nostr::event::EventId;
 use nostr::key::PublicKey;
+use serde::Deserialize;
 
 /// An event id from its canonical text (NIP-01): 64 lower-case hexadecimal digits and nothing else.
 pub fn event_id(hex: &str) -> Option<EventId> {
@@ -21,3 +25,7 @@ pub fn public_key(hex: &str) -> Option<PublicKey> {
 fn is_lower_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
+
+/// A JSON string, borrowed from its message if it holds no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -1,4 +1,436 @@
-//! The own relay: what clients ask for and get.
+//! The own relay: what clients ask for and get (NIP-01; spec section 9).
+//!
+//! [`Serve`] holds every client's [`session`] and the [`fanout`] index of their subscriptions. It is told what clients send
+//! and what the store has kept, and says what to send back through [`Serve::poll_output`]. It knows no socket, no policy and
+//! no relay: an event that a client publishes is handed up as it came, and its verdict comes back down.
 
 pub mod fanout;
+pub mod info;
 pub mod session;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use nostr::event::EventId;
+use nostr::filter::Filter;
+
+use self::fanout::{Fanout, SubscriptionKey};
+use self::session::{Session, Subscription};
+use crate::limits::{
+    CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX, CLIENT_REQ_BYTES_MAX, CLIENT_STEP_CANDIDATES,
+    CLIENT_SUBSCRIPTIONS_MAX, CLIENTS_REQ_BYTES_MAX, Limits, QUERY_STEP_CANDIDATES, SUBSCRIPTION_ID_CHARS_MAX, Timing,
+};
+use crate::metrics::{Metrics, Side};
+use crate::protocol::message::{self, ClientMessage, MessageError, RawEvent};
+use crate::store::matches_nothing;
+use crate::store::{Store, StoreError, StoredEvent};
+use crate::time::{Duration, Instant, Now};
+
+/// What the own relay wants done. `client` is the number that the caller of [`Serve::on_accepted`] gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServeOutput {
+    /// Send a text message.
+    Send {
+        /// To whom.
+        client: u64,
+        /// The message.
+        text: String,
+    },
+    /// Send a WebSocket ping.
+    Ping {
+        /// To whom.
+        client: u64,
+    },
+    /// Close the link; the client is forgotten already.
+    Close {
+        /// Whose link.
+        client: u64,
+        /// WebSocket close code (RFC 6455, section 7.4).
+        code: u16,
+    },
+}
+
+/// Outputs in the order they are to be carried out. A client's share is bounded by
+/// [`crate::limits::CLIENT_PAGE_BYTES`] and one reply for each message it sent.
+pub type Outbox = VecDeque<ServeOutput>;
+
+/// RFC 6455: the server is over its capacity; come again later (IANA 1013).
+const TRY_AGAIN_LATER: u16 = 1013;
+/// RFC 6455: a policy was violated; here, silence past the deadline.
+const POLICY: u16 = 1008;
+
+/// Every client session and their live subscriptions.
+#[derive(Debug)]
+pub struct Serve {
+    clients_max: usize,
+    ping: Duration,
+    pong_timeout: Duration,
+    sessions: BTreeMap<u64, Session>,
+    fanout: Fanout,
+    /// One entry per client: when to look whether it is alive. Words from the client do not move it; it is set anew when due.
+    deadlines: BTreeSet<(Instant, u64)>,
+    /// Clients with stored or held events to send and room on their link.
+    busy: BTreeSet<u64>,
+    /// The client that was served last.
+    served: u64,
+    subscriptions_opened: u64,
+    subscriptions: usize,
+    req_bytes: usize,
+    out: Outbox,
+}
+
+impl Serve {
+    /// An own relay without clients.
+    pub fn new(limits: &Limits, timing: &Timing) -> Serve {
+        Serve {
+            clients_max: limits.clients_max,
+            ping: timing.ping,
+            pong_timeout: timing.pong_timeout,
+            sessions: BTreeMap::new(),
+            fanout: Fanout::default(),
+            deadlines: BTreeSet::new(),
+            busy: BTreeSet::new(),
+            served: 0,
+            subscriptions_opened: 0,
+            subscriptions: 0,
+            req_bytes: 0,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// A client has come. Past `clients_max` it is closed with 1013 at once. Numbers are never used twice.
+    pub fn on_accepted(&mut self, now: Now, client: u64, metrics: &mut Metrics) {
+        if self.sessions.len() >= self.clients_max {
+            metrics.clients_refused += 1;
+            self.out.push_back(ServeOutput::Close { client, code: TRY_AGAIN_LATER });
+            return;
+        }
+        let before = self.sessions.insert(client, Session::new(client, now.mono));
+        assert!(before.is_none(), "client number used twice");
+        self.deadlines.insert((now.mono + self.ping, client));
+    }
+
+    /// A client sent a message. Everything is answered here except an event to be published, which is returned: put it
+    /// through intake and call [`Serve::acknowledge`] when its fate is known. Words of unknown clients are ignored.
+    pub fn on_text<'a>(
+        &mut self,
+        now: Now,
+        client: u64,
+        text: &'a str,
+        store: &Store,
+        metrics: &mut Metrics,
+    ) -> Option<RawEvent<'a>> {
+        if !self.heard(now, client) {
+            return None;
+        }
+        match message::parse_client_message(text) {
+            Ok(ClientMessage::Event(event)) => return Some(event),
+            Ok(ClientMessage::Req { subscription, filters }) => {
+                let id = subscription.into_owned();
+                if let Err(refusal) = self.on_req(client, &id, filters, text.len(), store) {
+                    self.refuse(client, Some(&id), refusal, metrics);
+                }
+            }
+            Ok(ClientMessage::Close { subscription }) => self.close_subscription(client, &subscription),
+            Err(error) => {
+                let subscription = message::refused_subscription(text);
+                if let Some(id) = &subscription {
+                    self.close_subscription(client, id);
+                }
+                self.refuse(client, subscription.as_deref(), Refusal::Message(error), metrics);
+            }
+        }
+        self.note_work(client);
+        None
+    }
+
+    /// A client sent a ping, pong or binary frame.
+    pub fn on_alive(&mut self, now: Now, client: u64) {
+        self.heard(now, client);
+    }
+
+    /// Everything sent to this client has been handed to the kernel.
+    pub fn on_drained(&mut self, client: u64) {
+        if let Some(session) = self.sessions.get_mut(&client) {
+            session.on_drained();
+            self.note_work(client);
+        }
+    }
+
+    /// A client's link is gone.
+    pub fn on_closed(&mut self, client: u64) {
+        self.forget(client);
+    }
+
+    /// The fate of an event that this client published (NIP-01 OK). `why` has a standard prefix when there is one.
+    /// Clients that have gone are ignored.
+    pub fn acknowledge(&mut self, client: u64, event: &EventId, accepted: bool, why: &str) {
+        if let Some(session) = self.sessions.get_mut(&client) {
+            session.send(message::ok_message(event, accepted, why), &mut self.out);
+        }
+    }
+
+    /// An event is durable: it goes to every live subscription that matches, whatever its source. Called once for each
+    /// event that a commit returned, in order.
+    pub fn on_stored(&mut self, event: &StoredEvent, metrics: &mut Metrics) {
+        for key in self.fanout.candidates(&event.event) {
+            // The client may have been closed by an earlier subscription of its own.
+            let Some(session) = self.sessions.get_mut(&key.client) else { continue };
+            if session.on_stored(key.number, event, &mut self.out, metrics) {
+                self.note_work(key.client);
+            } else {
+                metrics.clients_closed.add("slow");
+                self.end(key.client, TRY_AGAIN_LATER);
+            }
+        }
+    }
+
+    /// Goes on with what clients are owed, at most [`QUERY_STEP_CANDIDATES`] stored events in all, one slice for each
+    /// client in turn, and pings or closes silent clients. `true`: there is more to do at once.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn step(&mut self, now: Now, store: &Store, metrics: &mut Metrics) -> Result<bool, StoreError> {
+        self.check_alive(now, metrics);
+        // Every step of a query opens its ranges anew, so few clients get long slices.
+        let slice = (QUERY_STEP_CANDIDATES / self.busy.len().max(1)).max(CLIENT_STEP_CANDIDATES);
+        for _ in 0..QUERY_STEP_CANDIDATES / slice {
+            let next = self.busy.range(self.served.saturating_add(1)..).next().or_else(|| self.busy.first());
+            let Some(&client) = next else { break };
+            self.served = client;
+            let session = self.sessions.get_mut(&client).expect("busy clients have sessions");
+            session.step(now.wall, slice, store, &mut self.out, metrics)?;
+            self.note_work(client);
+        }
+        Ok(!self.busy.is_empty())
+    }
+
+    /// The next thing to do, until `None`.
+    pub fn poll_output(&mut self) -> Option<ServeOutput> {
+        self.out.pop_front()
+    }
+
+    /// When [`Serve::step`] is next needed for silent clients. Clients with work in progress are reported by `step` itself;
+    /// new work comes only with a message, a drained link or a stored event.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Whether [`Serve::step`] has anything to send right now.
+    pub fn has_work(&self) -> bool {
+        !self.busy.is_empty()
+    }
+
+    /// Clients connected.
+    pub fn clients(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Subscriptions open, over all clients.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions
+    }
+
+    /// Bytes of the REQs behind all open subscriptions; bound [`CLIENTS_REQ_BYTES_MAX`].
+    pub fn req_bytes(&self) -> usize {
+        self.req_bytes
+    }
+
+    /// Live events held for the client that is furthest behind; bound [`crate::limits::CLIENT_HELD_EVENTS_MAX`].
+    pub fn held_most(&self) -> usize {
+        self.sessions.values().map(Session::held).max().unwrap_or(0)
+    }
+
+    /// The numbers of all clients, for an orderly end.
+    pub fn client_numbers(&self) -> impl Iterator<Item = u64> {
+        self.sessions.keys().copied()
+    }
+
+    /// Panics if the parts contradict each other. For tests and the simulator.
+    pub fn assert_invariants(&self) {
+        self.sessions.values().for_each(Session::assert_invariants);
+        assert_eq!(self.deadlines.len(), self.sessions.len());
+        assert_eq!(self.subscriptions, self.sessions.values().map(|s| s.subscriptions().len()).sum::<usize>());
+        assert_eq!(self.req_bytes, self.sessions.values().map(Session::req_bytes).sum::<usize>());
+        for (client, session) in &self.sessions {
+            assert_eq!(self.busy.contains(client), session.has_work());
+        }
+        assert!(self.busy.iter().all(|client| self.sessions.contains_key(client)));
+        assert!(self.subscriptions > 0 || self.fanout.is_empty());
+    }
+
+    fn heard(&mut self, now: Now, client: u64) -> bool {
+        let Some(session) = self.sessions.get_mut(&client) else { return false };
+        session.last_heard = now.mono;
+        session.pinged = None;
+        true
+    }
+
+    fn on_req(
+        &mut self,
+        client: u64,
+        id: &str,
+        filters: Vec<Filter>,
+        bytes: usize,
+        store: &Store,
+    ) -> Result<(), Refusal> {
+        if id.is_empty() || id.chars().count() > SUBSCRIPTION_ID_CHARS_MAX {
+            return Err(Refusal::SubscriptionId);
+        }
+        // NIP-01: a REQ with an id in use replaces that subscription, and if it is refused, CLOSED ends it.
+        self.close_subscription(client, id);
+        check_filters(&filters)?;
+        let filters: Vec<Filter> = filters.into_iter().filter(|filter| !matches_nothing(filter)).collect();
+        let session = self.sessions.get_mut(&client).expect("the client was heard");
+        if session.subscriptions().len() >= CLIENT_SUBSCRIPTIONS_MAX {
+            return Err(Refusal::TooManySubscriptions);
+        }
+        if session.req_bytes() + bytes > CLIENT_REQ_BYTES_MAX || self.req_bytes + bytes > CLIENTS_REQ_BYTES_MAX {
+            return Err(Refusal::TooManyBytes);
+        }
+        self.subscriptions_opened += 1;
+        let number = self.subscriptions_opened;
+        self.fanout.insert(SubscriptionKey { client, number }, &filters);
+        self.subscriptions += 1;
+        self.req_bytes += bytes;
+        session.open(number, Subscription::new(id.to_owned(), filters, bytes, store.last_seq()), &mut self.out);
+        Ok(())
+    }
+
+    fn close_subscription(&mut self, client: u64, id: &str) {
+        let session = self.sessions.get_mut(&client).expect("the client was heard");
+        if let Some((number, subscription)) = session.close(id) {
+            self.fanout.remove(SubscriptionKey { client, number }, &subscription.filters);
+            self.subscriptions -= 1;
+            self.req_bytes -= subscription.req_bytes;
+        }
+    }
+
+    fn refuse(&mut self, client: u64, subscription: Option<&str>, refusal: Refusal, metrics: &mut Metrics) {
+        metrics.messages_refused.add(refusal.name());
+        let session = self.sessions.get_mut(&client).expect("the client was heard");
+        let why = refusal.text();
+        let reply = match subscription {
+            Some(id) if refusal != Refusal::SubscriptionId => message::closed_message(id, &why),
+            _ => message::notice_message(&why),
+        };
+        session.send(reply, &mut self.out);
+    }
+
+    fn note_work(&mut self, client: u64) {
+        if self.sessions.get(&client).is_some_and(Session::has_work) {
+            self.busy.insert(client);
+        } else {
+            self.busy.remove(&client);
+        }
+    }
+
+    fn check_alive(&mut self, now: Now, metrics: &mut Metrics) {
+        while let Some(&(at, client)) = self.deadlines.first()
+            && at <= now.mono
+        {
+            self.deadlines.pop_first();
+            let session = self.sessions.get_mut(&client).expect("clients with deadlines have sessions");
+            let next = match session.pinged {
+                Some(pinged) => pinged + self.pong_timeout,
+                None => session.last_heard + self.ping,
+            };
+            if next > now.mono {
+                self.deadlines.insert((next, client));
+            } else if session.pinged.is_some() {
+                metrics.clients_closed.add("silent");
+                self.deadlines.insert((next, client));
+                self.end(client, POLICY);
+            } else {
+                metrics.pings_sent.add(Side::Client);
+                session.pinged = Some(now.mono);
+                self.out.push_back(ServeOutput::Ping { client });
+                self.deadlines.insert((now.mono + self.pong_timeout, client));
+            }
+        }
+    }
+
+    /// Closes the link of a client and forgets it.
+    fn end(&mut self, client: u64, code: u16) {
+        self.forget(client);
+        self.out.push_back(ServeOutput::Close { client, code });
+    }
+
+    fn forget(&mut self, client: u64) {
+        let Some(session) = self.sessions.remove(&client) else { return };
+        for (number, subscription) in session.subscriptions() {
+            self.fanout.remove(SubscriptionKey { client, number }, &subscription.filters);
+        }
+        self.subscriptions -= session.subscriptions().len();
+        self.req_bytes -= session.req_bytes();
+        self.busy.remove(&client);
+        self.deadlines.retain(|(_, c)| *c != client);
+    }
+}
+
+/// Why a client's message is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    Message(MessageError),
+    SubscriptionId,
+    TooManyFilters,
+    TooManyValues,
+    TooManySubscriptions,
+    TooManyBytes,
+    Search,
+}
+
+impl Refusal {
+    /// The label of its counter.
+    fn name(self) -> &'static str {
+        match self {
+            Refusal::Message(MessageError::NotJson) => "not_json",
+            Refusal::Message(MessageError::NotAMessage) => "not_a_message",
+            Refusal::Message(MessageError::UnknownType) => "unknown_type",
+            Refusal::Message(MessageError::BadArguments) => "bad_arguments",
+            Refusal::SubscriptionId => "subscription_id",
+            Refusal::TooManyFilters => "too_many_filters",
+            Refusal::TooManyValues => "too_many_values",
+            Refusal::TooManySubscriptions => "too_many_subscriptions",
+            Refusal::TooManyBytes => "too_many_bytes",
+            Refusal::Search => "search",
+        }
+    }
+
+    /// What the client is told, with its NIP-01 prefix.
+    fn text(self) -> Cow<'static, str> {
+        match self {
+            Refusal::Message(error) => format!("invalid: {error}").into(),
+            Refusal::SubscriptionId => {
+                format!("invalid: a subscription id has 1 to {SUBSCRIPTION_ID_CHARS_MAX} characters").into()
+            }
+            Refusal::TooManyFilters => {
+                format!("invalid: too many filters, at most {CLIENT_FILTERS_MAX} in a REQ").into()
+            }
+            Refusal::TooManyValues => {
+                format!("invalid: too many values, at most {CLIENT_FILTER_VALUES_MAX} in a filter").into()
+            }
+            Refusal::TooManySubscriptions => {
+                format!("blocked: too many subscriptions, at most {CLIENT_SUBSCRIPTIONS_MAX} at once").into()
+            }
+            Refusal::TooManyBytes => "blocked: open subscriptions take too much memory, close some first".into(),
+            Refusal::Search => "unsupported: search".into(),
+        }
+    }
+}
+
+fn check_filters(filters: &[Filter]) -> Result<(), Refusal> {
+    if filters.len() > CLIENT_FILTERS_MAX {
+        return Err(Refusal::TooManyFilters);
+    }
+    for filter in filters {
+        if message::filter_values(filter) > CLIENT_FILTER_VALUES_MAX {
+            return Err(Refusal::TooManyValues);
+        }
+        if filter.search.is_some() {
+            return Err(Refusal::Search);
+        }
+    }
+    Ok(())
+}

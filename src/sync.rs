@@ -1,7 +1,43 @@
 //! What to ask whom, and when.
+//!
+//! `state` holds what is followed; `window` batches its changes; `plan` turns it into units and sweeps; `relay` is the
+//! machine of one relay, with `session` for what lives and dies with its link.
+
+use std::collections::VecDeque;
+
+use crate::contract::Output;
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+use crate::sync::state::State;
+use crate::time::Now;
+
 pub mod filters;
 pub mod health;
+pub mod liveness;
+pub mod plan;
+pub mod progress;
 pub mod refusal;
+pub mod relay;
+pub mod rotation;
+pub mod round;
+pub mod session;
 pub mod state;
 pub mod sweep;
 pub mod window;
+
+/// What the sync machines see of the world while they handle one input.
+#[derive(Debug)]
+pub struct Cx<'a> {
+    /// Both clocks.
+    pub now: Now,
+    /// What is followed.
+    pub state: &'a State,
+    /// Bounds and durations.
+    pub settings: &'a Settings,
+    /// The number of the next link to be dialled.
+    pub next_link: &'a mut u64,
+    /// What is to be done.
+    pub out: &'a mut VecDeque<Output>,
+    /// What is counted.
+    pub metrics: &'a mut Metrics,
+}

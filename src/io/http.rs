@@ -1,1 +1,314 @@
-//! What comes in on a listener.
+//! What is asked on a listener, and what is answered: pure functions from bytes to bytes.
+//!
+//! Two doors. The public one is the own relay: WebSocket upgrades (RFC 6455, section 4.2) and the NIP-11 document. The
+//! admin one serves `/metrics`, `/health` and `/status.json`. Neither takes a request body; every answer that is not an
+//! upgrade ends the connection.
+
+use httparse::Header;
+use tungstenite::handshake::derive_accept_key;
+
+use crate::limits::HTTP_HEADERS_MAX;
+
+/// Which listener a connection came in on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The own relay, `listen`.
+    Public,
+    /// The operator's, `admin_listen`.
+    Admin,
+}
+
+/// How much of a head there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// More is to come.
+    Partial,
+    /// All of it.
+    Complete(Request),
+}
+
+/// What a request asks for, as far as any door cares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// The path, without its query.
+    pub path: Path,
+    /// Whether `Accept` names `application/nostr+json` (NIP-11).
+    pub accepts_relay_info: bool,
+    /// Whether it is an upgrade to WebSocket.
+    pub upgrade: Upgrade,
+    /// Bytes of the head.
+    pub head_len: usize,
+}
+
+/// The methods that are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// GET.
+    Get,
+    /// HEAD.
+    Head,
+    /// OPTIONS: a browser's question before it asks for NIP-11.
+    Options,
+    /// Any other; refused.
+    Other,
+}
+
+/// The paths that are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// `/`
+    Root,
+    /// `/metrics`
+    Metrics,
+    /// `/health`
+    Health,
+    /// `/status.json`
+    Status,
+    /// Any other.
+    Other,
+}
+
+/// An upgrade to WebSocket, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// Not asked for.
+    None,
+    /// Asked for by the rules; the answer's `Sec-WebSocket-Accept`.
+    Accept(String),
+    /// Asked for in another version than 13.
+    Version,
+    /// Asked for against the rules: method, HTTP version, `Connection` or key.
+    Bad,
+}
+
+/// Why a head is no request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpError {
+    /// Not HTTP/1.
+    Malformed,
+    /// Longer than [`crate::limits::HTTP_HEAD_BYTES_MAX`], or more lines than [`HTTP_HEADERS_MAX`].
+    TooLarge,
+}
+
+impl HttpError {
+    /// The answer to it.
+    pub fn response(self) -> Response {
+        match self {
+            HttpError::Malformed => Response::text(400, "This is not an HTTP/1.1 request.\n"),
+            HttpError::TooLarge => Response::text(431, "The request head is too large.\n"),
+        }
+    }
+}
+
+/// Parses a request's head. The caller bounds its length.
+///
+/// # Errors
+///
+/// If no further bytes can make it a request.
+pub fn parse_head(bytes: &[u8]) -> Result<Parsed, HttpError> {
+    let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    let head_len = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(head_len)) => head_len,
+        Ok(httparse::Status::Partial) => return Ok(Parsed::Partial),
+        Err(httparse::Error::TooManyHeaders) => return Err(HttpError::TooLarge),
+        Err(_) => return Err(HttpError::Malformed),
+    };
+    let method = match request.method {
+        Some("GET") => Method::Get,
+        Some("HEAD") => Method::Head,
+        Some("OPTIONS") => Method::Options,
+        _ => Method::Other,
+    };
+    let target = request.path.unwrap_or_default();
+    let path = match target.split('?').next().unwrap_or_default() {
+        "/" => Path::Root,
+        "/metrics" => Path::Metrics,
+        "/health" => Path::Health,
+        "/status.json" => Path::Status,
+        _ => Path::Other,
+    };
+    let upgrade = if !has_token(request.headers, "Upgrade", "websocket") {
+        Upgrade::None
+    } else if method != Method::Get || request.version != Some(1) {
+        Upgrade::Bad
+    } else {
+        check_upgrade(request.headers)
+    };
+    let accepts_relay_info = has_token(request.headers, "Accept", "application/nostr+json");
+    Ok(Parsed::Complete(Request { method, path, accepts_relay_info, upgrade, head_len }))
+}
+
+fn check_upgrade(headers: &[Header<'_>]) -> Upgrade {
+    let header = |name: &str| {
+        let found = headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
+        found.map(|h| h.value.trim_ascii())
+    };
+    if !has_token(headers, "Connection", "upgrade") {
+        return Upgrade::Bad;
+    }
+    if header("Sec-WebSocket-Version") != Some(b"13") {
+        return Upgrade::Version;
+    }
+    match header("Sec-WebSocket-Key") {
+        Some(key) if is_nonce(key) => Upgrade::Accept(derive_accept_key(key)),
+        _ => Upgrade::Bad,
+    }
+}
+
+/// Sixteen bytes in base64: 22 characters and two of padding.
+fn is_nonce(key: &[u8]) -> bool {
+    key.len() == 24
+        && key.ends_with(b"==")
+        && key[..22].iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/'))
+}
+
+/// Whether any line of a list header holds `token`; parameters after `;` are ignored.
+pub(crate) fn has_token(headers: &[Header<'_>], name: &str, token: &str) -> bool {
+    headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name)).flat_map(|h| h.value.split(|c| *c == b',')).any(
+        |item| {
+            let item = item.split(|c| *c == b';').next().unwrap_or_default();
+            item.trim_ascii().eq_ignore_ascii_case(token.as_bytes())
+        },
+    )
+}
+
+/// What a request leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// A WebSocket, with this `Sec-WebSocket-Accept`.
+    Upgrade(String),
+    /// The NIP-11 document.
+    RelayInfo,
+    /// The metrics.
+    Metrics,
+    /// Whether all is well.
+    Health,
+    /// The status document.
+    Status,
+    /// An answer that needs nothing from the engine.
+    Answer(Response),
+}
+
+/// Decides what a request leads to. On the public door an upgrade and NIP-11 are answered at any path, because an
+/// operator's proxy may pass the service's own path on.
+pub fn route(door: Door, request: &Request) -> Route {
+    if request.method == Method::Other {
+        return Route::Answer(Response::text(405, "Only GET, HEAD and OPTIONS.\n").with("Allow: GET, HEAD, OPTIONS\r\n"));
+    }
+    match (door, &request.upgrade, request.path) {
+        (Door::Public, Upgrade::Accept(accept), _) => Route::Upgrade(accept.clone()),
+        (Door::Public, Upgrade::Version, _) => Route::Answer(
+            Response::text(426, "Only WebSocket version 13.\n")
+                .with("Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"),
+        ),
+        (Door::Public, Upgrade::Bad, _) => Route::Answer(Response::text(400, "This is not a WebSocket upgrade.\n")),
+        _ if request.method == Method::Options => Route::Answer(Response::preflight()),
+        (Door::Public, Upgrade::None, _) if request.accepts_relay_info => Route::RelayInfo,
+        (Door::Public, Upgrade::None, Path::Root) => Route::Answer(Response::text(200, GREETING)),
+        (Door::Admin, _, Path::Metrics) => Route::Metrics,
+        (Door::Admin, _, Path::Health) => Route::Health,
+        (Door::Admin, _, Path::Status) => Route::Status,
+        _ => Route::Answer(Response::text(404, "There is nothing here.\n")),
+    }
+}
+
+const GREETING: &str = "This is a Nostr relay, kept complete by grasp-sync. Connect to it with a Nostr client over WebSocket,\n\
+     or ask what it is with `Accept: application/nostr+json`.\n";
+
+/// Headers with which a browser lets any page read the answer (NIP-11).
+const CORS: &str = "Access-Control-Allow-Origin: *\r\n\
+     Access-Control-Allow-Headers: *\r\n\
+     Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\n";
+
+/// An answer that ends the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    status: u16,
+    content_type: &'static str,
+    /// Further header lines, each with its line end.
+    extra: &'static str,
+    body: String,
+}
+
+impl Response {
+    /// A few words for a person.
+    pub fn text(status: u16, body: &str) -> Self {
+        Response { status, content_type: "text/plain; charset=utf-8", extra: "", body: body.to_owned() }
+    }
+
+    /// The NIP-11 document.
+    pub fn relay_info(json: String) -> Self {
+        Response { status: 200, content_type: "application/nostr+json", extra: CORS, body: json }
+    }
+
+    /// The status document.
+    pub fn status_json(json: String) -> Self {
+        Response { status: 200, content_type: "application/json", extra: "", body: json }
+    }
+
+    /// The metrics, in the OpenMetrics format if they end as it demands, else in the older Prometheus one.
+    pub fn metrics(text: String) -> Self {
+        let content_type = if text.ends_with("# EOF\n") {
+            "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        } else {
+            "text/plain; version=0.0.4; charset=utf-8"
+        };
+        Response { status: 200, content_type, extra: "", body: text }
+    }
+
+    fn preflight() -> Self {
+        Response { status: 204, content_type: "", extra: CORS, body: String::new() }
+    }
+
+    fn with(mut self, extra: &'static str) -> Self {
+        self.extra = extra;
+        self
+    }
+
+    /// The status code.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// As it goes onto the wire. `head_only`: without its body, but with its length (HEAD).
+    pub fn into_bytes(self, head_only: bool) -> Vec<u8> {
+        let Response { status, content_type, extra, body } = self;
+        let mut text = format!("HTTP/1.1 {status} {}\r\n", reason_phrase(status));
+        if status != 204 {
+            text += &format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n", body.len());
+        }
+        text += extra;
+        text += "Connection: close\r\n\r\n";
+        if !head_only {
+            text += &body;
+        }
+        text.into_bytes()
+    }
+}
+
+/// The answer that turns the connection into a WebSocket.
+pub fn upgrade_bytes(accept: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 101 {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n",
+        reason_phrase(101)
+    )
+    .into_bytes()
+}
+
+fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        101 => "Switching Protocols",
+        200 => "OK",
+        204 => "No Content",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        426 => "Upgrade Required",
+        431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
+        _ => "Unknown",
+    }
+}

@@ -1,1 +1,445 @@
-//! One socket.
+//! One open WebSocket, client or server, over any transport.
+//!
+//! The socket is watched edge-triggered for both directions from its first moment to its last, so there is no interest
+//! to compute or to keep: a link reads until there is nothing more or its grant is spent, and flushes until nothing is
+//! left or the kernel takes no more. What was cut short is the event loop's to come back to.
+//!
+//! Permessage-deflate is neither offered nor taken: an inflated message has no bound that a peer could not choose.
+
+use std::io::{self, Read, Write};
+
+use tungstenite::error::{CapacityError, ProtocolError};
+use tungstenite::protocol::frame::Utf8Bytes;
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tungstenite::{Bytes, Error, Message, WebSocket};
+
+use crate::contract::CloseReason;
+use crate::io::transport::Transport;
+use crate::limits::{LINK_OUT_BYTES_MAX, LINK_READ_BUFFER_BYTES, LINK_WRITE_BUFFER_BYTES, MESSAGE_BYTES_MAX};
+
+/// Close code for a peer that broke the protocol (RFC 6455, section 7.4.1).
+const CLOSE_PROTOCOL: u16 = 1002;
+/// Close code that stands for a close frame without a code; never on the wire.
+const CLOSE_NO_STATUS: u16 = 1005;
+/// Close code that stands for a socket that just ended; never on the wire.
+const CLOSE_ABNORMAL: u16 = 1006;
+/// Close code for a message over the limit.
+const CLOSE_TOO_LARGE: u16 = 1009;
+
+/// What a link brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A whole text message.
+    Text(Utf8Bytes),
+    /// A ping, a pong or a binary message: proof of life. Pings are answered here.
+    Alive,
+}
+
+/// One open WebSocket.
+#[derive(Debug)]
+pub struct Link<S: Read + Write> {
+    socket: WebSocket<Transport<S>>,
+    phase: Phase,
+    /// Something was queued since the last flush that went through.
+    unflushed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// A close frame is queued or sent; the peer's is awaited.
+    Closing,
+    /// As `Closing`, after the peer broke the protocol: what it sends is no longer read as frames.
+    Broken,
+}
+
+impl<S: Read + Write> Link<S> {
+    /// A link whose handshake is done. `tail`: bytes that came after it.
+    pub fn new(transport: Transport<S>, role: Role, tail: Vec<u8>) -> Self {
+        let socket = WebSocket::from_partially_read(transport, tail, role, Some(web_socket_config()));
+        Link { socket, phase: Phase::Open, unflushed: false }
+    }
+
+    /// The next frame; `None` when there is nothing more for now.
+    ///
+    /// # Errors
+    ///
+    /// Why the link ended. Afterwards only [`Link::close_after`] and [`Link::advance_close`] make sense.
+    pub fn read(&mut self) -> Result<Option<Frame>, CloseReason> {
+        assert_eq!(self.phase, Phase::Open, "a closing link is not read");
+        match self.socket.read() {
+            Ok(Message::Text(text)) => Ok(Some(Frame::Text(text))),
+            Ok(Message::Ping(_)) => {
+                self.unflushed = true;
+                Ok(Some(Frame::Alive))
+            }
+            Ok(Message::Close(frame)) => {
+                self.unflushed = true;
+                self.phase = Phase::Closing;
+                Err(CloseReason::Peer(frame.map_or(CLOSE_NO_STATUS, |f| f.code.into())))
+            }
+            Ok(Message::Pong(_) | Message::Binary(_) | Message::Frame(_)) => Ok(Some(Frame::Alive)),
+            Err(e) if would_block(&e) => Ok(None),
+            Err(e) => Err(reason_of(&e)),
+        }
+    }
+
+    /// Queues a text message.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseReason::OutBufferFull`] if more than [`LINK_OUT_BYTES_MAX`] would wait; otherwise what writing ran into.
+    pub fn send(&mut self, text: String) -> Result<(), CloseReason> {
+        self.write(Message::Text(text.into()))
+    }
+
+    /// Queues a ping.
+    ///
+    /// # Errors
+    ///
+    /// As [`Link::send`].
+    pub fn ping(&mut self) -> Result<(), CloseReason> {
+        self.write(Message::Ping(Bytes::new()))
+    }
+
+    fn write(&mut self, message: Message) -> Result<(), CloseReason> {
+        assert_eq!(self.phase, Phase::Open, "nothing is sent on a closing link");
+        self.unflushed = true;
+        match self.socket.write(message) {
+            Ok(()) => Ok(()),
+            Err(e) if would_block(&e) => Ok(()),
+            Err(e) => Err(reason_of(&e)),
+        }
+    }
+
+    /// Hands what is queued to the kernel. True when nothing is left, false when the kernel takes no more for now.
+    ///
+    /// # Errors
+    ///
+    /// Why the link ended.
+    pub fn flush(&mut self) -> Result<bool, CloseReason> {
+        if !self.unflushed {
+            return Ok(true);
+        }
+        match self.socket.flush() {
+            Ok(()) => {
+                self.unflushed = false;
+                Ok(true)
+            }
+            Err(e) if would_block(&e) => Ok(false),
+            Err(e) => Err(reason_of(&e)),
+        }
+    }
+
+    /// Begins to close with a code of RFC 6455, section 7.4. To be followed by [`Link::advance_close`].
+    pub fn close(&mut self, code: u16) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing;
+        }
+        self.unflushed = true;
+        // An error here, a full buffer say, only means that the peer will not learn the code; it comes back from
+        // `advance_close` if it is one that ends the link.
+        let _ = self.socket.close(Some(CloseFrame { code: code.into(), reason: Utf8Bytes::default() }));
+    }
+
+    /// After [`Link::read`] or a write failed: whether the peer should still be told, in which case the link is closing.
+    pub fn close_after(&mut self, reason: CloseReason) -> bool {
+        match reason {
+            CloseReason::Protocol => self.break_off(CLOSE_PROTOCOL),
+            CloseReason::TooLarge => self.break_off(CLOSE_TOO_LARGE),
+            CloseReason::Peer(_) => self.phase == Phase::Closing,
+            _ => false,
+        }
+    }
+
+    fn break_off(&mut self, code: u16) -> bool {
+        self.close(code);
+        self.phase = Phase::Broken;
+        true
+    }
+
+    /// Goes on closing: flushes, drops what still comes in. True when both sides are done and the socket may be dropped.
+    pub fn advance_close(&mut self) -> bool {
+        assert_ne!(self.phase, Phase::Open, "the link is closing");
+        if self.flush().is_err() {
+            return true;
+        }
+        let mut scratch = [0; 1024];
+        loop {
+            let ended = match self.phase {
+                Phase::Broken => match self.socket.get_mut().read(&mut scratch) {
+                    Ok(0) => true,
+                    Ok(_) => continue,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(e) => e.kind() != io::ErrorKind::WouldBlock,
+                },
+                _ => match self.socket.read() {
+                    Ok(_) => continue,
+                    Err(e) => !would_block(&e),
+                },
+            };
+            return ended;
+        }
+    }
+
+    /// The transport under the WebSocket, for its grant and its counts.
+    pub fn transport_mut(&mut self) -> &mut Transport<S> {
+        self.socket.get_mut()
+    }
+}
+
+/// The limits of every WebSocket, each of them set.
+fn web_socket_config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(LINK_READ_BUFFER_BYTES)
+        .write_buffer_size(LINK_WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(LINK_OUT_BYTES_MAX)
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX))
+        .accept_unmasked_frames(false)
+}
+
+fn would_block(error: &Error) -> bool {
+    matches!(error, Error::Io(e) if e.kind() == io::ErrorKind::WouldBlock)
+}
+
+fn reason_of(error: &Error) -> CloseReason {
+    match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => CloseReason::Peer(CLOSE_ABNORMAL),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => CloseReason::Peer(CLOSE_ABNORMAL),
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => CloseReason::TooLarge,
+        Error::WriteBufferFull(_) => CloseReason::OutBufferFull,
+        Error::Io(e) => reason_of_io(e),
+        _ => CloseReason::Protocol,
+    }
+}
+
+/// What an error of the socket, or of TLS over it, means for the link.
+pub fn reason_of_io(error: &io::Error) -> CloseReason {
+    if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        return CloseReason::Tls;
+    }
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe => CloseReason::Peer(CLOSE_ABNORMAL),
+        _ => CloseReason::Io,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::pipe::{Pipe, Temper, pipe};
+    use crate::limits::LINK_READ_BYTES_PER_TURN;
+
+    const TEMPERS: [Temper; 5] =
+        [Temper::Smooth, Temper::Trickle, Temper::Random(1), Temper::Random(2), Temper::Random(3)];
+
+    fn links(temper: Temper) -> (Link<Pipe>, Link<Pipe>) {
+        let (a, b) = pipe(temper);
+        (
+            Link::new(Transport::plain(a), Role::Client, Vec::new()),
+            Link::new(Transport::plain(b), Role::Server, Vec::new()),
+        )
+    }
+
+    fn raw_server(temper: Temper) -> (Pipe, Link<Pipe>) {
+        let (a, b) = pipe(temper);
+        (a, Link::new(Transport::plain(b), Role::Server, Vec::new()))
+    }
+
+    fn read(link: &mut Link<Pipe>) -> Result<Option<Frame>, CloseReason> {
+        link.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+        link.read()
+    }
+
+    /// Turns both links until `to` has a frame or ends.
+    fn next(from: &mut Link<Pipe>, to: &mut Link<Pipe>) -> Result<Frame, CloseReason> {
+        for _ in 0..10_000_000 {
+            from.flush()?;
+            if let Some(frame) = read(to)? {
+                return Ok(frame);
+            }
+        }
+        panic!("no frame came through");
+    }
+
+    /// Writes raw bytes to a link and says how it ends.
+    fn end_after(bytes: &[u8], temper: Temper) -> CloseReason {
+        let (mut raw, mut link) = raw_server(temper);
+        let mut written = 0;
+        loop {
+            if written < bytes.len()
+                && let Ok(n) = raw.write(&bytes[written..])
+            {
+                written += n;
+            }
+            match read(&mut link) {
+                Ok(_) => {}
+                Err(reason) => return reason,
+            }
+        }
+    }
+
+    fn masked(header: &[u8], payload: &[u8]) -> Vec<u8> {
+        let mut bytes = header.to_vec();
+        bytes[1] |= 0x80;
+        bytes.extend([0; 4]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    #[test]
+    fn messages_come_through_whole_however_the_socket_cuts_them() {
+        for temper in TEMPERS {
+            let (mut client, mut server) = links(temper);
+            for len in [0, 1, 125, 126, 5_000, 70_000] {
+                let text = "é".repeat(len);
+                client.send(text.clone()).unwrap();
+                assert_eq!(next(&mut client, &mut server), Ok(Frame::Text(text.clone().into())), "{temper:?}");
+                server.send(text.clone()).unwrap();
+                assert_eq!(next(&mut server, &mut client), Ok(Frame::Text(text.into())), "{temper:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_ping_is_answered_and_both_ends_see_life() {
+        for temper in TEMPERS {
+            let (mut client, mut server) = links(temper);
+            client.ping().unwrap();
+            assert_eq!(next(&mut client, &mut server), Ok(Frame::Alive));
+            assert_eq!(next(&mut server, &mut client), Ok(Frame::Alive));
+        }
+    }
+
+    #[test]
+    fn both_ends_agree_to_close_whoever_begins() {
+        for temper in TEMPERS {
+            for client_begins in [true, false] {
+                let (client, server) = links(temper);
+                let (mut first, mut second) = if client_begins { (client, server) } else { (server, client) };
+                first.close(1001);
+                let end = loop {
+                    assert!(!first.advance_close(), "the other end has not answered");
+                    first.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+                    match read(&mut second) {
+                        Ok(None) => {}
+                        other => break other,
+                    }
+                };
+                assert_eq!(end, Err(CloseReason::Peer(1001)));
+                assert!(second.close_after(CloseReason::Peer(1001)));
+                let (mut first, mut second) = (Some(first), Some(second));
+                for _ in 0..10_000 {
+                    for end in [&mut first, &mut second] {
+                        if end.as_mut().is_some_and(|link| {
+                            link.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+                            link.advance_close()
+                        }) {
+                            *end = None;
+                        }
+                    }
+                }
+                assert!(first.is_none() && second.is_none(), "{temper:?} client begins: {client_begins}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_just_goes_is_1006() {
+        let (mut client, server) = links(Temper::Smooth);
+        drop(server);
+        assert_eq!(read(&mut client), Err(CloseReason::Peer(CLOSE_ABNORMAL)));
+        assert!(!client.close_after(CloseReason::Peer(CLOSE_ABNORMAL)));
+    }
+
+    #[test]
+    fn a_message_over_the_limit_ends_the_link_before_it_is_read() {
+        for temper in TEMPERS {
+            let len = (MESSAGE_BYTES_MAX as u64 + 1).to_be_bytes();
+            let mut header = vec![0x81, 127];
+            header.extend(len);
+            assert_eq!(end_after(&masked(&header, b""), temper), CloseReason::TooLarge);
+        }
+    }
+
+    #[test]
+    fn fragments_over_the_limit_end_the_link() {
+        let piece = vec![b'a'; MESSAGE_BYTES_MAX / 2];
+        let mut header = vec![0x01, 127];
+        header.extend((piece.len() as u64).to_be_bytes());
+        let mut bytes = masked(&header, &piece);
+        header[0] = 0x00;
+        bytes.extend(masked(&header, &piece));
+        bytes.extend(masked(&[0x80, 1], b"a"));
+        assert_eq!(end_after(&bytes, Temper::Smooth), CloseReason::TooLarge);
+    }
+
+    #[test]
+    fn broken_frames_end_the_link() {
+        for temper in TEMPERS {
+            let unmasked = [0x81, 1, b'a'];
+            let reserved_bit = masked(&[0xc1, 1], b"a");
+            let unknown_opcode = masked(&[0x83, 1], b"a");
+            let invalid_utf8 = masked(&[0x81, 2], &[0xc3, 0x28]);
+            let lone_continuation = masked(&[0x80, 1], b"a");
+            let long_ping = masked(&[0x89, 126, 0, 126], &[0; 126]);
+            for bytes in
+                [&unmasked[..], &reserved_bit, &unknown_opcode, &invalid_utf8, &lone_continuation, &long_ping]
+            {
+                assert_eq!(end_after(bytes, temper), CloseReason::Protocol, "{bytes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_broke_the_protocol_is_told_so() {
+        let (mut raw, mut link) = raw_server(Temper::Smooth);
+        raw.write_all(&[0x81, 1, b'a', 1, 2, 3]).unwrap();
+        let reason = read(&mut link).unwrap_err();
+        assert!(link.close_after(reason));
+        link.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+        assert!(!link.advance_close(), "the peer has not hung up");
+        let mut answer = [0; 16];
+        let n = raw.read(&mut answer).unwrap();
+        assert_eq!(answer[..n], [0x88, 2, 0x03, 0xea]);
+        drop(raw);
+        link.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+        assert!(link.advance_close());
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_fills_the_queue_and_no_more() {
+        let (mut client, _server) = links(Temper::Smooth);
+        let message = "x".repeat(100_000);
+        let mut sent = 0;
+        let reason = loop {
+            match client.send(message.clone()) {
+                Ok(()) => sent += message.len(),
+                Err(reason) => break reason,
+            }
+            assert!(!client.flush().unwrap());
+            assert!(sent <= LINK_OUT_BYTES_MAX + 100_000);
+        };
+        assert_eq!(reason, CloseReason::OutBufferFull);
+        assert!(sent + 2 * message.len() > LINK_OUT_BYTES_MAX);
+    }
+
+    #[test]
+    fn empty_fragments_without_end_do_not_hold_the_loop() {
+        let (mut raw, mut link) = raw_server(Temper::Smooth);
+        raw.write_all(&masked(&[0x01, 0], b"")).unwrap();
+        for _ in 0..1_000 {
+            raw.write_all(&masked(&[0x00, 0], b"")).unwrap();
+        }
+        link.transport_mut().grant(600);
+        assert_eq!(link.read(), Ok(None));
+        assert!(link.transport_mut().cut_short());
+        link.transport_mut().grant(1_000_000);
+        assert_eq!(link.read(), Ok(None));
+        assert!(!link.transport_mut().cut_short());
+    }
+}

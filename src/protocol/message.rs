@@ -15,7 +15,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{event_id, is_lower_hex, public_key};
+use super::filter::ClientFilter;
+pub use super::filter::{filter_matches, filter_values};
+use super::{Text, event_id, is_lower_hex, public_key};
 use crate::limits::CLIENT_FILTERS_MAX;
 
 /// Why a text is not a message that we know.
@@ -29,6 +31,18 @@ pub enum MessageError {
     UnknownType,
     /// A known type with missing or wrong arguments.
     BadArguments,
+}
+
+impl MessageError {
+    /// The name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            MessageError::NotJson => "not_json",
+            MessageError::NotAMessage => "not_a_message",
+            MessageError::UnknownType => "unknown_type",
+            MessageError::BadArguments => "bad_arguments",
+        }
+    }
 }
 
 impl fmt::Display for MessageError {
@@ -219,14 +233,6 @@ pub fn refused_subscription(text: &str) -> Option<Cow<'_, str>> {
     parse(text, RefusedReqVisitor).ok()
 }
 
-/// Values in all lists of a filter.
-pub fn filter_values(filter: &Filter) -> usize {
-    let listed = filter.ids.as_ref().map_or(0, |list| list.len())
-        + filter.authors.as_ref().map_or(0, |list| list.len())
-        + filter.kinds.as_ref().map_or(0, |list| list.len());
-    listed + filter.generic_tags.values().map(|list| list.len()).sum::<usize>()
-}
-
 /// `["EVENT", sub, event]` of a relay. `event_json` is put in as it is and must be the JSON of an event.
 pub fn event_message(sub: &str, event_json: &str) -> String {
     let mut message = String::with_capacity(event_json.len() + sub.len() + 16);
@@ -291,10 +297,6 @@ trait MessageVisitor<'a>: Visitor<'a> {
     /// The message types it takes.
     const TYPES: &'static [&'static str];
 }
-
-/// A JSON string, borrowed from the message if it holds no escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn argument<'a, T: Deserialize<'a>, A: SeqAccess<'a>>(seq: &mut A) -> Result<T, A::Error> {
     seq.next_element()?.ok_or_else(|| A::Error::custom("missing"))
@@ -369,9 +371,9 @@ impl<'a> Visitor<'a> for ClientMessageVisitor {
             "EVENT" => ClientMessage::Event(raw_event(&mut seq)?),
             "REQ" => {
                 let subscription = text(&mut seq)?;
-                let mut filters = vec![argument(&mut seq)?];
+                let mut filters = vec![argument::<ClientFilter, A>(&mut seq)?.0];
                 while filters.len() <= CLIENT_FILTERS_MAX
-                    && let Some(filter) = seq.next_element()?
+                    && let Some(ClientFilter(filter)) = seq.next_element()?
                 {
                     filters.push(filter);
                 }
@@ -480,5 +482,149 @@ mod tests {
         assert_eq!(parsed, RelayMessage::Closed { subscription: "s".into(), reason: "".into() });
         let parsed = parse_relay_message(r#"["AUTH","challenge"]"#).unwrap();
         assert_eq!(parsed, RelayMessage::Auth { challenge: "challenge".into() });
+    }
+
+    #[test]
+    fn subscriptions_are_read_whole_and_unescaped() {
+        let long = "s".repeat(100_000);
+        let text = format!(r#"["EOSE","{long}"]"#);
+        assert_eq!(parse_relay_message(&text).unwrap(), RelayMessage::Eose { subscription: long.into() });
+        let parsed = parse_relay_message(r#"["EOSE","\ud83e\udd80\u0000\"\/"]"#).unwrap();
+        assert_eq!(parsed, RelayMessage::Eose { subscription: "\u{1f980}\0\"/".into() });
+        // The type may be escaped as well.
+        let parsed = parse_relay_message(r#"["\u0045OSE",""]"#).unwrap();
+        assert_eq!(parsed, RelayMessage::Eose { subscription: "".into() });
+    }
+
+    #[test]
+    fn what_is_not_json_is_said_to_be_so() {
+        let whole = event_message("s", EVENT);
+        for end in 0..whole.len() {
+            assert_eq!(parse_relay_message(&whole[..end]), Err(MessageError::NotJson), "{end}");
+        }
+        for text in ["", " ", "[", "EVENT", "['EOSE','s']", r#"["EOSE","s"]]"#, r#"["EOSE","s"] ["EOSE","s"]"#, "[,]"] {
+            assert_eq!(parse_relay_message(text), Err(MessageError::NotJson), "{text}");
+            assert_eq!(parse_client_message(text), Err(MessageError::NotJson), "{text}");
+        }
+        assert_eq!(parse_relay_message("[\"EOSE\",\"a\nb\"]"), Err(MessageError::NotJson), "a bare line end");
+    }
+
+    #[test]
+    fn what_is_no_message_is_told_from_unknown_ones() {
+        let deep = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
+        for text in ["{}", "[]", "null", "1", r#""EOSE""#, "[1]", "[null]", r#"[["EOSE"],"s"]"#, &deep] {
+            assert_eq!(parse_relay_message(text), Err(MessageError::NotAMessage));
+            assert_eq!(parse_client_message(text), Err(MessageError::NotAMessage));
+        }
+        for text in [r#"["eose","s"]"#, r#"["NEG-MSG","s","00"]"#, r#"[""]"#, r#"["REQ","s",{}]"#] {
+            assert_eq!(parse_relay_message(text), Err(MessageError::UnknownType), "{text}");
+        }
+        for text in [r#"["EOSE","s"]"#, r#"["AUTH",{}]"#, r#"["COUNT","s",{}]"#, r#"["req","s",{}]"#] {
+            assert_eq!(parse_client_message(text), Err(MessageError::UnknownType), "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_arguments_of_relays() {
+        let twice = EVENT.replacen('{', &format!(r#"{{"\u0069d":"{ID}","#), 1);
+        for text in [
+            r#"["EOSE"]"#.to_owned(),
+            r#"["EOSE",1]"#.to_owned(),
+            r#"["EOSE","\ud800"]"#.to_owned(),
+            r#"["CLOSED",null,"x"]"#.to_owned(),
+            r#"["CLOSED","s",1]"#.to_owned(),
+            r#"["NOTICE"]"#.to_owned(),
+            r#"["NOTICE",["x"]]"#.to_owned(),
+            r#"["AUTH"]"#.to_owned(),
+            format!(r#"["OK","{ID}"]"#),
+            format!(r#"["OK","{ID}","true"]"#),
+            r#"["OK","",true,""]"#.to_owned(),
+            format!(r#"["EVENT",{EVENT}]"#),
+            r#"["EVENT","s"]"#.to_owned(),
+            r#"["EVENT","s",null]"#.to_owned(),
+            r#"["EVENT","s",{}]"#.to_owned(),
+            format!(r#"["EVENT","s",["{ID}"]]"#),
+            format!(r#"["EVENT","s","{ID}"]"#),
+            format!(r#"["EVENT","s",{}]"#, EVENT.replace(ID, &ID.to_uppercase())),
+            format!(r#"["EVENT","s",{}]"#, EVENT.replace(ID, &ID[2..])),
+            format!(r#"["EVENT","s",{}]"#, EVENT.replace(ID, &format!("{ID}00"))),
+            format!(r#"["EVENT","s",{twice}]"#),
+        ] {
+            assert_eq!(parse_relay_message(&text), Err(MessageError::BadArguments), "{text}");
+        }
+    }
+
+    #[test]
+    fn depth_costs_nothing() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let text = format!(r#"["EVENT","s",{{"id":"{ID}","x":{deep}}},{deep}]"#);
+        let RelayMessage::Event { event, .. } = parse_relay_message(&text).unwrap() else { panic!() };
+        assert_eq!(event.parse(), Err(EventError::NotAnEvent));
+    }
+
+    #[test]
+    fn client_messages() {
+        assert_eq!(parse_client_message(&format!(r#"["EVENT",{EVENT}]"#)).unwrap(), ClientMessage::Event(raw()));
+        let text = r#"["REQ","s",{"kinds":[1]},{"limit":0}]"#;
+        let filters = vec![Filter::new().kind(Kind::TextNote), Filter::new().limit(0)];
+        assert_eq!(parse_client_message(text).unwrap(), ClientMessage::Req { subscription: "s".into(), filters });
+        for text in
+            [r#"["REQ"]"#, r#"["REQ","s"]"#, r#"["REQ",{}]"#, r#"["REQ","s",[]]"#, r#"["CLOSE"]"#, r#"["EVENT"]"#]
+        {
+            assert_eq!(parse_client_message(text), Err(MessageError::BadArguments), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refused_req_can_be_answered() {
+        let text = r#"["REQ","\"s\"",{"kinds":["1"]}]"#;
+        assert_eq!(parse_client_message(text), Err(MessageError::BadArguments));
+        assert_eq!(refused_subscription(text).unwrap(), "\"s\"");
+        for text in [r#"["REQ",{}]"#, r#"["REQ"]"#, r#"["CLOSE","s"]"#, r#"["REQ","s""#] {
+            assert_eq!(refused_subscription(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn too_many_filters_are_seen_but_not_kept() {
+        let text = format!(r#"["REQ","s"{}]"#, ",{}".repeat(300_000));
+        let ClientMessage::Req { filters, .. } = parse_client_message(&text).unwrap() else { panic!() };
+        assert_eq!(filters.len(), CLIENT_FILTERS_MAX + 1);
+        let text = format!(r#"["REQ","s"{}]"#, ",{}".repeat(CLIENT_FILTERS_MAX));
+        let ClientMessage::Req { filters, .. } = parse_client_message(&text).unwrap() else { panic!() };
+        assert_eq!(filters.len(), CLIENT_FILTERS_MAX);
+    }
+
+    #[test]
+    fn events_out_of_form() {
+        use EventError::*;
+        for (from, to, error) in [
+            ("\"kind\":4", "\"kind\":65536", NotAnEvent),
+            ("\"kind\":4", "\"kind\":-1", NotAnEvent),
+            ("\"kind\":4", "\"kind\":4.0", NotAnEvent),
+            ("\"kind\":4", "\"kind\":4,\"kind\":4", NotAnEvent),
+            ("\"kind\":4", "\"kin\":4", NotAnEvent),
+            ("1640839235", "-1", NotAnEvent),
+            ("1640839235", "\"1640839235\"", NotAnEvent),
+            ("1640839235", "1e9", NotAnEvent),
+            ("[[\"p\"", "[[],[\"p\"", NotAnEvent),
+            ("[[\"p\"", "[[\"p\",null", NotAnEvent),
+            ("[[\"p\"", "[\"p\",[\"p\"", NotAnEvent),
+            ("\"content\":\"", "\"content\":\"\\ud800", NotAnEvent),
+            ("f86c44a2", "F86C44A2", BadPublicKey),
+            ("f86c44a2", "", BadPublicKey),
+            ("a5d9290e", "A5D9290E", BadSignature),
+            ("a5d9290e", "", BadSignature),
+        ] {
+            let json = EVENT.replacen(from, to, 1);
+            assert_ne!(json, EVENT);
+            assert_eq!(RawEvent::from_json(&json).and_then(|event| event.parse()), Err(error), "{json}");
+        }
+        for (json, error) in [("", NotAnEvent), ("{}", NotAnEvent), ("[]", NotAnEvent), (r#"{"id":""}"#, BadId)] {
+            assert_eq!(RawEvent::from_json(json), Err(error), "{json}");
+        }
+        let spaced = format!("\t{} \r\n", EVENT.replacen('{', "{ \"unknown\": [{}], ", 1));
+        let event = RawEvent::from_json(&spaced).unwrap().parse().unwrap();
+        assert_eq!(event, raw().parse().unwrap());
     }
 }

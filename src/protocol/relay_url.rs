@@ -187,12 +187,15 @@ impl Service {
         if text.contains("://") {
             return Err(ServiceError::Scheme);
         }
-        if text.contains(['@', '?', '#', '\\']) || text.starts_with('/') {
+        if text.contains(['?', '#']) || text.starts_with(['/', '\\']) {
             return Err(ServiceError::Malformed);
         }
         // Under a scheme whose default it is, a written port disappears; under the other one it is kept.
         let as_http = parse_bounded(&format!("http://{text}"))?;
         let as_https = parse_bounded(&format!("https://{text}"))?;
+        if !as_http.username().is_empty() || as_http.password().is_some() {
+            return Err(ServiceError::Malformed);
+        }
         let host = normal_host(&as_http).ok_or(ServiceError::Host)?;
         let port = as_http.port().or(as_https.port());
         if port == Some(0) {

@@ -18,6 +18,8 @@ use crate::time::UnixTime;
 pub const ANNOUNCEMENT_KIND: u16 = 30617;
 /// Kind of a repository state.
 pub const STATE_KIND: u16 = 30618;
+/// Kind of a deletion request (NIP-09).
+pub const DELETION_KIND: u16 = 5;
 /// Kinds of root events: patch, pull request, pull request update, issue (spec section 2).
 pub const ROOT_KINDS: [u16; 4] = [1617, 1618, 1619, 1621];
 

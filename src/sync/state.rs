@@ -7,11 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nostr::event::EventId;
+use nostr::event::{Event, EventId};
 use nostr::key::PublicKey;
 
 use crate::protocol::relay_url::RelayUrl;
-use crate::protocol::repo::{Announcement, RepoAddr};
+use crate::protocol::repo::{
+    ANNOUNCEMENT_KIND, Announcement, DELETION_KIND, RepoAddr, STATE_KIND, event_references, repo_references,
+};
 use crate::settings::Settings;
 use crate::store::Seq;
 
@@ -196,6 +198,25 @@ impl State {
     /// The repos that `relay` shares with us.
     pub fn repos_of(&self, relay: &RelayUrl) -> impl Iterator<Item = RepoId> {
         self.sync_relays.get(relay).into_iter().flatten().copied()
+    }
+
+    /// The relays that share a repo with us.
+    pub fn relays_of(&self, repo: RepoId) -> &[RelayUrl] {
+        self.held(repo).map_or(&[], |held| &held.relays)
+    }
+
+    /// Whether a filter that we ask of `relay` matches an event: layer 1, a repo or a root event that it shares with us,
+    /// or a deletion, which is asked for by author.
+    pub fn asks(&self, relay: &RelayUrl, event: &Event) -> bool {
+        if matches!(event.kind.as_u16(), ANNOUNCEMENT_KIND | STATE_KIND | DELETION_KIND) {
+            return true;
+        }
+        let Some(shared) = self.sync_relays.get(relay) else { return false };
+        let shares = |addr: RepoAddr| self.repo_id(&addr).is_some_and(|repo| shared.contains(&repo));
+        let shares_root = |id: EventId| {
+            self.root_id(&id).is_some_and(|root| self.repos_of_root(root).iter().any(|repo| shared.contains(repo)))
+        };
+        repo_references(event).any(shares) || event_references(event).any(shares_root)
     }
 
     /// Whether `relay` shares `repo` with us.

@@ -1,0 +1,140 @@
+//! What the engine says of itself: `/metrics` and `/status.json` (spec section 11).
+
+use serde_json::{Value, json};
+
+use crate::engine::{Engine, Entry};
+use crate::limits::{BATCH_EVENTS_MAX, REFUSED_IDS_MAX, RELAY_SUBSCRIPTIONS_MAX};
+use crate::metrics::{Gauges, QueueSample, RelaySample};
+use crate::sync::filters::Unit;
+use crate::sync::relay::StateName;
+use crate::time::{Now, UnixTime};
+
+impl Engine {
+    /// Metrics in the Prometheus text format (spec section 11).
+    pub fn metrics_text(&self) -> String {
+        let relays: Vec<RelaySample> = self.relays.iter().map(|(_, entry)| sample(entry)).collect();
+        let busiest = self.relays.iter().filter_map(|(_, entry)| entry.relay.session());
+        let queue = |name, depth, limit| QueueSample { name, depth, limit };
+        let gauges = Gauges {
+            repos: self.state.repos_followed(),
+            root_events: self.state.roots_held(),
+            store_last_seq: self.store.last_seq(),
+            clients: self.serve.clients(),
+            client_subscriptions: self.serve.subscriptions(),
+            queues: vec![
+                queue("batch_events", self.store.batch_events(), BATCH_EVENTS_MAX),
+                queue("refused_ids", self.intake.refused_ids(), REFUSED_IDS_MAX),
+                queue("relays", self.relays.len(), self.settings.limits.relays_max),
+                queue("clients", self.serve.clients(), self.settings.limits.clients_max),
+                queue(
+                    "relay_subscriptions",
+                    busiest.map(|session| session.open_subscriptions()).max().unwrap_or(0),
+                    RELAY_SUBSCRIPTIONS_MAX,
+                ),
+            ],
+            states: &STATE_NAMES,
+        };
+        self.metrics.render(&gauges, &relays)
+    }
+
+    /// The JSON of `/status.json`: what is followed, and per relay its state, since when and why, how much is live and
+    /// how much in rotation, sweeps left, through, and when something is next due.
+    pub fn status_json(&self, now: Now) -> String {
+        let relays: Vec<Value> = self.keys.values().map(|key| self.relay_status(&self.relays[*key], now)).collect();
+        let status = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "service": self.settings.service.to_string(),
+            "uptime_secs": now.mono.since(self.started.mono).as_secs(),
+            "repos": self.state.repos_followed(),
+            "root_events": self.state.roots_held(),
+            "store": { "last_seq": self.store.last_seq(), "batch_events": self.store.batch_events() },
+            "clients": self.serve.clients(),
+            "client_subscriptions": self.serve.subscriptions(),
+            "window_closes_in_secs": self.window.closes_at().map(|at| at.since(now.mono).as_secs_f64()),
+            "relays": relays,
+        });
+        serde_json::to_string_pretty(&status).expect("a status is always JSON")
+    }
+
+    fn relay_status(&self, entry: &Entry, now: Now) -> Value {
+        let relay = &entry.relay;
+        let (entered, why) = relay.entered();
+        let session = relay.session();
+        let values = |units: &mut dyn Iterator<Item = &Unit>| {
+            let (mut repos, mut roots) = (0, 0);
+            for unit in units {
+                match unit {
+                    Unit::Announcements => {}
+                    Unit::Repos(chunk) => repos += chunk.len(),
+                    Unit::Roots(chunk) => roots += chunk.len(),
+                }
+            }
+            json!({ "repos": repos, "root_events": roots })
+        };
+        let mut status = json!({
+            "url": relay.url().as_str(),
+            "state": relay.state_name().as_str(),
+            "since": entered.as_secs(),
+            "why": why.to_string(),
+            "health": relay.health().name(),
+            "failures": relay.health().failures(),
+            "through": some_time(relay.progress().through()),
+            "last_full_catchup": some_time(relay.progress().full_catchup()),
+            "repos": self.state.repos_of(relay.url()).count(),
+            "root_events": self.state.roots_of(relay.url()).len(),
+            "gap_events": relay.totals().gap_events,
+            "next_due_in_secs": entry.timer.map(|(at, _)| at.since(now.mono).as_secs_f64()),
+        });
+        if let Some(session) = session {
+            let (done, total) = session.round().sweeps_done();
+            let rotated: Vec<&Unit> = session.rotation().units().map(|(unit, _)| unit).collect();
+            status["subscriptions"] = json!(session.open_subscriptions());
+            status["live"] = values(&mut session.live_units());
+            status["live"]["filters"] = json!(session.live_filters());
+            status["rotation"] = values(&mut rotated.iter().copied());
+            status["rotation"]["filters"] = json!(rotated.iter().map(|unit| unit.filter_count()).sum::<usize>());
+            status["rotation"]["covered"] = json!(session.rotation().covered().map(UnixTime::as_secs));
+            status["sweeps_left"] = json!(total - done);
+            status["sweeps_failed"] = json!(relay.is_incomplete());
+            status["cooldown_secs"] = json!(session.cooldown_until().map(|until| until.since(now.mono).as_secs_f64()));
+        }
+        status
+    }
+}
+
+const STATE_NAMES: [&str; 7] = {
+    let mut names = [""; 7];
+    let mut n = 0;
+    while n < names.len() {
+        names[n] = StateName::ALL[n].as_str();
+        n += 1;
+    }
+    names
+};
+
+fn some_time(time: UnixTime) -> Option<u64> {
+    (time != UnixTime::EPOCH).then(|| time.as_secs())
+}
+
+fn sample(entry: &Entry) -> RelaySample {
+    let relay = &entry.relay;
+    let session = relay.session();
+    let rotated = session.map_or(0, |session| session.rotation().units().map(|(unit, _)| unit.filter_count()).sum());
+    RelaySample {
+        url: relay.url().to_string(),
+        state: relay.state_name().as_str(),
+        connected: session.is_some(),
+        status: relay.health().status_code(),
+        failures: u64::from(relay.health().failures()),
+        attempts_ok: relay.totals().dials_ok,
+        attempts_failed: relay.totals().dials_failed,
+        gap_events: relay.totals().gap_events,
+        live_filters: session.map_or(0, |session| session.live_filters()),
+        rotated_filters: rotated,
+        subscriptions: session.map_or(0, |session| session.open_subscriptions()),
+        sweeps_left: session.map_or(0, |session| {
+            let (done, total) = session.round().sweeps_done();
+            total - done
+        }),
+    }
+}

@@ -1,0 +1,224 @@
+//! One relay being dialled: name, address, TCP, TLS, WebSocket, all under one deadline.
+//!
+//! Addresses are tried one after the other, in the resolver's order. The guard against private addresses looks at the
+//! very address that is then dialled, so a name cannot answer one thing to the guard and another to the socket. A relay
+//! that took the TCP connection and then failed at TLS or the upgrade is not tried at its other addresses: it is the
+//! same relay, and its answer is an answer.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use rustls::ClientConfig;
+
+use crate::contract::{CloseReason, LinkId};
+use crate::io::handshake::{Handshake, Step};
+use crate::io::link::Link;
+use crate::io::names::is_public;
+use crate::io::tls;
+use crate::io::transport::Transport;
+use crate::limits::{DIAL_ADDRESSES_MAX, DIAL_ATTEMPT_TIMEOUT, LINK_READ_BYTES_PER_TURN};
+use crate::protocol::relay_url::RelayUrl;
+use crate::time::Instant;
+
+/// A relay being dialled.
+#[derive(Debug)]
+pub struct Dial {
+    link: LinkId,
+    url: RelayUrl,
+    deadline: Instant,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The resolver has been asked; or, for the length of one call, between two stages.
+    Resolving,
+    Connecting {
+        socket: TcpStream,
+        /// When the next address is tried.
+        attempt_deadline: Instant,
+        rest: VecDeque<SocketAddr>,
+    },
+    Shaking(Handshake<TcpStream>),
+}
+
+/// What all dials have in common.
+#[derive(Debug)]
+pub struct Dialling<'a> {
+    /// Where sockets are registered.
+    pub registry: &'a Registry,
+    /// Roots and protocol versions.
+    pub tls: &'a Arc<ClientConfig>,
+    /// Whether private addresses may be dialled.
+    pub allow_private: bool,
+}
+
+/// Where a dial has got to.
+#[derive(Debug)]
+pub enum Progress {
+    /// Waiting: for the resolver, the peer, or a deadline.
+    Pending,
+    /// The link is open.
+    Open(Box<Link<TcpStream>>),
+    /// The dial has ended.
+    Failed(CloseReason),
+}
+
+impl Dial {
+    /// A dial that waits for the addresses of its host until `deadline`.
+    pub fn new(link: LinkId, url: RelayUrl, deadline: Instant) -> Self {
+        Dial { link, url, deadline, stage: Stage::Resolving }
+    }
+
+    /// The link that this is to become.
+    pub fn link(&self) -> LinkId {
+        self.link
+    }
+
+    /// The relay.
+    pub fn url(&self) -> &RelayUrl {
+        &self.url
+    }
+
+    /// Whether the resolver's answer is still awaited.
+    pub fn is_resolving(&self) -> bool {
+        matches!(self.stage, Stage::Resolving)
+    }
+
+    /// When [`Dial::on_time`] is due.
+    pub fn next_deadline(&self) -> Instant {
+        match &self.stage {
+            Stage::Connecting { attempt_deadline, .. } => self.deadline.min(*attempt_deadline),
+            _ => self.deadline,
+        }
+    }
+
+    /// The resolver's answer; none if the name has no address.
+    pub fn on_addresses(&mut self, now: Instant, token: Token, common: &Dialling<'_>, found: &[IpAddr]) -> Progress {
+        assert!(self.is_resolving(), "addresses come once");
+        if found.is_empty() {
+            return Progress::Failed(CloseReason::Resolve);
+        }
+        let allowed = found.iter().filter(|address| common.allow_private || is_public(**address));
+        let port = self.url.port();
+        let addresses: VecDeque<_> = allowed.take(DIAL_ADDRESSES_MAX).map(|ip| SocketAddr::new(*ip, port)).collect();
+        if addresses.is_empty() {
+            return Progress::Failed(CloseReason::PrivateAddress);
+        }
+        self.connect(now, token, common, addresses)
+    }
+
+    /// The socket may have got further.
+    pub fn on_ready(&mut self, now: Instant, token: Token, common: &Dialling<'_>) -> Progress {
+        match std::mem::replace(&mut self.stage, Stage::Resolving) {
+            Stage::Resolving => Progress::Pending,
+            Stage::Connecting { socket, attempt_deadline, rest } => match connected(&socket) {
+                Ok(true) => self.shake(socket, common),
+                Ok(false) => {
+                    self.stage = Stage::Connecting { socket, attempt_deadline, rest };
+                    Progress::Pending
+                }
+                Err(e) => {
+                    log::debug!("{}: {e}", self.url);
+                    drop(socket);
+                    self.connect(now, token, common, rest)
+                }
+            },
+            Stage::Shaking(handshake) => self.advance(handshake),
+        }
+    }
+
+    /// A deadline may have passed.
+    pub fn on_time(&mut self, now: Instant, token: Token, common: &Dialling<'_>) -> Progress {
+        if now >= self.deadline {
+            return Progress::Failed(CloseReason::Timeout);
+        }
+        match std::mem::replace(&mut self.stage, Stage::Resolving) {
+            Stage::Connecting { socket, attempt_deadline, rest } if now >= attempt_deadline => {
+                drop(socket);
+                self.connect(now, token, common, rest)
+            }
+            other => {
+                self.stage = other;
+                Progress::Pending
+            }
+        }
+    }
+
+    /// Whether the handshake has more to read than its grant allowed.
+    pub fn cut_short(&mut self) -> bool {
+        match &mut self.stage {
+            Stage::Shaking(handshake) => handshake.transport_mut().cut_short(),
+            _ => false,
+        }
+    }
+
+    fn connect(
+        &mut self,
+        now: Instant,
+        token: Token,
+        common: &Dialling<'_>,
+        mut addresses: VecDeque<SocketAddr>,
+    ) -> Progress {
+        while let Some(address) = addresses.pop_front() {
+            match open_socket(common.registry, token, address) {
+                Ok(socket) => {
+                    let attempt_deadline =
+                        if addresses.is_empty() { self.deadline } else { now + DIAL_ATTEMPT_TIMEOUT };
+                    self.stage = Stage::Connecting { socket, attempt_deadline, rest: addresses };
+                    return Progress::Pending;
+                }
+                Err(e) => log::debug!("{} at {address}: {e}", self.url),
+            }
+        }
+        Progress::Failed(CloseReason::Connect)
+    }
+
+    fn shake(&mut self, socket: TcpStream, common: &Dialling<'_>) -> Progress {
+        // Requests are whole messages; nothing is won by holding back their last packet.
+        let _ = socket.set_nodelay(true);
+        let transport = if self.url.is_tls() {
+            match tls::connection(common.tls, self.url.host()) {
+                Ok(connection) => Transport::tls(socket, connection),
+                Err(reason) => return Progress::Failed(reason),
+            }
+        } else {
+            Transport::plain(socket)
+        };
+        self.advance(Handshake::new(transport, &self.url))
+    }
+
+    fn advance(&mut self, mut handshake: Handshake<TcpStream>) -> Progress {
+        handshake.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+        match handshake.advance() {
+            Ok(Step::Pending(handshake)) => {
+                self.stage = Stage::Shaking(handshake);
+                Progress::Pending
+            }
+            Ok(Step::Open(link)) => Progress::Open(link),
+            Err(reason) => Progress::Failed(reason),
+        }
+    }
+}
+
+fn open_socket(registry: &Registry, token: Token, address: SocketAddr) -> io::Result<TcpStream> {
+    let mut socket = TcpStream::connect(address)?;
+    registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+    Ok(socket)
+}
+
+/// Whether a connecting socket has got its peer. Events may be spurious, so "not yet" is an answer.
+fn connected(socket: &TcpStream) -> io::Result<bool> {
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    match socket.peer_addr() {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
+        Err(e) => Err(e),
+    }
+}

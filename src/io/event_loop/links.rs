@@ -1,0 +1,264 @@
+//! Links in the loop: dialled, read, written, closed.
+
+use mio::Poll;
+
+use crate::contract::{CloseReason, Input, LinkId, Output};
+use crate::io::connections::{Connection, Connections};
+use crate::io::dial::{Dial, Dialling, Progress};
+use crate::io::event_loop::{Core, EventLoop, LoopOptions, RunError};
+use crate::io::link::Frame;
+use crate::limits::{LINK_CLOSE_TIMEOUT, LINK_READ_BYTES_PER_TURN, LINK_READS_PER_TURN};
+use crate::protocol::relay_url::RelayUrl;
+use crate::time::{Instant, Now};
+
+impl EventLoop {
+    /// Goes on with one connection as far as its socket and its share of the turn allow. How many messages it brought.
+    pub(super) fn drive(&mut self, now: Now, key: usize, core: &mut impl Core) -> Result<usize, RunError> {
+        match self.connections.get_mut(key) {
+            None => Ok(0),
+            Some(Connection::Dial(dial)) => {
+                let common = dialling(&self.poll, &self.options);
+                let progress = dial.on_ready(now.mono, Connections::token(key), &common);
+                self.on_dial(now, key, progress, core)?;
+                Ok(0)
+            }
+            Some(Connection::Inbound(_)) => {
+                self.drive_inbound(now, key, core)?;
+                Ok(0)
+            }
+            Some(Connection::Open { .. }) => self.read_link(now, key, core),
+            Some(Connection::Closing(_)) => {
+                self.advance_close(key);
+                Ok(0)
+            }
+        }
+    }
+
+    /// A connection's deadline has come.
+    pub(super) fn on_time(&mut self, now: Now, key: usize, core: &mut impl Core) -> Result<(), RunError> {
+        match self.connections.get_mut(key) {
+            Some(Connection::Dial(dial)) => {
+                let common = dialling(&self.poll, &self.options);
+                let progress = dial.on_time(now.mono, Connections::token(key), &common);
+                self.on_dial(now, key, progress, core)
+            }
+            Some(Connection::Inbound(_)) => {
+                self.drop_inbound(key);
+                Ok(())
+            }
+            Some(Connection::Closing(_)) => {
+                self.connections.remove(key);
+                Ok(())
+            }
+            Some(Connection::Open { .. }) | None => Ok(()),
+        }
+    }
+
+    /// Does everything that the engine wants done.
+    pub(super) fn carry_out(&mut self, core: &mut impl Core) {
+        let now = self.clock.now().mono;
+        while let Some(output) = core.poll_output() {
+            match output {
+                Output::Dial { link, url } => self.dial(now, link, url),
+                Output::Send { link, text } => self.send(now, link, text),
+                Output::Ping { link } => self.ping(now, link),
+                Output::Close { link, code } => self.close(now, link, code),
+            }
+        }
+    }
+
+    fn dial(&mut self, now: Instant, link: LinkId, url: RelayUrl) {
+        let LinkId::Relay(number) = link else { panic!("only relays are dialled") };
+        let deadline = now + self.options.connect_timeout;
+        self.names.resolve(number, url.host());
+        let key = self.connections.insert(Connection::Dial(Box::new(Dial::new(link, url, deadline))));
+        self.connections.set_deadline(key, Some(deadline));
+    }
+
+    /// Hands the resolver's answers to the dials that wait for them.
+    pub(super) fn take_addresses(&mut self, now: Instant, core: &mut impl Core) -> Result<(), RunError> {
+        while let Some((number, addresses)) = self.names.poll_answer() {
+            let Some(key) = self.connections.find(LinkId::Relay(number)) else { continue };
+            let Some(Connection::Dial(dial)) = self.connections.get_mut(key) else { continue };
+            let common = dialling(&self.poll, &self.options);
+            let progress = dial.on_addresses(now, Connections::token(key), &common, &addresses);
+            self.on_dial(self.clock.now(), key, progress, core)?;
+        }
+        Ok(())
+    }
+
+    fn on_dial(&mut self, now: Now, key: usize, progress: Progress, core: &mut impl Core) -> Result<(), RunError> {
+        let Some(Connection::Dial(dial)) = self.connections.get_mut(key) else { panic!("this is a dial") };
+        let id = dial.link();
+        match progress {
+            Progress::Pending => {
+                let (deadline, cut_short) = (dial.next_deadline(), dial.cut_short());
+                self.connections.set_deadline(key, Some(deadline));
+                if cut_short {
+                    self.connections.make_ready(key);
+                }
+            }
+            Progress::Open(link) => {
+                log::debug!("{}: open", dial.url());
+                self.connections.take(key);
+                self.connections.put(key, Connection::Open { id, link, sent: false });
+                self.connections.set_deadline(key, None);
+                // What came with the handshake's last bytes is not announced a second time.
+                self.connections.make_ready(key);
+                core.handle(now, Input::Opened { link: id })?;
+            }
+            Progress::Failed(reason) => {
+                log::debug!("{}: {reason:?}", dial.url());
+                self.connections.remove(key);
+                self.ended.push((id, reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one link's share of the turn.
+    fn read_link(&mut self, now: Now, key: usize, core: &mut impl Core) -> Result<usize, RunError> {
+        let Some(Connection::Open { id, link, .. }) = self.connections.get_mut(key) else { return Ok(0) };
+        let id = *id;
+        link.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+        let mut reads = 0;
+        let mut ended = None;
+        let mut is_dry = false;
+        while reads < LINK_READS_PER_TURN && ended.is_none() && !is_dry {
+            match link.read() {
+                Ok(Some(frame)) => {
+                    reads += 1;
+                    match frame {
+                        Frame::Text(text) => core.handle(now, Input::Text { link: id, text: text.as_str() })?,
+                        Frame::Alive => core.handle(now, Input::Alive { link: id })?,
+                    }
+                }
+                Ok(None) => is_dry = true,
+                Err(reason) => ended = Some(reason),
+            }
+        }
+        let has_more = !is_dry || link.transport_mut().cut_short();
+        let (bytes_in, bytes_out) = link.transport_mut().take_bytes();
+        self.counters.link_bytes_in += bytes_in;
+        self.counters.link_bytes_out += bytes_out;
+        if let Some(reason) = ended {
+            self.end(now.mono, key, reason);
+        } else if has_more {
+            self.connections.make_ready(key);
+        }
+        // A pong may wait to be written; and if the socket takes bytes again, this is where we learn it.
+        self.touched.insert(key);
+        Ok(reads)
+    }
+
+    fn send(&mut self, now: Instant, id: LinkId, text: String) {
+        let Some(key) = self.connections.find(id) else { return };
+        let Some(Connection::Open { link, sent, .. }) = self.connections.get_mut(key) else { return };
+        *sent = true;
+        match link.send(text) {
+            Ok(()) => {
+                self.touched.insert(key);
+            }
+            Err(reason) => self.end(now, key, reason),
+        }
+    }
+
+    fn ping(&mut self, now: Instant, id: LinkId) {
+        let Some(key) = self.connections.find(id) else { return };
+        let Some(Connection::Open { link, .. }) = self.connections.get_mut(key) else { return };
+        match link.ping() {
+            Ok(()) => {
+                self.touched.insert(key);
+            }
+            Err(reason) => self.end(now, key, reason),
+        }
+    }
+
+    /// Closes a link, or stops dialling it, because the engine wants that.
+    fn close(&mut self, now: Instant, id: LinkId, code: u16) {
+        let Some(key) = self.connections.find(id) else { return };
+        match self.connections.take(key) {
+            Some(Connection::Open { mut link, .. }) => {
+                link.close(code);
+                self.connections.put(key, Connection::Closing(link));
+                self.connections.set_deadline(key, Some(now + LINK_CLOSE_TIMEOUT));
+                self.touched.insert(key);
+                self.forget_client(id);
+            }
+            _ => {
+                self.connections.remove(key);
+            }
+        }
+    }
+
+    /// A link ended by itself: the engine is told, and the peer if that makes sense.
+    fn end(&mut self, now: Instant, key: usize, reason: CloseReason) {
+        let Some(Connection::Open { id, mut link, .. }) = self.connections.take(key) else {
+            panic!("only an open link ends");
+        };
+        log::debug!("{id:?}: {reason:?}");
+        self.ended.push((id, reason));
+        self.forget_client(id);
+        if link.close_after(reason) {
+            self.connections.put(key, Connection::Closing(link));
+            self.connections.set_deadline(key, Some(now + LINK_CLOSE_TIMEOUT));
+            self.touched.insert(key);
+        } else {
+            self.connections.remove(key);
+        }
+    }
+
+    fn forget_client(&mut self, id: LinkId) {
+        if matches!(id, LinkId::Client(_)) {
+            self.clients -= 1;
+        }
+    }
+
+    /// Flushes every link to which something was written, once.
+    pub(super) fn flush_touched(&mut self) {
+        let now = self.clock.now().mono;
+        for key in std::mem::take(&mut self.touched) {
+            match self.connections.get_mut(key) {
+                Some(Connection::Open { id, link, sent }) => {
+                    let flushed = link.flush();
+                    let (_, bytes_out) = link.transport_mut().take_bytes();
+                    self.counters.link_bytes_out += bytes_out;
+                    match flushed {
+                        Ok(true) if *sent => {
+                            *sent = false;
+                            self.drained.push(*id);
+                        }
+                        Ok(_) => {}
+                        Err(reason) => self.end(now, key, reason),
+                    }
+                }
+                Some(Connection::Closing(_)) => self.advance_close(key),
+                _ => {}
+            }
+        }
+    }
+
+    /// Goes on with the closing handshake of a link.
+    pub(super) fn advance_close(&mut self, key: usize) {
+        let Some(Connection::Closing(link)) = self.connections.get_mut(key) else { return };
+        link.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+        if link.advance_close() {
+            self.connections.remove(key);
+        } else if link.transport_mut().cut_short() {
+            self.connections.make_ready(key);
+        }
+    }
+
+    /// At the end: lets go of everything but the links that take leave of their peers.
+    pub(super) fn drop_all_but_closing(&mut self) {
+        for key in self.connections.all_keys() {
+            if !matches!(self.connections.get_mut(key), Some(Connection::Closing(_))) {
+                self.connections.remove(key);
+            }
+        }
+    }
+}
+
+fn dialling<'a>(poll: &'a Poll, options: &'a LoopOptions) -> Dialling<'a> {
+    Dialling { registry: poll.registry(), tls: &options.tls, allow_private: options.allow_private }
+}

@@ -1,0 +1,364 @@
+//! What waits for one commit: new events, removals, deletions and progress. Lookups see it on top of what is committed;
+//! queries do not. It decides nothing: the store applies the rules, the batch remembers and writes their outcome.
+
+use super::schema::{self, AddressKey, IdAuthorKey, Place};
+use super::{Progress, Seq, StoreError};
+use crate::protocol::relay_url::RelayUrl;
+use crate::protocol::repo::RepoAddr;
+use crate::time::UnixTime;
+use nostr::event::{Event, EventId};
+use redb::{ReadableTable, Table, WriteTransaction};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+/// What one entry that is no event counts for in [`Batch::bytes`]: its keys and its node.
+const ENTRY_BYTES: usize = 128;
+
+/// An event that waits, with the JSON that will be stored.
+pub(super) struct Pending {
+    pub event: Event,
+    pub json: Box<str>,
+}
+
+/// What the batch makes of an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IdChange {
+    /// It waits to be stored.
+    Pending { seq: Seq, created_at: u64 },
+    /// It was held and is deleted.
+    Deleted { created_at: u64 },
+    /// It was held and is superseded or expired.
+    Gone,
+}
+
+/// The version held of a replaceable or addressable event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    pub created_at: u64,
+    pub id: EventId,
+    pub seq: Seq,
+}
+
+impl Version {
+    /// Whether this version wins over another of the same address: newer, or as old with the lower id (NIP-01).
+    pub(super) fn wins_over(&self, created_at: u64, id: &EventId) -> bool {
+        self.created_at > created_at || (self.created_at == created_at && self.id < *id)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Batch {
+    /// New events by sequence number.
+    events: BTreeMap<Seq, Pending>,
+    /// Sum of the lengths of their JSON.
+    json_bytes: usize,
+    /// When the new events that expire do so.
+    expirations: BTreeSet<(u64, Seq)>,
+    /// Committed events to be removed.
+    removed: BTreeSet<Seq>,
+    ids: BTreeMap<EventId, IdChange>,
+    versions: BTreeMap<AddressKey, Option<Version>>,
+    deleted_ids: BTreeSet<IdAuthorKey>,
+    deleted_addresses: BTreeMap<AddressKey, u64>,
+    /// Relays of which everything is forgotten before the changes below apply.
+    forgotten_relays: BTreeSet<RelayUrl>,
+    confirmed: BTreeMap<(RelayUrl, RepoAddr), Option<Seq>>,
+    relays: BTreeMap<RelayUrl, (UnixTime, UnixTime)>,
+}
+
+impl Batch {
+    pub(super) fn events(&self) -> usize {
+        self.events.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let entries = self.removed.len()
+            + self.ids.len()
+            + self.versions.len()
+            + self.deleted_ids.len()
+            + self.deleted_addresses.len()
+            + self.forgotten_relays.len()
+            + self.confirmed.len()
+            + self.relays.len();
+        self.json_bytes + entries * ENTRY_BYTES
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.removed.is_empty()
+            && self.ids.is_empty()
+            && self.deleted_ids.is_empty()
+            && self.deleted_addresses.is_empty()
+            && self.forgotten_relays.is_empty()
+            && self.confirmed.is_empty()
+            && self.relays.is_empty()
+    }
+
+    // What lookups see.
+
+    pub(super) fn id(&self, id: &EventId) -> Option<IdChange> {
+        self.ids.get(id).copied()
+    }
+
+    pub(super) fn pending(&self, seq: Seq) -> Option<&Event> {
+        self.events.get(&seq).map(|pending| &pending.event)
+    }
+
+    /// `Some(None)`: there was a version, and it is gone.
+    pub(super) fn version(&self, address: &AddressKey) -> Option<Option<Version>> {
+        self.versions.get(address).copied()
+    }
+
+    pub(super) fn is_id_deleted(&self, key: &IdAuthorKey) -> bool {
+        self.deleted_ids.contains(key)
+    }
+
+    pub(super) fn address_deleted(&self, address: &AddressKey) -> Option<u64> {
+        self.deleted_addresses.get(address).copied()
+    }
+
+    pub(super) fn is_removed(&self, seq: Seq) -> bool {
+        self.removed.contains(&seq)
+    }
+
+    /// The expirations of new events, soonest first.
+    pub(super) fn expirations(&self) -> impl Iterator<Item = (u64, Seq)> {
+        self.expirations.iter().copied()
+    }
+
+    // What the store's rules change.
+
+    pub(super) fn add(&mut self, seq: Seq, event: Event) {
+        let created_at = event.created_at.as_secs();
+        if let Some(address) = schema::event_address(&event) {
+            self.versions.insert(address, Some(Version { created_at, id: event.id, seq }));
+        }
+        if let Some(at) = schema::expiration(&event) {
+            self.expirations.insert((at, seq));
+        }
+        self.ids.insert(event.id, IdChange::Pending { seq, created_at });
+        let json = event.as_json().into_boxed_str();
+        self.json_bytes += json.len();
+        let before = self.events.insert(seq, Pending { event, json });
+        assert!(before.is_none(), "a sequence number was given twice");
+    }
+
+    /// Takes `event`, which stands under `seq` here or in the store, out of both.
+    pub(super) fn remove(&mut self, seq: Seq, event: &Event, change: IdChange) {
+        debug_assert!(!matches!(change, IdChange::Pending { .. }));
+        if let Some(address) = schema::event_address(event) {
+            self.versions.insert(address, None);
+        }
+        self.ids.insert(event.id, change);
+        match self.events.remove(&seq) {
+            Some(pending) => {
+                self.json_bytes -= pending.json.len();
+                if let Some(at) = schema::expiration(event) {
+                    self.expirations.remove(&(at, seq));
+                }
+            }
+            None => {
+                let is_new = self.removed.insert(seq);
+                assert!(is_new, "an event was removed twice");
+            }
+        }
+    }
+
+    /// Remembers an event that was never held as deleted.
+    pub(super) fn remember_deleted(&mut self, id: EventId, created_at: u64) {
+        self.ids.insert(id, IdChange::Deleted { created_at });
+    }
+
+    pub(super) fn delete_id(&mut self, key: IdAuthorKey) {
+        self.deleted_ids.insert(key);
+    }
+
+    pub(super) fn delete_address(&mut self, address: AddressKey, up_to: u64) {
+        let latest = self.deleted_addresses.entry(address).or_insert(up_to);
+        *latest = up_to.max(*latest);
+    }
+
+    pub(super) fn progress(&mut self, progress: Progress) {
+        match progress {
+            Progress::Confirmed { relay, repo, seq } => {
+                self.confirmed.insert((relay, repo), Some(seq));
+            }
+            Progress::Relay { relay, through, full_catchup } => {
+                self.relays.insert(relay, (through, full_catchup));
+            }
+            Progress::ForgetRepo { relay, repo } => {
+                self.confirmed.insert((relay, repo), None);
+            }
+            Progress::ForgetRelay { relay } => {
+                self.confirmed.retain(|(of, _), _| *of != relay);
+                self.relays.remove(&relay);
+                self.forgotten_relays.insert(relay);
+            }
+        }
+    }
+
+    // The commit.
+
+    /// Writes everything into `txn`, each table in key order.
+    pub(super) fn write(&self, txn: &WriteTransaction, next_seq: Seq) -> Result<(), StoreError> {
+        schema::write_next_seq(txn, next_seq)?;
+        let mut changes = IndexChanges::default();
+        self.write_events(txn, &mut changes)?;
+        self.write_ids(txn)?;
+        changes.write(txn)?;
+        self.write_deletions(txn)?;
+        self.write_progress(txn)
+    }
+
+    fn write_events(&self, txn: &WriteTransaction, changes: &mut IndexChanges) -> Result<(), StoreError> {
+        let mut events = txn.open_table(schema::EVENTS)?;
+        for seq in &self.removed {
+            let json = events.remove(*seq)?.ok_or(StoreError::Corrupt)?;
+            let event = schema::parse(json.value())?;
+            changes.note(*seq, &event, None);
+        }
+        for (seq, pending) in &self.events {
+            let before = events.insert(*seq, &*pending.json)?;
+            assert!(before.is_none(), "a sequence number was used twice");
+            changes.note(*seq, &pending.event, Some(pending.event.kind.as_u16()));
+        }
+        Ok(())
+    }
+
+    fn write_ids(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
+        let mut ids = txn.open_table(schema::IDS)?;
+        for (id, change) in &self.ids {
+            let id = id.as_bytes();
+            match *change {
+                IdChange::Pending { seq, created_at } => {
+                    let before = ids.insert(id, (seq, created_at))?.map(|guard| guard.value().0);
+                    assert!(before.is_none_or(|seq| self.removed.contains(&seq)), "an event was stored twice");
+                }
+                IdChange::Deleted { created_at } => {
+                    ids.insert(id, (schema::DELETED, created_at))?;
+                }
+                IdChange::Gone => {
+                    ids.remove(id)?;
+                }
+            }
+        }
+        let mut versions = txn.open_table(schema::REPLACEABLE)?;
+        for (address, version) in &self.versions {
+            match version {
+                Some(version) => versions.insert(address, (version.created_at, version.id.as_bytes(), version.seq))?,
+                None => versions.remove(address)?,
+            };
+        }
+        Ok(())
+    }
+
+    fn write_deletions(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
+        let mut ids = txn.open_table(schema::DELETED_IDS)?;
+        for key in &self.deleted_ids {
+            ids.insert(key, ())?;
+        }
+        let mut addresses = txn.open_table(schema::DELETED_ADDRESSES)?;
+        for (address, up_to) in &self.deleted_addresses {
+            addresses.insert(address, up_to)?;
+        }
+        Ok(())
+    }
+
+    fn write_progress(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
+        let mut confirmed = txn.open_table(schema::CONFIRMED)?;
+        let mut relays = txn.open_table(schema::RELAYS)?;
+        for relay in &self.forgotten_relays {
+            relays.remove(relay.as_str())?;
+            forget_relay(&mut confirmed, relay.as_str())?;
+        }
+        for ((relay, repo), seq) in &self.confirmed {
+            let repo = repo.to_string();
+            match seq {
+                Some(seq) => confirmed.insert((relay.as_str(), repo.as_str()), seq)?,
+                None => confirmed.remove((relay.as_str(), repo.as_str()))?,
+            };
+        }
+        for (relay, (through, full_catchup)) in &self.relays {
+            relays.insert(relay.as_str(), (through.as_secs(), full_catchup.as_secs()))?;
+        }
+        Ok(())
+    }
+
+    /// The new events, in sequence order.
+    pub(super) fn into_events(self) -> impl Iterator<Item = (Seq, Pending)> {
+        self.events.into_iter()
+    }
+}
+
+fn forget_relay(confirmed: &mut Table<(&'static str, &'static str), u64>, relay: &str) -> Result<(), StoreError> {
+    let from = Bound::Included((relay, ""));
+    let mut repos = Vec::new();
+    for entry in confirmed.range::<(&str, &str)>((from, Bound::Unbounded))? {
+        let (key, _) = entry?;
+        let (of, repo) = key.value();
+        if of != relay {
+            break;
+        }
+        repos.push(repo.to_owned());
+    }
+    for repo in &repos {
+        confirmed.remove((relay, repo.as_str()))?;
+    }
+    Ok(())
+}
+
+/// Entries to put into (with their kind) or take out of each index, gathered so that each can be written in key order:
+/// neighbours then share the pages they change.
+#[derive(Default)]
+struct IndexChanges {
+    by_time: Vec<(Place, Option<u16>)>,
+    by_kind: Vec<([u8; schema::BY_KIND_LEN], Option<u16>)>,
+    by_author: Vec<([u8; schema::BY_AUTHOR_LEN], Option<u16>)>,
+    by_tag: Vec<([u8; schema::BY_TAG_LEN], Option<u16>)>,
+    expirations: Vec<((u64, u64), Option<()>)>,
+}
+
+impl IndexChanges {
+    fn note(&mut self, seq: Seq, event: &Event, kind: Option<u16>) {
+        let place = schema::place(event.created_at.as_secs(), &event.id, seq);
+        self.by_time.push((place, kind));
+        self.by_kind.push((schema::index_key(&event.kind.as_u16().to_be_bytes(), &place), kind));
+        self.by_author.push((schema::index_key(event.pubkey.as_bytes(), &place), kind));
+        for prefix in schema::tag_prefixes(&event.tags) {
+            self.by_tag.push((schema::index_key(&prefix, &place), kind));
+        }
+        if let Some(at) = schema::expiration(event) {
+            self.expirations.push(((at, seq), kind.map(|_| ())));
+        }
+    }
+
+    fn write(mut self, txn: &WriteTransaction) -> Result<(), StoreError> {
+        write_index(&mut txn.open_table(schema::BY_TIME)?, &mut self.by_time)?;
+        write_index(&mut txn.open_table(schema::BY_KIND)?, &mut self.by_kind)?;
+        write_index(&mut txn.open_table(schema::BY_AUTHOR)?, &mut self.by_author)?;
+        write_index(&mut txn.open_table(schema::BY_TAG)?, &mut self.by_tag)?;
+        let mut expirations = txn.open_table(schema::EXPIRATIONS)?;
+        self.expirations.sort_unstable();
+        for (key, present) in self.expirations {
+            match present {
+                Some(()) => expirations.insert(key, ())?,
+                None => expirations.remove(key)?,
+            };
+        }
+        Ok(())
+    }
+}
+
+fn write_index<const N: usize>(
+    table: &mut Table<&'static [u8; N], u16>,
+    changes: &mut [([u8; N], Option<u16>)],
+) -> Result<(), StoreError> {
+    changes.sort_unstable();
+    for (key, kind) in changes {
+        match kind {
+            Some(kind) => table.insert(&*key, *kind)?,
+            None => table.remove(&*key)?,
+        };
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! What must hold between the tables at every moment, for tests and simulations to assert.
+
+use super::schema::{self, Place, Snapshot};
+use super::{Seq, StoreError};
+use redb::{ReadOnlyTable, ReadableTable, ReadableTableMetadata};
+use std::collections::BTreeSet;
+
+/// Reads everything and panics where two tables disagree.
+pub(super) fn assert_consistent(snapshot: &Snapshot) -> Result<(), StoreError> {
+    let mut ids = 0;
+    let mut times = BTreeSet::new();
+    let mut kinds = BTreeSet::new();
+    let mut authors = BTreeSet::new();
+    let mut tags = BTreeSet::new();
+    let mut versions = 0;
+    let mut expirations = 0;
+    for entry in snapshot.events.iter()? {
+        let (seq, json) = entry?;
+        let seq = seq.value();
+        assert!((1..snapshot.next_seq).contains(&seq), "seq {seq} was never given");
+        let event = schema::parse(json.value())?;
+        let created_at = event.created_at.as_secs();
+        let place: Place = schema::place(created_at, &event.id, seq);
+        let kind = event.kind.as_u16();
+        ids += 1;
+        let known = snapshot.ids.get(event.id.as_bytes())?.map(|entry| entry.value());
+        assert_eq!(known, Some((seq, created_at)), "the id of seq {seq}");
+        assert!(times.insert((place.to_vec(), kind)));
+        kinds.insert((schema::index_key::<{ schema::BY_KIND_LEN }>(&kind.to_be_bytes(), &place).to_vec(), kind));
+        authors
+            .insert((schema::index_key::<{ schema::BY_AUTHOR_LEN }>(event.pubkey.as_bytes(), &place).to_vec(), kind));
+        for prefix in schema::tag_prefixes(&event.tags) {
+            tags.insert((schema::index_key::<{ schema::BY_TAG_LEN }>(&prefix, &place).to_vec(), kind));
+        }
+        if let Some(address) = schema::event_address(&event) {
+            let version = snapshot.replaceable.get(&address)?.map(|entry| entry.value().2);
+            assert_eq!(version, Some(seq), "one version of each address is held");
+            versions += 1;
+        }
+        if let Some(at) = schema::expiration(&event) {
+            assert!(snapshot.expirations.get((at, seq))?.is_some(), "the expiration of seq {seq}");
+            expirations += 1;
+        }
+    }
+    let mut held: u64 = 0;
+    for entry in snapshot.ids.iter()? {
+        let (seq, _): (Seq, u64) = entry?.1.value();
+        held += u64::from(seq != schema::DELETED);
+    }
+    assert_eq!(held, ids, "each id speaks for an event");
+    assert_eq!(snapshot.replaceable.len()?, versions, "each version is an event");
+    assert_eq!(snapshot.expirations.len()?, expirations, "each expiration is an event's");
+    assert_eq!(entries(&snapshot.by_time)?, times);
+    assert_eq!(entries(&snapshot.by_kind)?, kinds);
+    assert_eq!(entries(&snapshot.by_author)?, authors);
+    assert_eq!(entries(&snapshot.by_tag)?, tags);
+    Ok(())
+}
+
+fn entries<const N: usize>(
+    index: &ReadOnlyTable<&'static [u8; N], u16>,
+) -> Result<BTreeSet<(Vec<u8>, u16)>, StoreError> {
+    let mut entries = BTreeSet::new();
+    for entry in index.iter()? {
+        let (key, kind) = entry?;
+        entries.insert((key.value().to_vec(), kind.value()));
+    }
+    Ok(entries)
+}

@@ -1,0 +1,326 @@
+//! Tables, keys and the schema's version: what the bytes of the store mean.
+//!
+//! An event is held once, as its JSON, under its sequence number. Each index entry is `prefix ‖ place`, where a place is
+//! `!created_at ‖ first 8 bytes of the id ‖ seq`, all big-endian, so that walking an index forward meets the newest event
+//! first and, within a second, the lowest id first (NIP-01). The value is the event's kind: a filter that names kinds
+//! passes over the rest without fetching them. Variable parts of keys are replaced by a fixed number of bytes, which
+//! keeps the indexes small; a match is always checked again on the event itself.
+
+use super::{Seq, StoreError};
+use crate::protocol::public_key;
+use nostr::event::{Event, EventId, Tags};
+use nostr::key::PublicKey;
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableHandle, WriteTransaction,
+};
+
+/// The schema that this program writes, and the newest that it reads.
+pub(super) const VERSION: u64 = 1;
+
+/// `!created_at ‖ id[..8] ‖ seq`.
+pub(super) type Place = [u8; PLACE_LEN];
+/// `kind ‖ author ‖ SHA-256 of the identifier`: what a replaceable or addressable event replaces (NIP-01).
+pub(super) type AddressKey = [u8; 66];
+/// `id ‖ author`.
+pub(super) type IdAuthorKey = [u8; 64];
+/// `letter ‖ digest of the value`.
+pub(super) type TagPrefix = [u8; TAG_PREFIX_LEN];
+
+pub(super) const PLACE_LEN: usize = 24;
+pub(super) const TAG_DIGEST_LEN: usize = 16;
+pub(super) const TAG_PREFIX_LEN: usize = 1 + TAG_DIGEST_LEN;
+pub(super) const BY_TIME_LEN: usize = PLACE_LEN;
+pub(super) const BY_KIND_LEN: usize = 2 + PLACE_LEN;
+pub(super) const BY_AUTHOR_LEN: usize = 32 + PLACE_LEN;
+pub(super) const BY_TAG_LEN: usize = TAG_PREFIX_LEN + PLACE_LEN;
+
+/// An index whose keys are `N` bytes; the value is the kind.
+pub(super) type IndexTable<const N: usize> = TableDefinition<'static, &'static [u8; N], u16>;
+
+/// Schema version and next sequence number, by name. Its own name marks the database as ours.
+pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("grasp_sync");
+/// Event JSON by sequence number.
+pub(super) const EVENTS: TableDefinition<'static, u64, &str> = TableDefinition::new("events");
+/// `(seq, created_at)` by id; a seq of [`DELETED`] says that the event was held or verified, and is deleted.
+pub(super) const IDS: TableDefinition<'static, &[u8; 32], (u64, u64)> = TableDefinition::new("ids");
+/// Every event.
+pub(super) const BY_TIME: IndexTable<BY_TIME_LEN> = TableDefinition::new("by_time");
+/// Events by kind.
+pub(super) const BY_KIND: IndexTable<BY_KIND_LEN> = TableDefinition::new("by_kind");
+/// Events by author.
+pub(super) const BY_AUTHOR: IndexTable<BY_AUTHOR_LEN> = TableDefinition::new("by_author");
+/// Events by single-letter tag and its first value.
+pub(super) const BY_TAG: IndexTable<BY_TAG_LEN> = TableDefinition::new("by_tag");
+/// `(created_at, id, seq)` of the version held, by address.
+pub(super) const REPLACEABLE: TableDefinition<'static, &[u8; 66], (u64, &[u8; 32], u64)> =
+    TableDefinition::new("replaceable");
+/// Ids that their author has deleted before we held them.
+pub(super) const DELETED_IDS: TableDefinition<'static, &[u8; 64], ()> = TableDefinition::new("deleted_ids");
+/// `created_at` of the latest deletion, by address: versions up to it are deleted.
+pub(super) const DELETED_ADDRESSES: TableDefinition<'static, &[u8; 66], u64> =
+    TableDefinition::new("deleted_addresses");
+/// `(expiration, seq)` of the events that expire (NIP-40).
+pub(super) const EXPIRATIONS: TableDefinition<'static, (u64, u64), ()> = TableDefinition::new("expirations");
+/// The sequence number up to which a (relay, repo) is confirmed.
+pub(super) const CONFIRMED: TableDefinition<'static, (&str, &str), u64> = TableDefinition::new("confirmed");
+/// `(through, full catch-up)` by relay.
+pub(super) const RELAYS: TableDefinition<'static, &str, (u64, u64)> = TableDefinition::new("relays");
+
+/// In place of a sequence number in [`IDS`]: the event is deleted. Sequence numbers begin at 1.
+pub(super) const DELETED: Seq = 0;
+
+const META_SCHEMA: &str = "schema";
+const META_NEXT_SEQ: &str = "next_seq";
+
+/// Makes the tables in a new database, or checks that the database is ours. Changes nothing that is not empty.
+pub(super) fn prepare(db: &Database) -> Result<(), StoreError> {
+    let txn = db.begin_read()?;
+    if txn.list_tables()?.next().is_none() && txn.list_multimap_tables()?.next().is_none() {
+        drop(txn);
+        return create(db);
+    }
+    if !txn.list_tables()?.any(|table| table.name() == META.name()) {
+        return Err(StoreError::NotAStore);
+    }
+    let meta = txn.open_table(META)?;
+    match meta.get(META_SCHEMA)?.map(|version| version.value()) {
+        Some(VERSION) => Ok(()),
+        Some(version) if version > VERSION => Err(StoreError::TooNew { version }),
+        _ => Err(StoreError::Corrupt),
+    }
+}
+
+/// One transaction, so that a crash leaves either no table or all of them.
+fn create(db: &Database) -> Result<(), StoreError> {
+    let txn = db.begin_write()?;
+    txn.open_table(META)?.insert(META_SCHEMA, VERSION)?;
+    write_next_seq(&txn, 1)?;
+    txn.open_table(EVENTS)?;
+    txn.open_table(IDS)?;
+    txn.open_table(BY_TIME)?;
+    txn.open_table(BY_KIND)?;
+    txn.open_table(BY_AUTHOR)?;
+    txn.open_table(BY_TAG)?;
+    txn.open_table(REPLACEABLE)?;
+    txn.open_table(DELETED_IDS)?;
+    txn.open_table(DELETED_ADDRESSES)?;
+    txn.open_table(EXPIRATIONS)?;
+    txn.open_table(CONFIRMED)?;
+    txn.open_table(RELAYS)?;
+    txn.commit()?;
+    Ok(())
+}
+
+/// Remembers the next sequence number, so that none is used twice even if its event is gone.
+pub(super) fn write_next_seq(txn: &WriteTransaction, next: Seq) -> Result<(), StoreError> {
+    txn.open_table(META)?.insert(META_NEXT_SEQ, next)?;
+    Ok(())
+}
+
+/// What was committed when it was taken: one read transaction with its tables open, so that a lookup costs the lookup
+/// alone.
+pub(super) struct Snapshot {
+    pub next_seq: Seq,
+    pub events: ReadOnlyTable<u64, &'static str>,
+    pub ids: ReadOnlyTable<&'static [u8; 32], (u64, u64)>,
+    pub by_time: ReadOnlyTable<&'static [u8; BY_TIME_LEN], u16>,
+    pub by_kind: ReadOnlyTable<&'static [u8; BY_KIND_LEN], u16>,
+    pub by_author: ReadOnlyTable<&'static [u8; BY_AUTHOR_LEN], u16>,
+    pub by_tag: ReadOnlyTable<&'static [u8; BY_TAG_LEN], u16>,
+    pub replaceable: ReadOnlyTable<&'static [u8; 66], (u64, &'static [u8; 32], u64)>,
+    pub deleted_ids: ReadOnlyTable<&'static [u8; 64], ()>,
+    pub deleted_addresses: ReadOnlyTable<&'static [u8; 66], u64>,
+    pub expirations: ReadOnlyTable<(u64, u64), ()>,
+    pub confirmed: ReadOnlyTable<(&'static str, &'static str), u64>,
+    pub relays: ReadOnlyTable<&'static str, (u64, u64)>,
+}
+
+impl Snapshot {
+    pub(super) fn take(db: &Database) -> Result<Snapshot, StoreError> {
+        let txn: ReadTransaction = db.begin_read()?;
+        let next_seq = txn.open_table(META)?.get(META_NEXT_SEQ)?.ok_or(StoreError::Corrupt)?.value();
+        if next_seq == DELETED {
+            return Err(StoreError::Corrupt);
+        }
+        Ok(Snapshot {
+            next_seq,
+            events: txn.open_table(EVENTS)?,
+            ids: txn.open_table(IDS)?,
+            by_time: txn.open_table(BY_TIME)?,
+            by_kind: txn.open_table(BY_KIND)?,
+            by_author: txn.open_table(BY_AUTHOR)?,
+            by_tag: txn.open_table(BY_TAG)?,
+            replaceable: txn.open_table(REPLACEABLE)?,
+            deleted_ids: txn.open_table(DELETED_IDS)?,
+            deleted_addresses: txn.open_table(DELETED_ADDRESSES)?,
+            expirations: txn.open_table(EXPIRATIONS)?,
+            confirmed: txn.open_table(CONFIRMED)?,
+            relays: txn.open_table(RELAYS)?,
+        })
+    }
+
+    /// The event under `seq`, if it is there.
+    pub(super) fn event(&self, seq: Seq) -> Result<Option<Event>, StoreError> {
+        self.events.get(seq)?.map(|json| parse(json.value())).transpose()
+    }
+}
+
+/// An event as the store wrote it; anything else is damage.
+pub(super) fn parse(json: &str) -> Result<Event, StoreError> {
+    Event::from_json(json).map_err(|_| StoreError::Corrupt)
+}
+
+/// Where an event stands in every index.
+pub(super) fn place(created_at: u64, id: &EventId, seq: Seq) -> Place {
+    let mut place = [0; PLACE_LEN];
+    place[..8].copy_from_slice(&(!created_at).to_be_bytes());
+    place[8..16].copy_from_slice(&id.as_bytes()[..8]);
+    place[16..].copy_from_slice(&seq.to_be_bytes());
+    place
+}
+
+/// The first place that an event of `until` or older can have.
+pub(super) fn place_not_after(until: u64) -> Place {
+    let mut place = [0; PLACE_LEN];
+    place[..8].copy_from_slice(&(!until).to_be_bytes());
+    place
+}
+
+/// The last place that an event of `since` or newer can have.
+pub(super) fn place_not_before(since: u64) -> Place {
+    let mut place = [0xff; PLACE_LEN];
+    place[..8].copy_from_slice(&(!since).to_be_bytes());
+    place
+}
+
+/// The sequence number in a place.
+pub(super) fn place_seq(place: &Place) -> Seq {
+    let mut seq = [0; 8];
+    seq.copy_from_slice(&place[16..]);
+    Seq::from_be_bytes(seq)
+}
+
+/// `prefix ‖ place`; `N` must be the sum of their lengths.
+pub(super) fn index_key<const N: usize>(prefix: &[u8], place: &Place) -> [u8; N] {
+    let mut key = [0; N];
+    key[..N - PLACE_LEN].copy_from_slice(prefix);
+    key[N - PLACE_LEN..].copy_from_slice(place);
+    key
+}
+
+/// The place at the end of an index key.
+pub(super) fn key_place(key: &[u8]) -> Place {
+    let mut place = [0; PLACE_LEN];
+    place.copy_from_slice(&key[key.len() - PLACE_LEN..]);
+    place
+}
+
+/// `id ‖ author`.
+pub(super) fn id_author_key(id: &EventId, author: &PublicKey) -> IdAuthorKey {
+    let mut key = [0; 64];
+    key[..32].copy_from_slice(id.as_bytes());
+    key[32..].copy_from_slice(author.as_bytes());
+    key
+}
+
+/// `letter ‖ digest`. Ids and keys, most of all values, are their own digest; values that share one only cost a look at
+/// the event.
+pub(super) fn tag_prefix(letter: u8, value: &str) -> TagPrefix {
+    let mut prefix = [0; TAG_PREFIX_LEN];
+    prefix[0] = letter;
+    let digest = match lower_hex_32(value) {
+        Some(bytes) => bytes,
+        None => sha256(value.as_bytes()),
+    };
+    prefix[1..].copy_from_slice(&digest[..TAG_DIGEST_LEN]);
+    prefix
+}
+
+fn lower_hex_32(value: &str) -> Option<[u8; 32]> {
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    let hex = value.as_bytes();
+    if hex.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let mut out = [0; 32];
+    out.copy_from_slice(digest.as_ref());
+    out
+}
+
+/// The single-letter tags of an event with their first values (NIP-01), as prefixes in key order, each once.
+pub(super) fn tag_prefixes(tags: &Tags) -> Vec<TagPrefix> {
+    let mut prefixes: Vec<TagPrefix> = tags
+        .iter()
+        .filter_map(|tag| match (tag.kind().as_bytes(), tag.content()) {
+            ([letter], Some(value)) if letter.is_ascii_alphabetic() => Some(tag_prefix(*letter, value)),
+            _ => None,
+        })
+        .collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes
+}
+
+/// Kinds of which only the newest version per author is kept (NIP-01).
+pub(super) fn is_replaceable(kind: u16) -> bool {
+    matches!(kind, 0 | 3 | 10_000..=19_999)
+}
+
+/// Kinds of which only the newest version per author and `d` tag is kept (NIP-01).
+pub(super) fn is_addressable(kind: u16) -> bool {
+    matches!(kind, 30_000..=39_999)
+}
+
+/// The first `d` tag's value; empty if there is none (NIP-01).
+pub(super) fn identifier(event: &Event) -> &str {
+    event.tags.iter().find(|tag| tag.kind() == "d").and_then(|tag| tag.content()).unwrap_or_default()
+}
+
+/// The address of an event that replaces or is replaced; `None` for all others.
+pub(super) fn event_address(event: &Event) -> Option<AddressKey> {
+    let kind = event.kind.as_u16();
+    if is_replaceable(kind) {
+        Some(address_key(kind, &event.pubkey, ""))
+    } else if is_addressable(kind) {
+        Some(address_key(kind, &event.pubkey, identifier(event)))
+    } else {
+        None
+    }
+}
+
+/// The address that an `a` tag of `author` names: `kind:pubkey:d`. `None` if it is malformed, another author's, or of a
+/// kind that has no addresses.
+pub(super) fn own_address(value: &str, author: &PublicKey) -> Option<AddressKey> {
+    let mut parts = value.splitn(3, ':');
+    let kind: u16 = parts.next()?.parse().ok()?;
+    let pubkey = public_key(parts.next()?)?;
+    let identifier = parts.next()?;
+    let has_address = is_addressable(kind) || (is_replaceable(kind) && identifier.is_empty());
+    (has_address && pubkey == *author).then(|| address_key(kind, author, identifier))
+}
+
+fn address_key(kind: u16, author: &PublicKey, identifier: &str) -> AddressKey {
+    let mut key = [0; 66];
+    key[..2].copy_from_slice(&kind.to_be_bytes());
+    key[2..34].copy_from_slice(author.as_bytes());
+    key[34..].copy_from_slice(&sha256(identifier.as_bytes()));
+    key
+}
+
+/// When an event expires: the first `expiration` tag, in seconds since 1970 (NIP-40). A malformed one counts as none.
+pub(super) fn expiration(event: &Event) -> Option<u64> {
+    event.tags.iter().find(|tag| tag.kind() == "expiration")?.content()?.parse().ok()
+}

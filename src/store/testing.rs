@@ -1,0 +1,107 @@
+//! Events, a disk and random numbers for the store's tests.
+
+use nostr::event::{Event, Kind, Signature, Tag, UnsignedEvent};
+use nostr::key::PublicKey;
+use nostr::types::Timestamp;
+use std::io::{Error, ErrorKind};
+use std::sync::{Arc, Mutex};
+
+/// The author number `n`.
+pub(super) fn author(n: u8) -> PublicKey {
+    PublicKey::from_byte_array([n; 32])
+}
+
+/// An event with its true id and no signature to speak of: the store leaves those to the intake.
+pub(super) fn event(author: u8, kind: u16, created_at: u64, tags: &[&[&str]], content: &str) -> Event {
+    let tags = tags.iter().map(|tag| Tag::parse(tag.iter().copied()).expect("no tag of a test is empty"));
+    let key = PublicKey::from_byte_array([author; 32]);
+    let mut unsigned = UnsignedEvent::new(key, Timestamp::from_secs(created_at), Kind::from_u16(kind), tags, content);
+    let id = unsigned.id();
+    let sig = Signature::from_byte_array([0; 64]);
+    Event::new(id, key, unsigned.created_at, unsigned.kind, unsigned.tags, unsigned.content, sig)
+}
+
+/// Numbers from a seed (SplitMix64).
+pub(super) struct Random(pub u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`.
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub(super) fn chance(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+}
+
+/// A disk that outlives the stores on it, and fails when told to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Disk(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    bytes: Vec<u8>,
+    /// Writes, length changes and syncs that still succeed; the others fail with the kind.
+    failing: Option<(u64, ErrorKind)>,
+}
+
+impl Disk {
+    pub(super) fn holding(bytes: Vec<u8>) -> Disk {
+        Disk(Arc::new(Mutex::new(State { bytes, failing: None })))
+    }
+
+    /// What a crash at this moment would leave, all writes kept.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.0.lock().expect("no test panics with the lock").bytes.clone()
+    }
+
+    /// Every change fails after `n` more.
+    pub(super) fn fail_after(&self, n: u64, kind: ErrorKind) {
+        self.0.lock().expect("no test panics with the lock").failing = Some((n, kind));
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Vec<u8>) -> T) -> Result<T, Error> {
+        let mut state = self.0.lock().expect("no test panics with the lock");
+        match &mut state.failing {
+            Some((0, kind)) => return Err(Error::from(*kind)),
+            Some((left, _)) => *left -= 1,
+            None => {}
+        }
+        Ok(change(&mut state.bytes))
+    }
+}
+
+impl redb::StorageBackend for Disk {
+    fn len(&self) -> Result<u64, Error> {
+        Ok(self.0.lock().expect("no test panics with the lock").bytes.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let state = self.0.lock().expect("no test panics with the lock");
+        let from = offset as usize;
+        let bytes = state.bytes.get(from..from + out.len()).ok_or(ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), Error> {
+        self.change(|bytes| bytes.resize(len as usize, 0))
+    }
+
+    fn sync_data(&self) -> Result<(), Error> {
+        self.change(|_| ())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
+        let from = offset as usize;
+        self.change(|bytes| bytes[from..from + data.len()].copy_from_slice(data))
+    }
+}

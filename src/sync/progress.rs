@@ -1,0 +1,126 @@
+//! What is complete with one relay, durably (spec section 6, "Confirmed / through").
+//!
+//! A repo is *confirmed* up to the store sequence number whose sweeps have all finished: neither it nor any of its root
+//! events up to that number has to be asked for from the beginning again. *Through* is the last moment at which the
+//! relay was live with every sweep finished: what is confirmed has to be asked for only since then. Both are written in
+//! the transaction of the events they speak for, so a crash can never claim more than was kept.
+
+use std::collections::BTreeMap;
+
+use crate::store::Seq;
+use crate::sync::state::{RepoId, RootId, State};
+use crate::time::{Duration, Now, UnixTime};
+
+/// The durable progress of one relay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RelayProgress {
+    confirmed: BTreeMap<RepoId, Seq>,
+    through: UnixTime,
+    full_catchup: UnixTime,
+}
+
+impl RelayProgress {
+    /// Sets what the store remembers: `EPOCH` for never.
+    pub fn restore(&mut self, through: UnixTime, full_catchup: UnixTime) {
+        self.through = through;
+        self.full_catchup = full_catchup;
+    }
+
+    /// The last moment up to which everything confirmed is complete; `EPOCH` for never.
+    pub fn through(&self) -> UnixTime {
+        self.through
+    }
+
+    /// When the last complete full catch-up began; `EPOCH` for never.
+    pub fn full_catchup(&self) -> UnixTime {
+        self.full_catchup
+    }
+
+    /// A full catch-up that began at `began` has finished.
+    pub fn finish_full_catchup(&mut self, began: UnixTime) {
+        self.full_catchup = began;
+    }
+
+    /// How long until the next full catch-up is due; zero if it is.
+    pub fn full_catchup_in(&self, now: Now, every: Duration) -> Duration {
+        if self.full_catchup == UnixTime::EPOCH {
+            return Duration::ZERO;
+        }
+        let due = self.full_catchup.plus_secs(every.as_secs());
+        Duration::from_secs(due.as_secs().saturating_sub(now.wall.as_secs()))
+    }
+
+    /// Sweeps up to `seq` have finished for this repo. Says whether that is news.
+    pub fn confirm(&mut self, repo: RepoId, seq: Seq) -> bool {
+        let before = self.confirmed.insert(repo, seq);
+        before != Some(seq)
+    }
+
+    /// The relay no longer shares this repo: should it come back, it starts anew. Says whether it was confirmed.
+    pub fn forget(&mut self, repo: RepoId) -> bool {
+        self.confirmed.remove(&repo).is_some()
+    }
+
+    /// Repos that are confirmed, or were while the relay shared them.
+    pub fn confirmed_repos(&self) -> impl Iterator<Item = RepoId> {
+        self.confirmed.keys().copied()
+    }
+
+    /// Whether a repo is confirmed.
+    pub fn covers_repo(&self, repo: RepoId) -> bool {
+        self.confirmed.contains_key(&repo)
+    }
+
+    /// Whether a root event is confirmed through any of its repos.
+    pub fn covers_root(&self, root: RootId, state: &State) -> bool {
+        let seq = state.root_seq(root);
+        state.repos_of_root(root).iter().any(|repo| self.confirmed.get(repo).is_some_and(|upto| *upto >= seq))
+    }
+
+    /// Moves `through` to `to`, never back and never past now. Says whether it moved.
+    pub fn advance_through(&mut self, to: UnixTime, now: Now) -> bool {
+        let to = to.min(now.wall);
+        let moves = to > self.through;
+        if moves {
+            self.through = to;
+        }
+        moves
+    }
+
+    /// The `since` for what is confirmed; `None` if nothing is.
+    pub fn since(&self, now: Now, overlap_secs: u64) -> Option<UnixTime> {
+        (self.through != UnixTime::EPOCH).then(|| self.through.min(now.wall).minus_secs(overlap_secs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Instant;
+
+    fn now(wall: u64) -> Now {
+        Now { mono: Instant::ZERO, wall: UnixTime::from_secs(wall) }
+    }
+
+    #[test]
+    fn through_never_moves_back_or_past_now() {
+        let mut progress = RelayProgress::default();
+        assert_eq!(progress.since(now(10_000), 900), None);
+        assert!(progress.advance_through(UnixTime::from_secs(50_000), now(10_000)));
+        assert_eq!(progress.through(), UnixTime::from_secs(10_000));
+        assert!(!progress.advance_through(UnixTime::from_secs(9_000), now(20_000)));
+        assert_eq!(progress.since(now(20_000), 900), Some(UnixTime::from_secs(9_100)));
+        assert_eq!(progress.since(now(5_000), 900), Some(UnixTime::from_secs(4_100)), "a clock that went back");
+    }
+
+    #[test]
+    fn a_full_catchup_is_due_a_day_after_the_last_one_began() {
+        let day = Duration::from_secs(86_400);
+        let mut progress = RelayProgress::default();
+        assert_eq!(progress.full_catchup_in(now(1), day), Duration::ZERO, "never done");
+        progress.finish_full_catchup(UnixTime::from_secs(1_000));
+        assert_eq!(progress.full_catchup_in(now(1_000), day), day);
+        assert_eq!(progress.full_catchup_in(now(87_399), day).as_secs(), 1);
+        assert_eq!(progress.full_catchup_in(now(200_000), day), Duration::ZERO);
+    }
+}

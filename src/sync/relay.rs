@@ -1,0 +1,605 @@
+//! The state machine of one remote relay (spec section 6).
+//!
+//! ```text
+//! Idle ──> Connecting ──> Catchup ──> Live <──> Consolidating
+//!            ^   │           ^         │
+//!            │   v           └─────────┘ daily
+//!         Backoff <── any state whose link is lost          Closing <── any state, when no repo needs the relay
+//! ```
+//!
+//! A link whose loss was not a failure is dialled again from where it was. [`Relay::enter`] is the only function that
+//! changes the state; it refuses a change that [`StateName::leads_to`] does not list.
+//!
+//! The machine decides when to dial, what to ask and when that is complete. What an event is worth, it is told.
+
+use std::collections::BTreeSet;
+
+use log::{debug, info};
+use nostr::event::EventId;
+use nostr::key::PublicKey;
+
+use crate::contract::{CloseReason, LinkId, Output};
+use crate::limits::FULL_CATCHUP_RETRY_AFTER;
+use crate::protocol::relay_url::RelayUrl;
+use crate::store::Progress;
+use crate::sync::Cx;
+use crate::sync::filters::Unit;
+use crate::sync::health::Health;
+use crate::sync::plan::{Reach, deletion_sweeps, increment_sweeps, minimal_units, units_of};
+use crate::sync::progress::RelayProgress;
+use crate::sync::relay::linked::Linked;
+use crate::sync::round::Tally;
+use crate::sync::session::{Origin, Session};
+use crate::sync::state::{RepoId, RootId};
+use crate::time::{Duration, Instant, UnixTime};
+
+mod linked;
+mod names;
+
+pub use names::{StateName, Why};
+
+/// The machine's state; each variant owns what exists only in it.
+#[derive(Debug)]
+enum State {
+    Idle,
+    Backoff { until: Instant },
+    Connecting { link: LinkId, deadline: Instant },
+    Catchup { linked: Box<Linked>, reach: Reach, deletions: Deletions },
+    Live { linked: Box<Linked> },
+    Consolidating { linked: Box<Linked> },
+    Closing,
+}
+
+/// How far a full catch-up is with the deletions, which come last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deletions {
+    /// Not part of this catch-up, or asked already.
+    Settled,
+    /// To be asked when everything else has been.
+    Owed,
+    /// The authors whose deletions to ask for are wanted.
+    AuthorsWanted,
+}
+
+impl Deletions {
+    fn of(reach: Reach) -> Deletions {
+        if reach == Reach::Full { Deletions::Owed } else { Deletions::Settled }
+    }
+}
+
+/// Totals over the relay's life in this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Dials that led to an open link.
+    pub dials_ok: u64,
+    /// Dials that did not.
+    pub dials_failed: u64,
+    /// Events that only a catch-up found.
+    pub gap_events: u64,
+}
+
+/// What became of an event that a relay sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Taken in.
+    New,
+    /// Held already, or refused for good before.
+    Known,
+    /// Refused.
+    Refused,
+}
+
+/// One remote relay.
+#[derive(Debug)]
+pub struct Relay {
+    url: RelayUrl,
+    state: State,
+    entered: UnixTime,
+    why: Why,
+    health: Health,
+    progress: RelayProgress,
+    unsaved: Vec<Progress>,
+    /// `through` has moved since it was last written.
+    through_moved_at: Option<Instant>,
+    totals: Totals,
+}
+
+impl Relay {
+    /// A relay that is to be dialled at once.
+    pub fn new(url: RelayUrl, progress: RelayProgress, cx: &mut Cx<'_>) -> Relay {
+        cx.metrics.state_entries.add(StateName::Idle.as_str());
+        Relay {
+            url,
+            state: State::Idle,
+            entered: cx.now.wall,
+            why: Why::Needed,
+            health: Health::new(cx.now.mono),
+            progress,
+            unsaved: Vec::new(),
+            through_moved_at: None,
+            totals: Totals::default(),
+        }
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> &RelayUrl {
+        &self.url
+    }
+
+    /// Its state.
+    pub fn state_name(&self) -> StateName {
+        match &self.state {
+            State::Idle => StateName::Idle,
+            State::Backoff { .. } => StateName::Backoff,
+            State::Connecting { .. } => StateName::Connecting,
+            State::Catchup { .. } => StateName::Catchup,
+            State::Live { .. } => StateName::Live,
+            State::Consolidating { .. } => StateName::Consolidating,
+            State::Closing => StateName::Closing,
+        }
+    }
+
+    /// When and why the state was entered.
+    pub fn entered(&self) -> (UnixTime, Why) {
+        (self.entered, self.why)
+    }
+
+    /// Its dialling record.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// What is complete with it.
+    pub fn progress(&self) -> &RelayProgress {
+        &self.progress
+    }
+
+    /// Its totals.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Its link, dialled or open.
+    pub fn link(&self) -> Option<LinkId> {
+        match &self.state {
+            State::Connecting { link, .. } => Some(*link),
+            _ => self.session().map(Session::link),
+        }
+    }
+
+    /// Its open link, if there is one.
+    pub fn session(&self) -> Option<&Session> {
+        self.linked().map(|linked| &linked.session)
+    }
+
+    /// Whether some sweep has failed for good on this link, so that `through` stands still.
+    pub fn is_incomplete(&self) -> bool {
+        self.linked().is_some_and(Linked::is_incomplete)
+    }
+
+    /// What is to be written with the next commit.
+    pub fn take_unsaved(&mut self) -> Vec<Progress> {
+        std::mem::take(&mut self.unsaved)
+    }
+
+    /// `through`, if it has moved since it was last written. The caller writes it.
+    pub fn take_moved_through(&mut self) -> Option<Progress> {
+        self.through_moved_at.take().map(|_| self.progress_record())
+    }
+
+    /// Since when a moved `through` has been waiting to be written.
+    pub fn through_moved_at(&self) -> Option<Instant> {
+        self.through_moved_at
+    }
+
+    /// Whether the machine waits for [`Relay::add_deletions`].
+    pub fn wants_authors(&self) -> bool {
+        matches!(self.state, State::Catchup { deletions: Deletions::AuthorsWanted, .. })
+    }
+
+    /// The authors whose events are held: their deletions are asked for.
+    pub fn add_deletions(&mut self, authors: BTreeSet<PublicKey>, cx: &mut Cx<'_>) {
+        let State::Catchup { linked, deletions, .. } = &mut self.state else { return };
+        *deletions = Deletions::Settled;
+        linked.session.add_sweeps(deletion_sweeps(authors, cx.settings.limits.filter_values_max));
+        linked.session.pump(cx);
+        self.settle(cx);
+    }
+
+    /// The dialled link is open.
+    pub fn on_opened(&mut self, link: LinkId, cx: &mut Cx<'_>) {
+        if !matches!(&self.state, State::Connecting { link: dialled, .. } if *dialled == link) {
+            return;
+        }
+        self.totals.dials_ok += 1;
+        let reach = match self.progress.since(cx.now, cx.settings.timing.overlap_secs) {
+            Some(since) if self.full_catchup_in(cx) > Duration::ZERO => Reach::Since(since),
+            _ => Reach::Full,
+        };
+        let mut linked = Box::new(Linked::new(Session::new(link, cx), cx.now.mono));
+        linked.plan_catchup(&self.url, reach, &self.progress, cx);
+        self.enter(Why::Opened, cx, |_| State::Catchup { linked, reach, deletions: Deletions::of(reach) });
+        self.settle(cx);
+    }
+
+    /// The link is gone, or never came to be.
+    pub fn on_closed(&mut self, reason: CloseReason, cx: &mut Cx<'_>) {
+        self.lose_link(Why::LinkClosed(reason), cx);
+    }
+
+    /// A frame came that says nothing else.
+    pub fn on_alive(&mut self, cx: &mut Cx<'_>) {
+        self.note_frame(cx);
+        self.settle(cx);
+    }
+
+    /// What a subscription of ours is for; `None` if it is not ours.
+    pub fn origin(&self, subscription: &str) -> Option<Origin> {
+        self.session()?.origin(subscription)
+    }
+
+    /// An event came and was judged. `created_at` is given if a valid signature or the store vouches for it.
+    pub fn on_event(
+        &mut self,
+        subscription: &str,
+        id: EventId,
+        created_at: Option<UnixTime>,
+        fate: Fate,
+        cx: &mut Cx<'_>,
+    ) {
+        self.note_frame(cx);
+        let origin = self.origin(subscription);
+        let gap = origin == Some(Origin::Rotation) || (origin == Some(Origin::Round) && self.is_looking_back());
+        self.totals.gap_events += u64::from(gap && fate == Fate::New);
+        if let Some(linked) = linked_in(&mut self.state) {
+            let tally = &mut linked.session.round_mut().tally;
+            match fate {
+                Fate::New => tally.new += 1,
+                Fate::Known => tally.known += 1,
+                Fate::Refused => tally.refused += 1,
+            }
+            linked.session.on_event(subscription, id, created_at, cx);
+        }
+        self.settle(cx);
+    }
+
+    /// EOSE.
+    pub fn on_eose(&mut self, subscription: &str, cx: &mut Cx<'_>) {
+        self.note_frame(cx);
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.on_eose(subscription, cx);
+        }
+        self.settle(cx);
+    }
+
+    /// CLOSED.
+    pub fn on_subscription_closed(&mut self, subscription: &str, why: &str, cx: &mut Cx<'_>) {
+        self.note_frame(cx);
+        debug!("{}: CLOSED {subscription}: {why}", self.url);
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.on_closed(subscription, why, cx);
+        }
+        self.settle(cx);
+    }
+
+    /// NOTICE.
+    pub fn on_notice(&mut self, text: &str, cx: &mut Cx<'_>) {
+        self.note_frame(cx);
+        debug!("{}: NOTICE {text}", self.url);
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.on_notice(text, cx);
+        }
+        self.settle(cx);
+    }
+
+    /// A window has closed: these repos are newly shared, these root events are new.
+    pub fn on_window(&mut self, gained: &BTreeSet<RepoId>, roots: &BTreeSet<RootId>, cx: &mut Cx<'_>) {
+        let url = &self.url;
+        let Some(linked) = linked_in(&mut self.state) else { return };
+        let (repos, roots) = linked.take_new(url, gained, roots, cx);
+        if repos.is_empty() && roots.is_empty() {
+            return;
+        }
+        let values_max = cx.settings.limits.filter_values_max;
+        linked.session.add_sweeps(increment_sweeps(&repos, &roots, values_max, cx.state));
+        linked.in_round = true;
+        let units: Vec<Unit> = units_of(&repos, &roots, values_max, cx.state).collect();
+        let consolidating = matches!(self.state, State::Consolidating { .. });
+        let linked = linked_in(&mut self.state).expect("it was there a moment ago");
+        if consolidating || linked.outgrown_by(&self.url, &units, cx) {
+            units.into_iter().for_each(|unit| linked.session.add_rotating(unit, cx.now.wall, cx));
+            linked.stale.get_or_insert(Why::TooManyFilters);
+        } else {
+            linked.session.add_live(units, cx);
+        }
+        linked.session.pump(cx);
+        self.settle(cx);
+    }
+
+    /// The relay shares fewer repos than before: what it is no longer asked about is forgotten.
+    pub fn on_repos_lost(&mut self, cx: &mut Cx<'_>) {
+        let gone = |repo: &RepoId| !cx.state.shares(&self.url, *repo);
+        let forgotten: Vec<RepoId> = self.progress.confirmed_repos().filter(gone).collect();
+        for repo in forgotten {
+            self.progress.forget(repo);
+            let repo = cx.state.addr(repo).clone();
+            self.unsaved.push(Progress::ForgetRepo { relay: self.url.clone(), repo });
+        }
+        let Some(linked) = linked_in(&mut self.state) else { return };
+        let planned = linked.planned.len();
+        linked.planned.retain(|repo| !gone(repo));
+        if linked.planned.len() < planned {
+            linked.stale = Some(Why::ReposLost);
+        }
+        self.settle(cx);
+    }
+
+    /// Time has passed.
+    pub fn on_time(&mut self, cx: &mut Cx<'_>) {
+        match &mut self.state {
+            State::Idle => self.dial(Why::Needed, cx),
+            State::Backoff { until } if *until <= cx.now.mono => self.dial(Why::WaitOver, cx),
+            State::Connecting { link, deadline } if *deadline <= cx.now.mono => {
+                let link = *link;
+                cx.out.push_back(Output::Close { link, code: 1001 });
+                self.lose_link(Why::LinkClosed(CloseReason::Timeout), cx);
+            }
+            State::Backoff { .. } | State::Connecting { .. } | State::Closing => {}
+            State::Catchup { linked, .. } | State::Live { linked } | State::Consolidating { linked } => {
+                let link = linked.session.link();
+                if linked.session.on_time(cx) {
+                    cx.out.push_back(Output::Close { link, code: 1001 });
+                    self.lose_link(Why::Silent, cx);
+                } else {
+                    self.settle(cx);
+                }
+            }
+        }
+    }
+
+    /// When time next matters.
+    pub fn next_deadline(&self, cx: &Cx<'_>) -> Option<Instant> {
+        match &self.state {
+            State::Idle => Some(cx.now.mono),
+            State::Backoff { until } => Some(*until),
+            State::Connecting { deadline, .. } => Some(*deadline),
+            State::Closing => None,
+            State::Catchup { linked, .. } | State::Consolidating { linked } => Some(linked.next_deadline(cx)),
+            State::Live { linked } => {
+                let turn = (!linked.in_round).then(|| self.full_catchup_at(linked, cx));
+                Some(turn.map_or(linked.next_deadline(cx), |at| at.min(linked.next_deadline(cx))))
+            }
+        }
+    }
+
+    /// No repo needs the relay, or the process ends: its link is closed.
+    pub fn close(&mut self, why: Why, cx: &mut Cx<'_>) {
+        if let Some(link) = self.link() {
+            let code = if why == Why::Stopping { 1001 } else { 1000 };
+            cx.out.push_back(Output::Close { link, code });
+        }
+        if self.state_name() != StateName::Closing {
+            self.enter(why, cx, |_| State::Closing);
+        }
+    }
+
+    /// The one function that changes the state.
+    fn enter(&mut self, why: Why, cx: &mut Cx<'_>, next: impl FnOnce(State) -> State) {
+        let from = self.state_name();
+        self.state = next(std::mem::replace(&mut self.state, State::Closing));
+        let to = self.state_name();
+        assert!(from.leads_to(to), "{from:?} does not lead to {to:?}");
+        self.entered = cx.now.wall;
+        self.why = why;
+        cx.metrics.state_entries.add(to.as_str());
+        info!("{}: {} -> {} ({why})", self.url, from.as_str(), to.as_str());
+    }
+
+    fn dial(&mut self, why: Why, cx: &mut Cx<'_>) {
+        let link = LinkId::Relay(*cx.next_link);
+        *cx.next_link += 1;
+        self.health.on_dial(cx.now.mono);
+        cx.out.push_back(Output::Dial { link, url: self.url.clone() });
+        let deadline = cx.now.mono + cx.settings.timing.connect_timeout;
+        self.enter(why, cx, |_| State::Connecting { link, deadline });
+    }
+
+    fn lose_link(&mut self, why: Why, cx: &mut Cx<'_>) {
+        let timing = &cx.settings.timing;
+        let until = match self.linked() {
+            Some(linked) if linked.stable => self.health.on_drop(cx.now.mono, timing),
+            Some(_) => self.health.on_failure(cx.now.mono, timing),
+            None if matches!(self.state, State::Connecting { .. }) => {
+                self.totals.dials_failed += 1;
+                self.health.on_failure(cx.now.mono, timing)
+            }
+            None => return,
+        };
+        match until <= cx.now.mono {
+            true => self.dial(why, cx),
+            false => self.enter(why, cx, |_| State::Backoff { until }),
+        }
+    }
+
+    /// Acts on what the last input completed.
+    fn settle(&mut self, cx: &mut Cx<'_>) {
+        self.note_stability(cx);
+        match &mut self.state {
+            State::Catchup { linked, deletions, .. } if linked.session.round().is_over() => {
+                if *deletions == Deletions::Owed {
+                    *deletions = Deletions::AuthorsWanted;
+                }
+                if *deletions == Deletions::Settled {
+                    self.finish_catchup(cx);
+                }
+            }
+            State::Consolidating { linked } if linked.session.round().is_over() => self.finish_consolidation(cx),
+            State::Live { linked } => {
+                if linked.in_round && linked.session.round().is_over() {
+                    self.finish_round(None, cx);
+                }
+                self.follow(cx);
+                self.consolidate_if_stale(cx);
+                self.begin_daily_turn_if_due(cx);
+            }
+            _ => {}
+        }
+    }
+
+    fn note_frame(&mut self, cx: &Cx<'_>) {
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.on_frame(cx);
+        }
+    }
+
+    fn note_stability(&mut self, cx: &Cx<'_>) {
+        let stable_after = cx.settings.timing.stable_after;
+        let Some(linked) = linked_in(&mut self.state).filter(|linked| !linked.stable) else { return };
+        if linked.session.has_answered() || cx.now.mono.since(linked.session.opened_at()) >= stable_after {
+            linked.stable = true;
+            self.health.on_stable(cx.now.mono);
+        }
+    }
+
+    fn finish_catchup(&mut self, cx: &mut Cx<'_>) {
+        let State::Catchup { linked, reach, .. } = &self.state else { unreachable!("only called in Catchup") };
+        let (reach, round) = (*reach, linked.session.round());
+        let (tally, (_, sweeps)) = (round.tally, round.sweeps_done());
+        let took = cx.now.mono.since(round.began.mono).as_secs_f64();
+        self.finish_round(Some(reach), cx);
+        let kind = if reach == Reach::Full { "full" } else { "short" };
+        let flaw = if self.is_incomplete() { "; incomplete: some sweeps failed" } else { "" };
+        let Tally { new, known, refused } = tally;
+        info!(
+            "{}: {kind} catch-up done: {new} new, {known} known, {refused} refused, {sweeps} sweeps, {took:.1} s{flaw}",
+            self.url
+        );
+        self.enter(Why::SweepsFinished, cx, |state| State::Live { linked: state.into_linked() });
+        self.settle(cx);
+    }
+
+    fn finish_consolidation(&mut self, cx: &mut Cx<'_>) {
+        self.finish_round(None, cx);
+        let units = minimal_units(&self.url, cx.settings.limits.filter_values_max, cx.state);
+        let linked = linked_in(&mut self.state).expect("only called in Consolidating");
+        linked.stale = None;
+        linked.session.reopen(units, cx);
+        linked.in_round = !linked.session.round().is_over();
+        linked.session.pump(cx);
+        self.enter(Why::Consolidated, cx, |state| State::Live { linked: state.into_linked() });
+        self.settle(cx);
+    }
+
+    fn consolidate_if_stale(&mut self, cx: &mut Cx<'_>) {
+        let State::Live { linked } = &self.state else { return };
+        let Some(why) = linked.stale.filter(|_| linked.session.cooldown_until().is_none()) else { return };
+        self.enter(why, cx, |state| State::Consolidating { linked: state.into_linked() });
+        self.settle(cx);
+    }
+
+    /// Every sweep of the round has ended: what they covered is confirmed.
+    fn finish_round(&mut self, catchup: Option<Reach>, cx: &mut Cx<'_>) {
+        let linked = linked_in(&mut self.state).expect("a round belongs to a link");
+        let round = linked.session.round();
+        let (began, sound) = (round.began, round.is_sound());
+        linked.failed.extend(round.failed_repos());
+        linked.broken |= round.is_broken();
+        for repo in round.finished_repos() {
+            let confirmed = !linked.failed.contains(&repo) && cx.state.shares(&self.url, repo);
+            if confirmed && self.progress.confirm(repo, linked.planned_upto) {
+                let addr = cx.state.addr(repo).clone();
+                self.unsaved.push(Progress::Confirmed {
+                    relay: self.url.clone(),
+                    repo: addr,
+                    seq: linked.planned_upto,
+                });
+            }
+        }
+        match (catchup, sound) {
+            (Some(Reach::Full), true) => self.progress.finish_full_catchup(began.wall),
+            (Some(Reach::Full), false) => linked.full_not_before = cx.now.mono + FULL_CATCHUP_RETRY_AFTER,
+            _ => {}
+        }
+        linked.in_round = false;
+        self.follow(cx);
+        self.through_moved_at = None;
+        self.unsaved.push(self.progress_record());
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.begin_round(cx);
+        }
+    }
+
+    /// Moves `through` along, as far as everything is complete.
+    fn follow(&mut self, cx: &Cx<'_>) {
+        let Some(linked) = linked_in(&mut self.state).filter(|linked| !linked.is_incomplete()) else { return };
+        let Some(until) = linked.session.complete_until() else { return };
+        if self.progress.advance_through(until, cx.now) {
+            self.through_moved_at.get_or_insert(cx.now.mono);
+        }
+    }
+
+    fn begin_daily_turn_if_due(&mut self, cx: &mut Cx<'_>) {
+        let State::Live { linked } = &self.state else { return };
+        let reach = Reach::Full;
+        let busy = linked.in_round || linked.session.cooldown_until().is_some();
+        if busy || self.full_catchup_at(linked, cx) > cx.now.mono {
+            return;
+        }
+        let linked = linked_in(&mut self.state).expect("just looked at");
+        linked.plan_catchup(&self.url, reach, &self.progress, cx);
+        self.enter(Why::DailyTurn, cx, |state| State::Catchup {
+            linked: state.into_linked(),
+            reach,
+            deletions: Deletions::of(reach),
+        });
+        self.settle(cx);
+    }
+
+    fn full_catchup_in(&self, cx: &Cx<'_>) -> Duration {
+        self.progress.full_catchup_in(cx.now, cx.settings.timing.daily_catchup)
+    }
+
+    fn full_catchup_at(&self, linked: &Linked, cx: &Cx<'_>) -> Instant {
+        (cx.now.mono + self.full_catchup_in(cx)).max(linked.full_not_before)
+    }
+
+    /// Whether what the round finds new was missed live: it asks about a time at which we were following already.
+    fn is_looking_back(&self) -> bool {
+        let followed = self.progress.full_catchup() != UnixTime::EPOCH;
+        followed && matches!(self.state, State::Catchup { .. })
+    }
+
+    fn progress_record(&self) -> Progress {
+        Progress::Relay {
+            relay: self.url.clone(),
+            through: self.progress.through(),
+            full_catchup: self.progress.full_catchup(),
+        }
+    }
+
+    fn linked(&self) -> Option<&Linked> {
+        match &self.state {
+            State::Catchup { linked, .. } | State::Live { linked } | State::Consolidating { linked } => Some(linked),
+            State::Idle | State::Backoff { .. } | State::Connecting { .. } | State::Closing => None,
+        }
+    }
+}
+
+impl State {
+    fn into_linked(self) -> Box<Linked> {
+        match self {
+            State::Catchup { linked, .. } | State::Live { linked } | State::Consolidating { linked } => linked,
+            State::Idle | State::Backoff { .. } | State::Connecting { .. } | State::Closing => {
+                unreachable!("only states with a link lead to states with a link")
+            }
+        }
+    }
+}
+
+/// The open link of a state, by field so that the rest of the relay stays free to borrow.
+fn linked_in(state: &mut State) -> Option<&mut Linked> {
+    match state {
+        State::Catchup { linked, .. } | State::Live { linked } | State::Consolidating { linked } => Some(linked),
+        State::Idle | State::Backoff { .. } | State::Connecting { .. } | State::Closing => None,
+    }
+}

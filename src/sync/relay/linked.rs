@@ -1,0 +1,119 @@
+//! An open link and what has been planned on it.
+
+use std::collections::BTreeSet;
+
+use crate::protocol::relay_url::RelayUrl;
+use crate::store::Seq;
+use crate::sync::Cx;
+use crate::sync::filters::Unit;
+use crate::sync::plan::{Reach, catchup_sweeps, consolidation_pays, filter_count, live_fits, minimal_units};
+use crate::sync::progress::RelayProgress;
+use crate::sync::relay::names::Why;
+use crate::sync::session::Session;
+use crate::sync::state::{RepoId, RootId};
+use crate::time::Instant;
+
+/// An open link and what has been planned on it.
+#[derive(Debug)]
+pub(super) struct Linked {
+    pub session: Session,
+    /// The connection has proved itself.
+    pub stable: bool,
+    /// Repos that are asked about.
+    pub planned: BTreeSet<RepoId>,
+    /// Root events up to this number are asked about.
+    pub planned_upto: Seq,
+    /// The round has sweeps.
+    pub in_round: bool,
+    /// Repos of sweeps that failed for good on this link.
+    pub failed: BTreeSet<RepoId>,
+    /// A sweep failed for good that belongs to no repo.
+    pub broken: bool,
+    /// No full catch-up before this.
+    pub full_not_before: Instant,
+    /// Why the live subscriptions no longer fit what should be asked, if so.
+    pub stale: Option<Why>,
+}
+
+impl Linked {
+    pub fn new(session: Session, now: Instant) -> Linked {
+        Linked {
+            session,
+            stable: false,
+            planned: BTreeSet::new(),
+            planned_upto: 0,
+            in_round: false,
+            failed: BTreeSet::new(),
+            broken: false,
+            full_not_before: now,
+            stale: None,
+        }
+    }
+
+    /// Whether some sweep has failed for good, so that nothing newer may be claimed.
+    pub fn is_incomplete(&self) -> bool {
+        self.broken || !self.failed.is_empty()
+    }
+
+    /// Begins anew with everything the relay shares. The minimal set opens live first, then come the sweeps: in this
+    /// order nothing published meanwhile is missed.
+    pub fn plan_catchup(&mut self, relay: &RelayUrl, reach: Reach, progress: &RelayProgress, cx: &mut Cx<'_>) {
+        let values_max = cx.settings.limits.filter_values_max;
+        self.planned = cx.state.repos_of(relay).collect();
+        self.planned_upto = cx.state.last_seq();
+        self.failed.clear();
+        self.broken = false;
+        self.stale = None;
+        self.in_round = true;
+        self.session.reopen(minimal_units(relay, values_max, cx.state), cx);
+        self.session.begin_round(cx);
+        self.session.round_mut().touch(self.planned.iter().copied());
+        self.session.add_sweeps(catchup_sweeps(relay, reach, progress, values_max, cx.state));
+        self.session.pump(cx);
+    }
+
+    /// Of what a window brought, what is not asked about yet; from now on it is.
+    pub fn take_new(
+        &mut self,
+        relay: &RelayUrl,
+        gained: &BTreeSet<RepoId>,
+        roots: &BTreeSet<RootId>,
+        cx: &Cx<'_>,
+    ) -> (BTreeSet<RepoId>, BTreeSet<RootId>) {
+        let state = cx.state;
+        let asked = |root: &RootId| {
+            state.root_seq(*root) <= self.planned_upto
+                && state.repos_of_root(*root).iter().any(|repo| self.planned.contains(repo))
+        };
+        let new_repo = |repo: &RepoId| state.shares(relay, *repo) && !self.planned.contains(repo);
+        let repos: BTreeSet<RepoId> = gained.iter().copied().filter(new_repo).collect();
+        let concerns = |root: &RootId| state.repos_of_root(*root).iter().any(|repo| state.shares(relay, *repo));
+        let of_repos = repos.iter().flat_map(|repo| state.roots_of_repo(*repo));
+        let of_roots = roots.iter().copied().filter(concerns);
+        let new_roots: BTreeSet<RootId> = of_repos.chain(of_roots).filter(|root| !asked(root)).collect();
+
+        let touched = new_roots.iter().flat_map(|root| state.repos_of_root(*root)).copied();
+        let touched = touched.filter(|repo| state.shares(relay, *repo)).chain(repos.iter().copied());
+        self.session.round_mut().touch(touched);
+        self.planned.extend(&repos);
+        self.planned_upto = state.last_seq();
+        (repos, new_roots)
+    }
+
+    /// Whether adding some units live asks for a consolidation: there would be too many filters for what is needed, or
+    /// they would not fit while the minimal set would.
+    pub fn outgrown_by(&self, relay: &RelayUrl, units: &[Unit], cx: &Cx<'_>) -> bool {
+        let minimal = minimal_units(relay, cx.settings.limits.filter_values_max, cx.state);
+        let filters = self.session.live_filters() + filter_count(units);
+        let too_many = filters > cx.settings.limits.consolidate_above_filters && filters > 2 * filter_count(&minimal);
+        let fits = live_fits(units, self.session.live_subscriptions(), cx.state);
+        too_many || (!fits && consolidation_pays(&minimal, cx.state))
+    }
+
+    /// When time next matters to the link.
+    pub fn next_deadline(&self, cx: &Cx<'_>) -> Instant {
+        let next = self.session.next_deadline(cx);
+        let stable_at = self.session.opened_at() + cx.settings.timing.stable_after;
+        if self.stable { next } else { next.min(stable_at) }
+    }
+}

@@ -1,0 +1,112 @@
+//! The states and the reasons for them, by name: for logs, metrics and status.
+
+use std::fmt;
+
+use crate::contract::CloseReason;
+
+/// The states by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StateName {
+    /// Known, not yet dialled.
+    Idle,
+    /// Waiting for the next try.
+    Backoff,
+    /// Resolving, TCP, TLS, WebSocket.
+    Connecting,
+    /// Live subscriptions are open; history is being swept.
+    Catchup,
+    /// Everything was swept once.
+    Live,
+    /// Many small live subscriptions are being replaced by few.
+    Consolidating,
+    /// No longer needed.
+    Closing,
+}
+
+impl StateName {
+    /// All of them.
+    pub const ALL: [StateName; 7] = [
+        StateName::Idle,
+        StateName::Backoff,
+        StateName::Connecting,
+        StateName::Catchup,
+        StateName::Live,
+        StateName::Consolidating,
+        StateName::Closing,
+    ];
+
+    /// The name in logs, metrics and status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            StateName::Idle => "Idle",
+            StateName::Backoff => "Backoff",
+            StateName::Connecting => "Connecting",
+            StateName::Catchup => "Catchup",
+            StateName::Live => "Live",
+            StateName::Consolidating => "Consolidating",
+            StateName::Closing => "Closing",
+        }
+    }
+
+    /// Whether the machine may go from `self` to `next`.
+    pub fn leads_to(self, next: StateName) -> bool {
+        use StateName::*;
+        match self {
+            Idle => matches!(next, Connecting | Closing),
+            Backoff => matches!(next, Connecting | Closing),
+            Connecting => matches!(next, Catchup | Backoff | Closing),
+            Catchup => matches!(next, Live | Consolidating | Connecting | Backoff | Closing),
+            Live => matches!(next, Catchup | Consolidating | Connecting | Backoff | Closing),
+            Consolidating => matches!(next, Live | Connecting | Backoff | Closing),
+            Closing => false,
+        }
+    }
+}
+
+/// Why a state was entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Some repo lists the relay, or the operator does.
+    Needed,
+    /// The wait is over.
+    WaitOver,
+    /// The link is open.
+    Opened,
+    /// The link is gone.
+    LinkClosed(CloseReason),
+    /// The relay did not answer a ping.
+    Silent,
+    /// Every sweep has finished.
+    SweepsFinished,
+    /// The last full catch-up is a day ago.
+    DailyTurn,
+    /// The live filters have become too many, or no longer fit.
+    TooManyFilters,
+    /// The relay shares fewer repos than it is asked about.
+    ReposLost,
+    /// The minimal set is open.
+    Consolidated,
+    /// No repo needs the relay.
+    Unneeded,
+    /// The process ends.
+    Stopping,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Needed => f.write_str("needed"),
+            Why::WaitOver => f.write_str("wait is over"),
+            Why::Opened => f.write_str("link open"),
+            Why::LinkClosed(reason) => write!(f, "{reason}"),
+            Why::Silent => f.write_str("no answer to ping"),
+            Why::SweepsFinished => f.write_str("all sweeps finished"),
+            Why::DailyTurn => f.write_str("daily turn"),
+            Why::TooManyFilters => f.write_str("too many live filters"),
+            Why::ReposLost => f.write_str("fewer repos"),
+            Why::Consolidated => f.write_str("minimal set open"),
+            Why::Unneeded => f.write_str("no repo needs it"),
+            Why::Stopping => f.write_str("stopping"),
+        }
+    }
+}

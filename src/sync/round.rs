@@ -1,0 +1,110 @@
+//! The sweeps that have to finish before a relay is complete: those of a catch-up, and those that windows add to it.
+
+use std::collections::BTreeSet;
+
+use crate::sync::filters::Subject;
+use crate::sync::state::{RepoId, State};
+use crate::time::Now;
+
+/// Sweeps under way together, and what they brought.
+#[derive(Debug)]
+pub struct Round {
+    /// When it began.
+    pub began: Now,
+    /// Sweeps begun or waiting.
+    left: usize,
+    /// Sweeps it ever had.
+    total: usize,
+    /// Repos whose sweeps it has, to be confirmed at its end.
+    touched: BTreeSet<RepoId>,
+    /// Repos of sweeps that failed.
+    failed: BTreeSet<RepoId>,
+    /// A sweep failed that belongs to no repo.
+    broken: bool,
+    /// What it brought so far.
+    pub tally: Tally,
+}
+
+/// Events that a round brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Not held before.
+    pub new: u64,
+    /// Held already, or refused for good before.
+    pub known: u64,
+    /// Refused.
+    pub refused: u64,
+}
+
+impl Round {
+    /// A round without sweeps: finished.
+    pub fn new(now: Now) -> Self {
+        Round {
+            began: now,
+            left: 0,
+            total: 0,
+            touched: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            broken: false,
+            tally: Tally::default(),
+        }
+    }
+
+    /// A sweep joins it, from a plan or by a split.
+    pub fn add_sweep(&mut self) {
+        self.left += 1;
+        self.total += 1;
+    }
+
+    /// These repos will be confirmed when every sweep has finished.
+    pub fn touch(&mut self, repos: impl IntoIterator<Item = RepoId>) {
+        self.touched.extend(repos);
+    }
+
+    /// A sweep ended for good.
+    pub fn on_sweep_end(&mut self, subject: &Subject, ok: bool, state: &State) {
+        assert!(self.left > 0, "a sweep ends once");
+        self.left -= 1;
+        if ok {
+            return;
+        }
+        match subject {
+            Subject::Announcements | Subject::Deletions(_) => self.broken = true,
+            Subject::Identifiers(repos) | Subject::RepoTag(_, repos) => self.failed.extend(repos.iter()),
+            Subject::RootTag(_, roots) => {
+                self.failed.extend(roots.iter().flat_map(|root| state.repos_of_root(*root)));
+            }
+        }
+    }
+
+    /// Whether no sweep is left.
+    pub fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Whether every sweep that is over succeeded.
+    pub fn is_sound(&self) -> bool {
+        !self.broken && self.failed.is_empty()
+    }
+
+    /// Repos to be confirmed now that the round is over.
+    pub fn finished_repos(&self) -> impl Iterator<Item = RepoId> {
+        debug_assert!(self.is_over());
+        self.touched.difference(&self.failed).copied()
+    }
+
+    /// Repos of sweeps that failed.
+    pub fn failed_repos(&self) -> impl Iterator<Item = RepoId> {
+        self.failed.iter().copied()
+    }
+
+    /// Whether a sweep failed that belongs to no repo.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Sweeps finished, and sweeps in all.
+    pub fn sweeps_done(&self) -> (usize, usize) {
+        (self.total - self.left, self.total)
+    }
+}

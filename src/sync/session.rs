@@ -1,0 +1,558 @@
+//! What lives and dies with one open link to a relay: its subscriptions, the sweeps that wait for one, rotation, the
+//! relay's patience. The machine in `relay` decides *when*; this module does the asking and reads the answers.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use nostr::event::EventId;
+
+use crate::contract::{LinkId, Output};
+use crate::limits::{
+    LIVE_LIMIT, RELAY_LIVE_SUBSCRIPTIONS_MAX, RELAY_SUBSCRIPTIONS_MAX, SWEEP_ATTEMPTS_MAX, SWEEP_RETRY_AFTER,
+    SWEEPS_IN_FLIGHT_MAX,
+};
+use crate::metrics::Side;
+use crate::protocol::message::close_message;
+use crate::sync::Cx;
+use crate::sync::filters::{Bounds, Subject, Unit, req_message};
+use crate::sync::liveness::{Liveness, Silence};
+use crate::sync::plan::{filter_count, fit_live, unit_sweeps};
+use crate::sync::refusal::is_rate_limit;
+use crate::sync::rotation::Rotation;
+use crate::sync::round::Round;
+use crate::sync::state::{RepoId, RootId};
+use crate::sync::sweep::{PageEnd, PageEvent, Sweep};
+use crate::time::{Instant, UnixTime};
+
+/// Why a sweep is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// The relay is not complete before it has ended.
+    Round,
+    /// A turn of rotation.
+    Rotation,
+}
+
+/// A sweep and its fate so far.
+#[derive(Debug)]
+struct Task {
+    sweep: Sweep,
+    purpose: Purpose,
+    failures: u32,
+}
+
+/// A REQ that is open.
+#[derive(Debug)]
+enum Subscription {
+    /// Stays open.
+    Live {
+        units: Vec<Unit>,
+        /// It was closed once by a rate limit and has been opened again.
+        reopened: bool,
+    },
+    /// One page of a sweep; silent since `heard_at`.
+    Page { task: Task, heard_at: Instant },
+}
+
+/// What kind of subscription an event came for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A live subscription.
+    Live,
+    /// A sweep of a catch-up or of a window.
+    Round,
+    /// A turn of rotation.
+    Rotation,
+}
+
+/// An open link and all that is asked on it.
+#[derive(Debug)]
+pub struct Session {
+    link: LinkId,
+    opened_at: Instant,
+    subscriptions: BTreeMap<u64, Subscription>,
+    next_subscription: u64,
+    queue: VecDeque<Task>,
+    retries: Vec<(Instant, Task)>,
+    rotation: Rotation,
+    round: Round,
+    liveness: Liveness,
+    last_frame: UnixTime,
+    /// Nothing is asked before this: the relay said that we ask too fast.
+    cooldown_until: Option<Instant>,
+    /// Units whose live subscription fell to a rate limit, and when.
+    postponed: Vec<(Unit, UnixTime)>,
+    /// Layer 1 has reached EOSE.
+    answered: bool,
+}
+
+impl Session {
+    /// A link that has just opened.
+    pub fn new(link: LinkId, cx: &Cx<'_>) -> Session {
+        Session {
+            link,
+            opened_at: cx.now.mono,
+            subscriptions: BTreeMap::new(),
+            next_subscription: 0,
+            queue: VecDeque::new(),
+            retries: Vec::new(),
+            rotation: Rotation::default(),
+            round: Round::new(cx.now),
+            liveness: Liveness::new(cx.now.mono),
+            last_frame: cx.now.wall,
+            cooldown_until: None,
+            postponed: Vec::new(),
+            answered: false,
+        }
+    }
+
+    /// The link.
+    pub fn link(&self) -> LinkId {
+        self.link
+    }
+
+    /// When the link opened.
+    pub fn opened_at(&self) -> Instant {
+        self.opened_at
+    }
+
+    /// Whether layer 1 has reached EOSE.
+    pub fn has_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// The sweeps that have to finish.
+    pub fn round(&self) -> &Round {
+        &self.round
+    }
+
+    /// The same, to count what came.
+    pub fn round_mut(&mut self) -> &mut Round {
+        &mut self.round
+    }
+
+    /// What rotates.
+    pub fn rotation(&self) -> &Rotation {
+        &self.rotation
+    }
+
+    /// Filters held live.
+    pub fn live_filters(&self) -> usize {
+        filter_count(self.live_units())
+    }
+
+    /// Units held live.
+    pub fn live_units(&self) -> impl Iterator<Item = &Unit> {
+        self.subscriptions.values().flat_map(|subscription| match subscription {
+            Subscription::Live { units, .. } => units.as_slice(),
+            Subscription::Page { .. } => &[],
+        })
+    }
+
+    /// Subscriptions held live.
+    pub fn live_subscriptions(&self) -> usize {
+        self.subscriptions.values().filter(|subscription| matches!(subscription, Subscription::Live { .. })).count()
+    }
+
+    /// Subscriptions open, sweeps included.
+    pub fn open_subscriptions(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Until when nothing is asked.
+    pub fn cooldown_until(&self) -> Option<Instant> {
+        self.cooldown_until
+    }
+
+    /// The moment up to which this relay is complete, if every sweep of the round has finished: the last frame, or the
+    /// least covered unit of rotation.
+    pub fn complete_until(&self) -> Option<UnixTime> {
+        let whole = self.round.is_over() && self.postponed.is_empty();
+        whole.then(|| self.rotation.covered().map_or(self.last_frame, |covered| covered.min(self.last_frame)))
+    }
+
+    /// Begins a new round without sweeps; any that wait are dropped.
+    pub fn begin_round(&mut self, cx: &Cx<'_>) {
+        debug_assert!(!self.subscriptions.values().any(|sub| is_page_of(sub, Purpose::Round)), "a round ends first");
+        self.queue.retain(|task| task.purpose != Purpose::Round);
+        self.retries.clear();
+        self.round = Round::new(cx.now);
+    }
+
+    /// Makes sweeps part of the round.
+    pub fn add_sweeps(&mut self, sweeps: impl IntoIterator<Item = Sweep>) {
+        for sweep in sweeps {
+            self.round.add_sweep();
+            self.queue.push_back(Task { sweep, purpose: Purpose::Round, failures: 0 });
+        }
+    }
+
+    /// Opens units live as far as subscriptions allow, with `since = now − overlap`; the rest rotates. While the relay
+    /// cools down they wait for its end.
+    pub fn add_live(&mut self, units: Vec<Unit>, cx: &mut Cx<'_>) {
+        if self.cooldown_until.is_some() {
+            self.postponed.extend(units.into_iter().map(|unit| (unit, cx.now.wall)));
+            return;
+        }
+        let free = RELAY_LIVE_SUBSCRIPTIONS_MAX.saturating_sub(self.live_subscriptions());
+        let (reqs, rest) = fit_live(units, free, cx.state);
+        let since = cx.now.wall.minus_secs(cx.settings.timing.overlap_secs);
+        for units in reqs {
+            self.open_live(units, since, false, cx);
+        }
+        for unit in rest {
+            self.add_rotating(unit, cx.now.wall, cx);
+        }
+    }
+
+    /// Makes a unit take its turns; it is complete up to `covered`.
+    pub fn add_rotating(&mut self, unit: Unit, covered: UnixTime, cx: &Cx<'_>) {
+        self.rotation.add(unit, covered, cx.now, cx.settings.limits.filter_values_max);
+    }
+
+    /// Closes every live subscription and every turn, then opens `units` anew. What rotated before and was not complete
+    /// within the overlap is swept once more.
+    pub fn reopen(&mut self, units: Vec<Unit>, cx: &mut Cx<'_>) {
+        let overlap = cx.settings.timing.overlap_secs;
+        let covered = self.rotation.covered().unwrap_or(cx.now.wall).min(cx.now.wall);
+        let rotated = Held::of(self.rotation.units().map(|(unit, _)| unit));
+        self.close_where(|subscription| !is_page_of(subscription, Purpose::Round), cx);
+        self.queue.retain(|task| task.purpose == Purpose::Round);
+        self.rotation = Rotation::default();
+        self.postponed.clear();
+        let free = RELAY_LIVE_SUBSCRIPTIONS_MAX;
+        let (reqs, rest) = fit_live(units, free, cx.state);
+        let since = cx.now.wall.minus_secs(overlap);
+        for units in reqs {
+            let behind = units.iter().filter(|unit| covered < since && rotated.meets(unit)).cloned();
+            let sweeps: Vec<Sweep> = unit_sweeps(behind, Some(covered.minus_secs(overlap))).collect();
+            self.open_live(units, since, false, cx);
+            self.add_sweeps(sweeps);
+        }
+        for unit in rest {
+            let covered = if rotated.meets(&unit) { covered } else { cx.now.wall };
+            self.add_rotating(unit, covered, cx);
+        }
+    }
+
+    /// Whether this is one of our subscriptions, and what it is for.
+    pub fn origin(&self, subscription: &str) -> Option<Origin> {
+        match self.subscriptions.get(&number_of(subscription)?)? {
+            Subscription::Live { .. } => Some(Origin::Live),
+            Subscription::Page { task, .. } if task.purpose == Purpose::Round => Some(Origin::Round),
+            Subscription::Page { .. } => Some(Origin::Rotation),
+        }
+    }
+
+    /// Any frame came.
+    pub fn on_frame(&mut self, cx: &Cx<'_>) {
+        self.liveness.on_frame(cx.now.mono);
+        self.last_frame = cx.now.wall;
+    }
+
+    /// An event came for a subscription. `created_at` is given if a valid signature or the store vouches for it.
+    pub fn on_event(&mut self, subscription: &str, id: EventId, created_at: Option<UnixTime>, cx: &mut Cx<'_>) {
+        let Some(number) = number_of(subscription) else { return };
+        let Some(Subscription::Page { task, heard_at }) = self.subscriptions.get_mut(&number) else { return };
+        *heard_at = cx.now.mono;
+        let flooded = created_at.is_some_and(|at| task.sweep.on_event(id, at) == PageEvent::Flood);
+        if flooded && let Some(task) = self.close_page(number, cx) {
+            self.fail(task, cx);
+        }
+    }
+
+    /// EOSE came for a subscription.
+    pub fn on_eose(&mut self, subscription: &str, cx: &mut Cx<'_>) {
+        let Some(number) = number_of(subscription) else { return };
+        match self.subscriptions.get(&number) {
+            None => {}
+            Some(Subscription::Live { units, .. }) => self.answered |= units.contains(&Unit::Announcements),
+            Some(Subscription::Page { .. }) => {
+                if let Some(task) = self.close_page(number, cx) {
+                    self.answered |= *task.sweep.subject() == Subject::Announcements;
+                    self.on_page_end(task, cx);
+                }
+            }
+        }
+        self.pump(cx);
+    }
+
+    /// The relay closed a subscription.
+    pub fn on_closed(&mut self, subscription: &str, why: &str, cx: &mut Cx<'_>) {
+        let limited = is_rate_limit(why);
+        if limited {
+            self.cool_down(cx);
+        }
+        let Some(number) = number_of(subscription) else { return };
+        match self.subscriptions.remove(&number) {
+            None => {}
+            Some(Subscription::Live { units, reopened }) => {
+                cx.metrics.live_closed += 1;
+                for unit in units {
+                    match limited && !reopened {
+                        true => self.postponed.push((unit, cx.now.wall)),
+                        false => self.add_rotating(unit, cx.now.wall, cx),
+                    }
+                }
+            }
+            Some(Subscription::Page { mut task, .. }) => {
+                task.sweep.restart_page();
+                match limited {
+                    true => self.queue.push_front(task),
+                    false => self.fail(task, cx),
+                }
+            }
+        }
+        self.pump(cx);
+    }
+
+    /// The relay said something to a person.
+    pub fn on_notice(&mut self, text: &str, cx: &mut Cx<'_>) {
+        cx.metrics.notices += 1;
+        if is_rate_limit(text) {
+            self.cool_down(cx);
+        }
+    }
+
+    /// Time has passed. Says whether the link is dead.
+    pub fn on_time(&mut self, cx: &mut Cx<'_>) -> bool {
+        match self.liveness.poll(cx.now.mono, &cx.settings.timing) {
+            Silence::Dead => {
+                cx.metrics.relay_links_closed.add("silent");
+                return true;
+            }
+            Silence::Ping => {
+                cx.metrics.pings_sent.add(Side::Relay);
+                cx.out.push_back(Output::Ping { link: self.link });
+            }
+            Silence::Fine => {}
+        }
+        self.end_silent_pages(cx);
+        self.requeue_retries(cx.now.mono);
+        self.cooldown_until.take_if(|until| *until <= cx.now.mono);
+        self.pump(cx);
+        false
+    }
+
+    /// When time next matters.
+    pub fn next_deadline(&self, cx: &Cx<'_>) -> Instant {
+        let timing = &cx.settings.timing;
+        let pages = self.subscriptions.values().filter_map(|subscription| match subscription {
+            Subscription::Page { heard_at, .. } => Some(*heard_at + timing.sweep_timeout),
+            Subscription::Live { .. } => None,
+        });
+        let retries = self.retries.iter().map(|(at, _)| *at);
+        let turn = self.rotation.next_turn_at().filter(|_| self.queue.is_empty() && self.has_slot());
+        let turn = turn.map(|at| self.cooldown_until.map_or(at, |until| at.max(until)));
+        let rest = pages.chain(retries).chain(turn).chain(self.cooldown_until).min();
+        rest.map_or(self.liveness.deadline(timing), |at| at.min(self.liveness.deadline(timing)))
+    }
+
+    /// Asks for as much as the relay's subscriptions allow.
+    pub fn pump(&mut self, cx: &mut Cx<'_>) {
+        if self.cooldown_until.is_some() {
+            return;
+        }
+        self.reopen_postponed(cx);
+        while self.has_slot() {
+            if self.queue.is_empty() {
+                self.begin_turn(cx);
+            }
+            let Some(task) = self.queue.pop_front() else { break };
+            self.ask_page(task, cx);
+        }
+    }
+
+    fn has_slot(&self) -> bool {
+        let pages = self.subscriptions.len() - self.live_subscriptions();
+        pages < SWEEPS_IN_FLIGHT_MAX && self.subscriptions.len() < RELAY_SUBSCRIPTIONS_MAX
+    }
+
+    fn begin_turn(&mut self, cx: &mut Cx<'_>) {
+        let Some((unit, covered)) = self.rotation.begin_turn(cx.now) else { return };
+        cx.metrics.rotation_turns += 1;
+        let since = covered.minus_secs(cx.settings.timing.overlap_secs);
+        for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
+            self.queue.push_back(Task { sweep, purpose: Purpose::Rotation, failures: 0 });
+        }
+    }
+
+    fn reopen_postponed(&mut self, cx: &mut Cx<'_>) {
+        let Some(closed_at) = self.postponed.iter().map(|(_, at)| *at).min() else { return };
+        let units = std::mem::take(&mut self.postponed).into_iter().map(|(unit, _)| unit).collect();
+        let free = RELAY_LIVE_SUBSCRIPTIONS_MAX.saturating_sub(self.live_subscriptions());
+        let (reqs, rest) = fit_live(units, free, cx.state);
+        let since = closed_at.minus_secs(cx.settings.timing.overlap_secs);
+        for units in reqs {
+            self.open_live(units, since, true, cx);
+        }
+        for unit in rest {
+            self.add_rotating(unit, closed_at, cx);
+        }
+    }
+
+    fn open_live(&mut self, units: Vec<Unit>, since: UnixTime, reopened: bool, cx: &mut Cx<'_>) {
+        let subjects: Vec<Subject> = units.iter().flat_map(Unit::subjects).collect();
+        let bounds = Bounds { since: Some(since), until: None, limit: LIVE_LIMIT };
+        let (number, _) = self.send_req(&subjects, bounds, cx);
+        self.subscriptions.insert(number, Subscription::Live { units, reopened });
+    }
+
+    fn ask_page(&mut self, task: Task, cx: &mut Cx<'_>) {
+        cx.metrics.sweep_pages += 1;
+        let (number, bytes) = self.send_req(std::slice::from_ref(task.sweep.subject()), task.sweep.bounds(), cx);
+        if task.purpose == Purpose::Rotation {
+            self.rotation.on_bytes(cx.now.mono, bytes);
+        }
+        self.subscriptions.insert(number, Subscription::Page { task, heard_at: cx.now.mono });
+    }
+
+    /// Sends a REQ under a number that was never used on this link; says how many bytes it took.
+    fn send_req(&mut self, subjects: &[Subject], bounds: Bounds, cx: &mut Cx<'_>) -> (u64, usize) {
+        assert!(self.subscriptions.len() < RELAY_SUBSCRIPTIONS_MAX, "a slot was free");
+        let number = self.next_subscription;
+        self.next_subscription += 1;
+        let text = req_message(&name_of(number), subjects, bounds, cx.state);
+        let bytes = text.len();
+        cx.out.push_back(Output::Send { link: self.link, text });
+        (number, bytes)
+    }
+
+    fn close_page(&mut self, number: u64, cx: &mut Cx<'_>) -> Option<Task> {
+        match self.subscriptions.remove(&number)? {
+            Subscription::Page { task, .. } => {
+                self.send_close(number, cx);
+                Some(task)
+            }
+            live @ Subscription::Live { .. } => {
+                self.subscriptions.insert(number, live);
+                None
+            }
+        }
+    }
+
+    fn close_where(&mut self, mut gone: impl FnMut(&Subscription) -> bool, cx: &mut Cx<'_>) {
+        let numbers: Vec<u64> = self.subscriptions.iter().filter(|(_, sub)| gone(sub)).map(|(n, _)| *n).collect();
+        for number in numbers {
+            self.subscriptions.remove(&number);
+            self.send_close(number, cx);
+        }
+    }
+
+    fn send_close(&self, number: u64, cx: &mut Cx<'_>) {
+        cx.out.push_back(Output::Send { link: self.link, text: close_message(&name_of(number)) });
+    }
+
+    fn on_page_end(&mut self, mut task: Task, cx: &mut Cx<'_>) {
+        match task.sweep.on_eose() {
+            PageEnd::Next => self.queue.push_front(task),
+            PageEnd::NextPastGap => {
+                cx.metrics.sweep_gaps += 1;
+                self.queue.push_front(task);
+            }
+            PageEnd::Split(halves) => {
+                cx.metrics.sweeps.add("split");
+                match task.purpose {
+                    Purpose::Round => self.round.add_sweep(),
+                    Purpose::Rotation => self.rotation.on_sweep_split(),
+                }
+                for sweep in halves {
+                    self.queue.push_front(Task { sweep, purpose: task.purpose, failures: task.failures });
+                }
+            }
+            PageEnd::Done => self.end(task, true, cx),
+            PageEnd::PagesExceeded => self.end(task, false, cx),
+        }
+    }
+
+    /// A try failed: it is repeated later on this link, unless it was a turn of rotation, which comes round anyway.
+    fn fail(&mut self, mut task: Task, cx: &mut Cx<'_>) {
+        task.sweep.restart_page();
+        task.failures += 1;
+        if task.purpose == Purpose::Rotation || task.failures >= SWEEP_ATTEMPTS_MAX {
+            return self.end(task, false, cx);
+        }
+        cx.metrics.sweeps.add("retried");
+        self.retries.push((cx.now.mono + SWEEP_RETRY_AFTER, task));
+    }
+
+    fn end(&mut self, task: Task, ok: bool, cx: &mut Cx<'_>) {
+        match ok {
+            true => cx.metrics.sweeps.add("done"),
+            false => cx.metrics.sweeps.add("failed"),
+        }
+        match task.purpose {
+            Purpose::Round => self.round.on_sweep_end(task.sweep.subject(), ok, cx.state),
+            Purpose::Rotation => self.rotation.on_sweep_end(ok),
+        }
+    }
+
+    fn end_silent_pages(&mut self, cx: &mut Cx<'_>) {
+        let timeout = cx.settings.timing.sweep_timeout;
+        let silent: Vec<u64> = self
+            .subscriptions
+            .iter()
+            .filter(|(_, sub)| matches!(sub, Subscription::Page { heard_at, .. } if *heard_at + timeout <= cx.now.mono))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in silent {
+            if let Some(task) = self.close_page(number, cx) {
+                self.fail(task, cx);
+            }
+        }
+    }
+
+    fn requeue_retries(&mut self, now: Instant) {
+        for (_, task) in self.retries.extract_if(.., |(at, _)| *at <= now) {
+            self.queue.push_back(task);
+        }
+    }
+
+    fn cool_down(&mut self, cx: &mut Cx<'_>) {
+        cx.metrics.rate_limit_cooldowns += 1;
+        self.cooldown_until = Some(cx.now.mono + cx.settings.timing.rate_limit_cooldown);
+    }
+}
+
+fn is_page_of(subscription: &Subscription, purpose: Purpose) -> bool {
+    matches!(subscription, Subscription::Page { task, .. } if task.purpose == purpose)
+}
+
+/// Everything that some units hold.
+#[derive(Default)]
+struct Held {
+    announcements: bool,
+    repos: BTreeSet<RepoId>,
+    roots: BTreeSet<RootId>,
+}
+
+impl Held {
+    fn of<'a>(units: impl Iterator<Item = &'a Unit>) -> Held {
+        let mut held = Held::default();
+        for unit in units {
+            match unit {
+                Unit::Announcements => held.announcements = true,
+                Unit::Repos(repos) => held.repos.extend(repos.iter()),
+                Unit::Roots(roots) => held.roots.extend(roots.iter()),
+            }
+        }
+        held
+    }
+
+    fn meets(&self, unit: &Unit) -> bool {
+        match unit {
+            Unit::Announcements => self.announcements,
+            Unit::Repos(repos) => repos.iter().any(|repo| self.repos.contains(repo)),
+            Unit::Roots(roots) => roots.iter().any(|root| self.roots.contains(root)),
+        }
+    }
+}
+
+/// Subscription ids are short, plain and never used twice on a link.
+fn name_of(number: u64) -> String {
+    format!("g{number}")
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    let number = name.strip_prefix('g')?.parse().ok()?;
+    (name_of(number) == name).then_some(number)
+}

@@ -1,0 +1,107 @@
+//! Many repositories at once, for the scale test and the benches.
+
+use super::events::{Author, padding};
+use nostr::event::Event;
+
+/// How much of a world there is.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub repos: usize,
+    pub roots_per_repo: usize,
+    /// Comments in all, spread over the root events.
+    pub comments: usize,
+    /// Bytes of padding in the content of root events and comments.
+    pub padding: usize,
+    /// Relays that each announcement lists beside the service's own, taken in rotation.
+    pub relays_per_repo: usize,
+}
+
+impl Shape {
+    /// Events in all.
+    pub fn events(&self) -> usize {
+        self.repos + self.repos * self.roots_per_repo + self.comments
+    }
+}
+
+/// Repositories of a few owners with root events and comments by a few dozen people, dated evenly over the year before
+/// the hour before `now`: none of it is so new that the overlap of a reconnect would fetch it again.
+pub struct World {
+    pub shape: Shape,
+    pub addresses: Vec<String>,
+    /// Announcements, then root events, then comments.
+    pub events: Vec<Event>,
+}
+
+const YEAR_SECS: u64 = 365 * 86_400;
+const HOUR_SECS: u64 = 3_600;
+const OWNERS: usize = 50;
+const PEOPLE: usize = 40;
+
+impl World {
+    /// A world whose repos list `domain` as their service and, in rotation, their share of `relays` beside it.
+    pub fn new(shape: Shape, domain: &str, relays: &[&str], now: u64) -> World {
+        let owners: Vec<Author> = (0..OWNERS).map(|n| Author::from_seed(1_000 + n as u64)).collect();
+        let people: Vec<Author> = (0..PEOPLE).map(|n| Author::from_seed(2_000 + n as u64)).collect();
+        let own_relay = format!("wss://{domain}");
+
+        let total = shape.events();
+        let mut events: Vec<Event> = Vec::with_capacity(total);
+        let mut addresses = Vec::with_capacity(shape.repos);
+        // A stride coprime to the total mixes old and new over repos and kinds.
+        let when = |n: usize| now - HOUR_SECS - YEAR_SECS + YEAR_SECS * ((n * 7_919) % total) as u64 / total as u64;
+
+        for repo in 0..shape.repos {
+            let owner = &owners[repo % OWNERS];
+            let d = format!("repo-{repo}");
+            let first = repo * shape.relays_per_repo;
+            let mut listed = vec![own_relay.as_str()];
+            listed.extend((first..first + shape.relays_per_repo).map(|n| relays[n % relays.len()]));
+            events.push(owner.announcement(&d, &[domain], &listed, when(events.len())));
+            addresses.push(owner.repo(&d));
+        }
+        for root in 0..shape.repos * shape.roots_per_repo {
+            let address = addresses[root % shape.repos].as_str();
+            let kind = [1621, 1617, 1618, 1621][root % 4];
+            let content = padding(root as u64, shape.padding);
+            let event = people[root % PEOPLE].root(kind, &[address], "made", when(events.len()), &content);
+            events.push(event);
+        }
+        let roots = shape.repos * shape.roots_per_repo;
+        for comment in 0..shape.comments {
+            let root = events[shape.repos + (comment * 31) % roots].clone();
+            let content = padding((1 << 40) + comment as u64, shape.padding);
+            events.push(people[(comment * 7) % PEOPLE].comment(&root, when(events.len()), &content));
+        }
+        assert_eq!(events.len(), total);
+        World { shape, addresses, events }
+    }
+
+    pub fn announcements(&self) -> &[Event] {
+        &self.events[..self.shape.repos]
+    }
+
+    pub fn roots(&self) -> &[Event] {
+        &self.events[self.shape.repos..self.shape.repos * (1 + self.shape.roots_per_repo)]
+    }
+
+    pub fn comments(&self) -> &[Event] {
+        &self.events[self.shape.repos * (1 + self.shape.roots_per_repo)..]
+    }
+
+    /// `count` further events, issues and comments in turn, dated `created_at`: what is published while the test runs.
+    pub fn published_later(&self, count: usize, created_at: u64) -> Vec<Event> {
+        let person = Author::from_seed(3_000);
+        let roots = self.roots();
+        (0..count)
+            .map(|n| {
+                let text = padding((1 << 41) + n as u64, self.shape.padding);
+                if n % 2 == 0 {
+                    let address = self.addresses[(n * 13) % self.addresses.len()].as_str();
+                    person.root(1621, &[address], &format!("later {n}"), created_at, &text)
+                } else {
+                    person.comment(&roots[(n * 17) % roots.len()], created_at, &text)
+                }
+            })
+            .collect()
+    }
+}
