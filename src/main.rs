@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use grasp_sync::config::{Config, RawConfig};
 use grasp_sync::engine::Engine;
+use grasp_sync::intake::Rules;
 use grasp_sync::io::clock::Clock;
 use grasp_sync::io::event_loop::{EventLoop, LoopOptions, RunError};
 use grasp_sync::io::tls;
@@ -99,8 +100,9 @@ fn import(config: Config, file: Option<&Path>, policy: bool) -> Result<Exit, Fai
     let clock = Clock::start();
     let bytes_max = config.settings.limits.event_bytes_max;
     let mut engine = Engine::new(store, config.settings, clock.now()).map_err(failure)?;
+    let rules = if policy { Rules::All } else { Rules::ValidOnly };
     let take = |line: &str| {
-        let outcome = engine.import(clock.now(), line, policy)?;
+        let outcome = engine.import(clock.now(), line, rules)?;
         if engine.commit_due(clock.now(), false) {
             engine.commit(clock.now())?;
         }

@@ -48,7 +48,7 @@ pub trait Core {
     fn next_deadline(&self) -> Option<Instant>;
     fn commit_due(&self, now: Now, idle: bool) -> bool;
     fn commit(&mut self, now: Now) -> Result<(), StoreError>;
-    fn metrics_text(&self, now: Now) -> String;
+    fn metrics_text(&self) -> String;
     fn status_json(&self, now: Now) -> String;
     fn relay_info_json(&self) -> String;
 }
@@ -74,8 +74,8 @@ impl Core for Engine {
         Engine::commit(self, now)
     }
 
-    fn metrics_text(&self, now: Now) -> String {
-        Engine::metrics_text(self, now)
+    fn metrics_text(&self) -> String {
+        Engine::metrics_text(self)
     }
 
     fn status_json(&self, now: Now) -> String {

@@ -75,7 +75,7 @@ impl EventLoop {
                 Response::text(503, "As many clients as allowed are connected.\n")
             }
             Route::RelayInfo => Response::relay_info(core.relay_info_json()),
-            Route::Metrics => Response::metrics(self.counters.add_to(core.metrics_text(now))),
+            Route::Metrics => Response::metrics(self.counters.add_to(core.metrics_text())),
             Route::Status => Response::status_json(core.status_json(now)),
             Route::Health if self.last_commit_took > HEALTH_COMMIT_MAX => {
                 Response::text(503, "The last commit of the store took too long.\n")
