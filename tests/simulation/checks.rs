@@ -254,7 +254,7 @@ impl Checks {
     }
 
     /// Judges what is durable now.
-    pub fn on_durable(&mut self, at: Micros, durable: &Durable) -> Verdict {
+    pub fn on_durable(&mut self, durable: &Durable) -> Verdict {
         for id in durable.events.keys() {
             if !self.genuine.contains_key(id) {
                 return Err(format!("stored {id}, which nobody signed"));
@@ -268,10 +268,12 @@ impl Checks {
                 return Err(format!("lost {id}, which was acknowledged"));
             }
         }
-        for url in durable.needed_relays() {
-            self.needed_at.insert(url, at);
-        }
         Ok(())
+    }
+
+    /// Remembers which relays the followed repos need now.
+    pub fn note_needed(&mut self, at: Micros, durable: &Durable) {
+        self.needed_at.extend(durable.needed_relays().into_iter().map(|url| (url, at)));
     }
 
     /// Judges a message on its way to a client: nothing is shown or acknowledged before it is durable.
@@ -397,6 +399,6 @@ mod tests {
         let mut durable = Durable::default();
         durable.events.insert(event.id.clone(), event.clone());
         checks.on_client_send(&durable, &ok).expect("durable");
-        assert!(checks.on_durable(0, &Durable::default()).is_err(), "lost again");
+        assert!(checks.on_durable(&Durable::default()).is_err(), "lost again");
     }
 }

@@ -71,7 +71,7 @@ impl Process for Script {
     fn status_json(&self, _: Now) -> String {
         String::from("{}")
     }
-    fn metrics_text(&self, _: Now) -> String {
+    fn metrics_text(&self) -> String {
         String::new()
     }
 }

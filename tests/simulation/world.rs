@@ -28,7 +28,7 @@ pub trait Process {
     fn commit_due(&self, now: Now, idle: bool) -> bool;
     fn commit(&mut self, now: Now);
     fn status_json(&self, now: Now) -> String;
-    fn metrics_text(&self, now: Now) -> String;
+    fn metrics_text(&self) -> String;
 }
 
 impl Process for Engine {
@@ -50,8 +50,8 @@ impl Process for Engine {
     fn status_json(&self, now: Now) -> String {
         Engine::status_json(self, now)
     }
-    fn metrics_text(&self, now: Now) -> String {
-        Engine::metrics_text(self, now)
+    fn metrics_text(&self) -> String {
+        Engine::metrics_text(self)
     }
 }
 
@@ -444,8 +444,7 @@ impl World {
                 if let LinkId::Relay(_) = link {
                     self.checks.links.entry(serial).or_default().on_received(at, &text);
                     if text.contains("\"kind\":30617") || text.contains("\"kind\":5,") {
-                        let verdict = self.refresh_durable();
-                        self.demand(verdict);
+                        self.note_needed();
                     }
                 }
                 self.feed(Input::Text { link, text: &text });
@@ -524,7 +523,8 @@ impl World {
         let at = self.clock.now();
         let busy: Vec<Far> = self.serials.values().filter_map(|s| self.links.get(s)).map(|l| l.far).collect();
         let bootstrap = self.settings.bootstrap.iter().any(|b| b.as_str() == url);
-        let verdict = self.refresh_durable().and_then(|()| self.checks.on_dial(at, n, url, bootstrap, &busy));
+        self.note_needed();
+        let verdict = self.checks.on_dial(at, n, url, bootstrap, &busy);
         self.demand(verdict);
         let serial = self.add_link(Far::Relay(n));
         self.name_link(serial, link);
@@ -667,7 +667,7 @@ impl World {
             read.map_err(|e| format!("the store cannot be read: {e:?}"))?;
         }
         self.durable = (syncs, Durable { events });
-        self.checks.on_durable(self.clock.now(), &self.durable.1)
+        self.checks.on_durable(&self.durable.1)
     }
 
     pub fn status(&self) -> Value {
@@ -676,7 +676,7 @@ impl World {
     }
 
     pub fn metrics(&self) -> String {
-        self.process.as_ref().map(|p| p.metrics_text(self.now())).unwrap_or_default()
+        self.process.as_ref().map(|p| p.metrics_text()).unwrap_or_default()
     }
 
     pub fn outputs_hash(&self) -> u64 {
@@ -706,6 +706,13 @@ impl World {
 
     pub fn say(&mut self, what: &str) {
         self.trace.say(self.clock.now(), what);
+    }
+
+    /// What can change the need for a relay is about to happen, or its need is about to be judged.
+    fn note_needed(&mut self) {
+        let verdict = self.refresh_durable();
+        self.demand(verdict);
+        self.checks.note_needed(self.clock.now(), &self.durable.1);
     }
 
     fn demand(&self, verdict: Verdict) {
