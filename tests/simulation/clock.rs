@@ -1,0 +1,63 @@
+//! The world's time: one true line of microseconds, from which each process sees its own monotonic clock (which begins
+//! when the process does) and a wall clock that may be set.
+
+use grasp_sync::time::{Instant, Now, UnixTime};
+
+/// Where the wall clock of a new world stands: 2027-01-15T08:00:00Z.
+pub const WALL_START: u64 = 1_800_000_000;
+
+pub const MILLI: u64 = 1_000;
+pub const SECOND: u64 = 1_000_000;
+pub const MINUTE: u64 = 60 * SECOND;
+pub const HOUR: u64 = 60 * MINUTE;
+pub const DAY: u64 = 24 * HOUR;
+
+/// Microseconds since the world began.
+pub type Micros = u64;
+
+#[derive(Clone, Debug)]
+pub struct Clock {
+    now: Micros,
+    /// Second of the wall clock at the world's beginning; changes when the wall clock is set.
+    wall_base: u64,
+}
+
+impl Clock {
+    pub fn new() -> Clock {
+        Clock { now: 0, wall_base: WALL_START }
+    }
+
+    pub fn now(&self) -> Micros {
+        self.now
+    }
+
+    /// Moves on to `to`; time never runs backwards.
+    pub fn advance_to(&mut self, to: Micros) {
+        assert!(to >= self.now, "the world's clock would run backwards");
+        self.now = to;
+    }
+
+    pub fn wall(&self) -> u64 {
+        self.wall_base + self.now / SECOND
+    }
+
+    /// Sets the wall clock forwards or backwards.
+    pub fn jump_wall(&mut self, secs: i64) {
+        self.wall_base = self.wall_base.checked_add_signed(secs).expect("the wall clock stays after 1970");
+    }
+
+    /// What a process that began at `started` reads.
+    pub fn seen_by(&self, started: Micros) -> Now {
+        Now { mono: Instant::from_micros(self.now - started), wall: UnixTime::from_secs(self.wall()) }
+    }
+}
+
+#[test]
+fn a_process_sees_its_own_monotonic_clock_and_the_common_wall_clock() {
+    let mut clock = Clock::new();
+    clock.advance_to(10 * SECOND);
+    clock.jump_wall(-3);
+    let now = clock.seen_by(4 * SECOND);
+    assert_eq!(now.mono, Instant::from_micros(6 * SECOND));
+    assert_eq!(now.wall, UnixTime::from_secs(WALL_START + 7));
+}

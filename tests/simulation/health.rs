@@ -1,0 +1,203 @@
+//! Relays that are down, flap, go silent, refuse or limit us.
+
+use crate::clock::{DAY, HOUR, MILLI, MINUTE, Micros, SECOND};
+use crate::events::EventRef;
+use crate::model_relay::{Mode, Refusal, notice};
+use crate::scenario;
+use crate::setup::{OLD, assert_at, quiet, settle, village};
+use crate::world::World;
+
+/// Time between dials of a relay.
+fn pauses(w: &mut World, relay: &str) -> Vec<Micros> {
+    let dials = &w.relay(relay).dials;
+    dials.windows(2).map(|d| d[1] - d[0]).collect()
+}
+
+#[test]
+fn a_relay_that_is_down_from_the_start_is_tried_again_until_it_is_up() {
+    scenario("a_relay_that_is_down_from_the_start_is_tried_again_until_it_is_up", |w| {
+        let v = village(w, 60);
+        let issue = v.owner.issue(&v.repo, OLD + 60, "x");
+        w.hold("far", &issue);
+        w.relay("far").mode = Mode::Refuses;
+        w.start();
+        w.run_for(3 * DAY);
+        let seen = pauses(w, "far");
+        let mut expected: Vec<u64> = vec![5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560];
+        let (hours, days) = seen[10..].split_at(seen[10..].iter().position(|p| *p > 2 * HOUR).expect("dead at last"));
+        expected.extend(hours.iter().map(|_| 3_600));
+        expected.extend(days.iter().map(|_| 86_400));
+        for (n, (seen, expected)) in seen.iter().zip(&expected).enumerate() {
+            assert_at(*seen, expected * SECOND, SECOND, &format!("pause {n}"));
+        }
+        assert_eq!(hours.len(), 23, "hourly until a day is over");
+        assert!(!days.is_empty());
+        w.relay("far").mode = Mode::Up;
+        w.run_until("the issue", DAY + MINUTE, |w| w.has(&issue));
+    });
+}
+
+#[test]
+fn a_bootstrap_relay_that_is_down_from_the_start_is_tried_again() {
+    scenario("a_bootstrap_relay_that_is_down_from_the_start_is_tried_again", |w| {
+        let v = village(w, 60);
+        w.relay("hub").mode = Mode::BlackHole;
+        w.start();
+        w.run_for(5 * MINUTE);
+        w.relay("hub").mode = Mode::Up;
+        w.run_until("the announcement", 10 * MINUTE, |w| w.has(&v.announcement));
+        assert!(w.relay("hub").dials.len() <= 7);
+    });
+}
+
+#[test]
+fn a_relay_that_takes_connections_and_hangs_up_is_not_hammered() {
+    scenario("a_relay_that_takes_connections_and_hangs_up_is_not_hammered", |w| {
+        let v = village(w, 60);
+        let issue = v.owner.issue(&v.repo, OLD + 60, "x");
+        w.hold("far", &issue);
+        w.relay("far").mode = Mode::HangsUp;
+        w.start();
+        w.run_for(2 * HOUR);
+        let dials = w.relay("far").dials.len();
+        assert!((10..=12).contains(&dials), "{dials} dials in two hours");
+        w.relay("far").mode = Mode::Up;
+        w.run_until("the issue", HOUR + MINUTE, |w| w.has(&issue));
+    });
+}
+
+#[test]
+fn a_stable_link_that_drops_is_dialled_again_at_once() {
+    scenario("a_stable_link_that_drops_is_dialled_again_at_once", |w| {
+        let v = village(w, 60);
+        settle(w);
+        for n in 0..5 {
+            w.run_for(90 * SECOND);
+            let dropped = w.clock.now();
+            w.drop_links("far");
+            let issue = v.owner.issue(&v.repo, w.clock.wall(), &format!("{n}"));
+            w.publish("far", &issue);
+            w.run_until("the issue", 2 * SECOND, |w| w.has(&issue));
+            let dialled = *w.relay("far").dials.last().expect("dialled");
+            assert_at(dialled, dropped, 100 * MILLI, "the dial");
+        }
+    });
+}
+
+#[test]
+fn a_silently_dead_link_is_found_within_a_minute() {
+    scenario("a_silently_dead_link_is_found_within_a_minute", |w| {
+        let v = village(w, 60);
+        settle(w);
+        for n in 0..10 {
+            let live = w.rng.below(2 * MINUTE);
+            w.run_for(live);
+            w.silence_links("far");
+            let issue = v.owner.issue(&v.repo, w.clock.wall(), &format!("{n}"));
+            w.publish("far", &issue);
+            let silent = w.clock.now();
+            w.run_until("another dial", 2 * MINUTE, |w| w.relay("far").dials.last().is_some_and(|t| *t > silent));
+            let found = *w.relay("far").dials.last().expect("dialled") - silent;
+            assert!(found <= 61 * SECOND, "found after {} s", found / SECOND);
+            w.run_until("what was published into the silence", 5 * SECOND, |w| w.has(&issue));
+        }
+    });
+}
+
+/// Lets `first` REQs to the far relay through, answers the next as `refusal` says, and wants everything in the end.
+fn refused_once(name: &'static str, first: usize, refusal: Refusal, within: Micros, dials: usize) {
+    scenario(name, |w| {
+        let v = village(w, 60);
+        let issues = v.issues(130, OLD + 60);
+        let comments: Vec<EventRef> =
+            issues.iter().map(|i| v.owner.comment(i, i.created_at + 5, "a comment")).collect();
+        w.hold_all("far", issues.iter().chain(&comments));
+        w.relay("far").refusals.extend((0..first).map(|_| None).chain([Some(refusal)]));
+        w.start();
+        w.run_until("everything", within, |w| w.has_all(issues.iter().chain(&comments)));
+        quiet(w);
+        assert!(w.relay("far").dials.len() <= dials, "dialled {} times", w.relay("far").dials.len());
+        let live = v.owner.comment(&issues[0], w.clock.wall(), "live");
+        w.publish("far", &live);
+        w.run_until("a live event", 2 * SECOND, |w| w.has(&live));
+    });
+}
+
+#[test]
+fn rate_limited_by_closed_cools_down_on_the_same_link() {
+    for n in 0..6 {
+        let refusal = Refusal::Closed("rate-limited: slow down there chief");
+        refused_once("rate_limited_by_closed_cools_down_on_the_same_link", n, refusal, 10 * MINUTE, 1);
+    }
+}
+
+#[test]
+fn rate_limited_by_notice_cools_down_on_the_same_link() {
+    for n in 0..6 {
+        let refusal = Refusal::Notice("rate-limited: slow down");
+        refused_once("rate_limited_by_notice_cools_down_on_the_same_link", n, refusal, 10 * MINUTE, 1);
+    }
+}
+
+#[test]
+fn too_many_reqs_in_a_closed_is_read() {
+    for n in 0..6 {
+        let refusal = Refusal::Closed("ERROR: too many concurrent REQs");
+        refused_once("too_many_reqs_in_a_closed_is_read", n, refusal, 2 * HOUR, 3);
+    }
+}
+
+#[test]
+fn an_eose_that_never_comes_is_given_up_and_asked_again() {
+    for n in 0..6 {
+        refused_once("an_eose_that_never_comes_is_given_up_and_asked_again", n, Refusal::NoEose, 2 * HOUR, 3);
+    }
+}
+
+#[test]
+fn an_unanswered_req_is_given_up_and_asked_again() {
+    for n in 0..6 {
+        refused_once("an_unanswered_req_is_given_up_and_asked_again", n, Refusal::Nothing, 2 * HOUR, 3);
+    }
+}
+
+#[test]
+fn a_notice_while_live_is_a_cooldown_and_no_failure() {
+    scenario("a_notice_while_live_is_a_cooldown_and_no_failure", |w| {
+        let v = village(w, 60);
+        settle(w);
+        w.relay_says("far", &notice("rate limited"));
+        w.run_for(SECOND);
+        let cooled = w.clock.now() + 64 * SECOND;
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "during the cooldown");
+        let old = v.owner.comment(&issue, OLD, "older than its root");
+        w.hold("far", &old);
+        w.publish("far", &issue);
+        w.run_until("the live subscription goes on", 2 * SECOND, |w| w.has(&issue));
+        w.run_until("the history after the cooldown", 2 * MINUTE, |w| w.has(&old));
+        assert!(w.clock.now() >= cooled - SECOND);
+        assert_eq!(w.relay("far").dials.len(), 1);
+    });
+}
+
+#[test]
+fn a_relay_that_closes_live_subscriptions_is_asked_again() {
+    scenario("a_relay_that_closes_live_subscriptions_is_asked_again", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let open: Vec<(u64, String)> = w
+            .relay("far")
+            .sessions()
+            .iter()
+            .flat_map(|(s, session)| session.subscriptions.keys().map(|k| (*s, k.clone())))
+            .collect();
+        for (session, subscription) in open {
+            w.relay("far").on_text(0, session, &format!("[\"CLOSE\",\"{subscription}\"]"));
+            w.relay_says("far", &crate::model_relay::closed(&subscription, "error: shutting down idle subscription"));
+        }
+        w.run_for(SECOND);
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "after the CLOSED");
+        w.publish("far", &issue);
+        w.run_until("the issue", 2 * HOUR, |w| w.has(&issue));
+    });
+}

@@ -1,0 +1,224 @@
+//! While live: the window, incremental filters, consolidation, and how fast an event reaches a client.
+
+use crate::client::req;
+use crate::clock::{MILLI, MINUTE, SECOND};
+use crate::events::{Author, DumbFilter, EventRef};
+use crate::link::Path;
+use crate::model_relay::RelayConfig;
+use crate::scenario;
+use crate::setup::{OLD, quiet, settle, village};
+use serde_json::json;
+
+#[test]
+fn a_live_event_reaches_the_store_and_a_client_at_once() {
+    scenario("a_live_event_reaches_the_store_and_a_client_at_once", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let client = w.connect_client();
+        w.client_sends(client, &req("all", &json!({"kinds": [1621]})));
+        w.run_until("EOSE", SECOND, |w| w.client(client).eose("all"));
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "now");
+        let published = w.clock.now();
+        w.publish("far", &issue);
+        w.run_until("the client has it", SECOND, |w| w.client(client).got(&issue).is_some());
+        assert!(w.clock.now() - published < 200 * MILLI);
+        assert!(w.has(&issue));
+    });
+}
+
+#[test]
+fn the_own_relay_acknowledges_serves_and_refuses() {
+    scenario("the_own_relay_acknowledges_serves_and_refuses", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let client = w.connect_client();
+        let now = w.clock.wall();
+        let (good, foreign) = (v.owner.issue(&v.repo, now, "x"), v.owner.issue(&v.owner.repo("nowhere"), now, "x"));
+        w.forbid(&foreign, "its repo is not ours");
+        w.client_publishes(client, &good);
+        w.client_publishes(client, &foreign);
+        w.run_until("both answers", SECOND, |w| {
+            w.client(client).ok(&good).is_some() && w.client(client).ok(&foreign).is_some()
+        });
+        assert_eq!(w.client(client).ok(&good).map(|o| o.0), Some(true));
+        assert_eq!(w.client(client).ok(&foreign).map(|o| o.0), Some(false));
+        w.client_sends(client, &req("q", &json!({"ids": [good.id, foreign.id]})));
+        w.run_until("EOSE", SECOND, |w| w.client(client).eose("q"));
+        assert_eq!(w.client(client).ids("q"), [good.id.clone()]);
+        w.kill();
+        assert!(w.has(&good));
+    });
+}
+
+#[test]
+fn a_window_closes_exactly_five_seconds_after_its_first_change() {
+    scenario("a_window_closes_exactly_five_seconds_after_its_first_change", |w| {
+        w.path = Path { latency: 0, jitter: 0 };
+        w.commit_took = 0;
+        let v = village(w, 60);
+        settle(w);
+        w.run_for(1_234_567);
+        let opened = w.clock.now();
+        let mut issues: Vec<EventRef> = Vec::new();
+        for n in 0..9 {
+            let issue = v.owner.issue(&v.repo, w.clock.wall(), &format!("{n}"));
+            w.publish("far", &issue);
+            issues.push(issue);
+            w.run_for(900 * MILLI);
+        }
+        w.run_for(20 * SECOND);
+        let asked = |w: &mut crate::world::World, e: &EventRef| {
+            w.relay("far").reqs.iter().find(|r| r.asks("e", &e.id)).map(|r| r.at)
+        };
+        // Published at 0, 0.9, … 4.5 s; the seventh, at 5.4 s, opens the second window.
+        for issue in &issues[..6] {
+            assert_eq!(asked(w, issue), Some(opened + 5 * SECOND), "first window");
+        }
+        for issue in &issues[6..] {
+            assert_eq!(asked(w, issue), Some(opened + 5_400 * MILLI + 5 * SECOND), "second window");
+        }
+    });
+}
+
+#[test]
+fn each_window_asks_only_for_what_is_new() {
+    scenario("each_window_asks_only_for_what_is_new", |w| {
+        let v = village(w, 60);
+        let old = v.issues(30, OLD + 60);
+        w.hold_all("far", &old);
+        settle(w);
+        let before = w.clock.now();
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "new");
+        let earlier = v.owner.comment(&issue, OLD + 1, "somehow older than its root");
+        w.hold("far", &earlier);
+        w.publish("far", &issue);
+        w.run_until("the history of the new root", 30 * SECOND, |w| w.has(&earlier));
+        quiet(w);
+        for relay in ["hub", "far"] {
+            let reqs: Vec<_> = w.relay(relay).reqs_since(before).cloned().collect();
+            assert!(reqs.iter().any(|r| r.asks("e", &issue.id)), "{relay} was asked for the new root");
+            for req in &reqs {
+                assert!(!req.filters.iter().any(DumbFilter::is_layer_1), "layer 1 again");
+                assert!(!old.iter().any(|e| req.asks("e", &e.id) || req.asks("E", &e.id)), "old roots again");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_published_inside_the_window_arrives_after_it() {
+    scenario("what_is_published_inside_the_window_arrives_after_it", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "new");
+        w.publish("far", &issue);
+        w.run_for(SECOND);
+        let comments: Vec<EventRef> =
+            (0..3).map(|n| v.owner.comment(&issue, w.clock.wall() + n, &n.to_string())).collect();
+        comments.iter().for_each(|c| w.publish("far", c));
+        w.run_until("the comments", 10 * SECOND, |w| w.has_all(&comments));
+    });
+}
+
+/// Times at which live subscriptions for everything were opened: at the start and at each consolidation.
+fn minimal_sets(w: &mut crate::world::World, relay: &str) -> Vec<u64> {
+    let live = |f: &DumbFilter| f.is_layer_1() && f.since.is_some();
+    w.relay(relay).reqs.iter().filter(|r| r.filters.iter().any(live)).map(|r| r.at).collect()
+}
+
+#[test]
+fn consolidation_sweeps_what_is_new_before_it_reopens_the_minimal_set() {
+    scenario("consolidation_sweeps_what_is_new_before_it_reopens_the_minimal_set", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let (mut issues, mut comments, mut most) = (Vec::new(), Vec::new(), 0);
+        let mut published = Vec::new();
+        for n in 0..40 {
+            let issue = v.owner.issue(&v.repo, w.clock.wall(), &format!("{n}"));
+            let comment = v.owner.comment(&issue, OLD + n, "older than its root");
+            w.hold("far", &comment);
+            published.push(w.clock.now());
+            w.publish("far", &issue);
+            for _ in 0..12 {
+                w.run_for(500 * MILLI);
+                most = most.max(w.relay("far").live_filters());
+            }
+            issues.push(issue);
+            comments.push(comment);
+        }
+        quiet(w);
+        assert!(w.has_all(&issues) && w.has_all(&comments));
+        let sets = minimal_sets(w, "far");
+        assert!((2..=4).contains(&sets.len()), "consolidated {} times", sets.len() - 1);
+        assert!(most <= 100, "{most} filters open at once");
+        let after = w.open_filters("far");
+        assert!(after <= 70, "{after} filters after the last consolidation");
+        // What the set replaces had been read to its end before.
+        for (issue, at) in issues.iter().zip(&published).filter(|(_, at)| **at + 10 * SECOND < sets[1]) {
+            let swept = |f: &DumbFilter| f.asks("e", &issue.id) && f.since.is_none();
+            let sweep = w.relay("far").reqs.iter().find(|r| r.filters.iter().any(swept)).map(|r| r.at);
+            assert!(sweep.is_some_and(|t| t < sets[1]), "the issue of {at} was not swept before {}", sets[1]);
+        }
+        // Live for old and new.
+        for root in [&issues[0], &issues[39]] {
+            let comment = v.owner.comment(root, w.clock.wall(), "live");
+            w.publish("far", &comment);
+            w.run_until("a live comment", 2 * SECOND, |w| w.has(&comment));
+        }
+    });
+}
+
+#[test]
+fn nothing_published_during_consolidation_is_missed() {
+    scenario("nothing_published_during_consolidation_is_missed", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let mut all: Vec<EventRef> = Vec::new();
+        for n in 0..200u64 {
+            let now = w.clock.wall();
+            let event = match all.len() {
+                0 => v.owner.issue(&v.repo, now, "0"),
+                _ if n % 4 == 0 => v.owner.issue(&v.repo, now, &n.to_string()),
+                _ => v.owner.comment(&all[0], now, &n.to_string()),
+            };
+            w.publish("far", &event);
+            all.push(event);
+            let pause = w.rng.below(2 * SECOND);
+            w.run_for(pause);
+        }
+        w.run_until("all", MINUTE, |w| w.has_all(&all));
+    });
+}
+
+#[test]
+fn an_idle_hour_costs_no_more_than_its_pings() {
+    scenario("an_idle_hour_costs_no_more_than_its_pings", |w| {
+        village(w, 60);
+        settle(w);
+        w.run_for(MINUTE);
+        let (turns, commits) = (w.turns, w.commits);
+        w.run_for(60 * MINUTE);
+        let woke = w.turns - turns;
+        // Two links, each with a ping and its pong every 30 s at most, and `through` kept now and then.
+        assert!(woke <= 2 * 120 * 3, "woke {woke} times in an hour");
+        assert!(w.commits - commits <= 40, "committed {} times in an hour", w.commits - commits);
+    });
+}
+
+#[test]
+fn a_maintainers_announcement_is_taken_and_a_strangers_is_not() {
+    scenario("a_maintainers_announcement_is_taken_and_a_strangers_is_not", |w| {
+        w.add_relay("hub", RelayConfig::strfry());
+        w.bootstrap("hub");
+        let (owner, helper) = (Author::new(1), Author::new(2));
+        let listed = ["relays", "wss://grasp.example", "wss://hub.example"];
+        let repo = owner.announcement_on("alpha", &owner.clone_url("alpha"), &listed, &[&helper.hex], OLD);
+        let elsewhere = helper.foreign_announcement("alpha", OLD + 1);
+        let stranger = Author::new(3).foreign_announcement("alpha", OLD + 2);
+        w.forbid(&stranger, "neither on our service nor by a maintainer");
+        w.hold_all("hub", [&repo, &elsewhere, &stranger]);
+        w.start();
+        w.run_until("both", MINUTE, |w| w.has(&repo) && w.has(&elsewhere));
+        quiet(w);
+    });
+}

@@ -1,0 +1,40 @@
+//! The simulated world: the real engine and the real store among model relays and clients, on a simulated clock and
+//! disk, drawn from one seed. `SIM_SEED=n cargo test --test simulation NAME` plays a scenario with another seed.
+
+// A failing scenario tells its story on standard error.
+#![allow(clippy::print_stderr)]
+
+mod catchup;
+mod checks;
+mod client;
+mod clock;
+mod disk;
+mod events;
+mod health;
+mod lessons;
+mod lifecycle;
+mod link;
+mod live;
+mod model_relay;
+mod rng;
+mod script;
+mod setup;
+mod trace;
+mod world;
+
+use world::World;
+
+/// The seed of a scenario that is not told another.
+const SEED: u64 = 1;
+
+/// Runs one scenario in a world of its own. `name` is the test's, so that the trace can say how to play it again.
+fn scenario(name: &'static str, run: impl FnOnce(&mut World)) {
+    let mut world = World::new(name, seed());
+    eprintln!("{name}: SIM_SEED={}", world.seed);
+    run(&mut world);
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("SIM_SEED").ok();
+    given.map_or(SEED, |s| s.parse().expect("SIM_SEED is a number"))
+}

@@ -1,0 +1,772 @@
+//! The world around one process: model relays, clients, links, a disk and a clock, moved on by one queue of happenings
+//! in order of time and then of origin. No thread, socket or real clock; the same seed gives the same outputs.
+
+use crate::checks::{Checks, Durable, LinkCheck, TURNS_PER_HOUR_MAX, Verdict};
+use crate::client::ModelClient;
+use crate::clock::{Clock, HOUR, MILLI, Micros, SECOND};
+use crate::disk::Disk;
+use crate::events::{DOMAIN, EventRef, SimEvent};
+use crate::link::{Far, Link, LinkState, Path};
+use crate::model_relay::{Mode, ModelRelay, RelayConfig};
+use crate::rng::Rng;
+use crate::trace::Trace;
+use grasp_sync::engine::{CloseReason, Engine, Input, LinkId, Output, Settings};
+use grasp_sync::limits::{Limits, Timing};
+use grasp_sync::protocol::relay_url::{RelayUrl, Service};
+use grasp_sync::store::Store;
+use grasp_sync::time::{Duration, Instant, Now};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+/// What the world drives: the engine, or a script in the world's own tests.
+pub trait Process {
+    fn handle(&mut self, now: Now, input: Input<'_>);
+    fn poll_output(&mut self) -> Option<Output>;
+    fn next_deadline(&self) -> Option<Instant>;
+    fn commit_due(&self, now: Now, idle: bool) -> bool;
+    fn commit(&mut self, now: Now);
+    fn status_json(&self, now: Now) -> String;
+    fn metrics_text(&self) -> String;
+}
+
+impl Process for Engine {
+    fn handle(&mut self, now: Now, input: Input<'_>) {
+        Engine::handle(self, now, input).expect("the disk has no faults");
+    }
+    fn poll_output(&mut self) -> Option<Output> {
+        Engine::poll_output(self)
+    }
+    fn next_deadline(&self) -> Option<Instant> {
+        Engine::next_deadline(self)
+    }
+    fn commit_due(&self, now: Now, idle: bool) -> bool {
+        Engine::commit_due(self, now, idle)
+    }
+    fn commit(&mut self, now: Now) {
+        Engine::commit(self, now).expect("the disk has no faults");
+    }
+    fn status_json(&self, now: Now) -> String {
+        Engine::status_json(self, now)
+    }
+    fn metrics_text(&self) -> String {
+        Engine::metrics_text(self)
+    }
+}
+
+/// Starts a process on a disk.
+pub type Boot = Box<dyn Fn(Disk, Settings, Now) -> Box<dyn Process>>;
+
+#[derive(Clone, Debug)]
+enum Frame {
+    Text(String),
+    /// A ping out, a pong in.
+    Beat,
+    Opened,
+    /// The end of the link: a close code out, a reason in.
+    Closed(CloseReason),
+    Drained,
+}
+
+enum Happening {
+    /// Reaches the far end.
+    Out(u64, Frame),
+    /// Reaches the process.
+    In(u64, Frame),
+}
+
+/// Bytes of redb's cache: small, so that pages are really evicted and read again.
+const CACHE_BYTES: usize = 1 << 20;
+/// Happenings given to the process in one turn.
+const HAPPENINGS_PER_TURN: usize = 64;
+/// Turns at one and the same moment that neither end in an output nor in a commit.
+const IDLE_TURNS_MAX: u32 = 1_000;
+/// Shortest simulated time between two looks at a condition.
+const LOOK_EVERY: Micros = 10 * MILLI;
+
+pub struct World {
+    pub seed: u64,
+    pub name: &'static str,
+    pub rng: Rng,
+    pub clock: Clock,
+    pub settings: Settings,
+    pub checks: Checks,
+    pub path: Path,
+    /// How long each commit takes.
+    pub commit_took: Micros,
+    pub turns_per_hour_max: u64,
+    /// Turns so far: one for each time that the process woke.
+    pub turns: u64,
+    pub commits: u64,
+    boot: Boot,
+    disk: Disk,
+    process: Option<Box<dyn Process>>,
+    started: Micros,
+    queue: BTreeMap<(Micros, u64), Happening>,
+    happenings: u64,
+    links: BTreeMap<u64, Link>,
+    ids: BTreeMap<u64, LinkId>,
+    serials: BTreeMap<LinkId, u64>,
+    relays: Vec<ModelRelay>,
+    clients: Vec<(u64, ModelClient)>,
+    trace: Trace,
+    durable: (u64, Durable),
+    by_seq: BTreeMap<u64, EventRef>,
+    idle_turns: u32,
+    hour: (Micros, u64),
+    outputs: u64,
+}
+
+impl World {
+    /// A world of no relays around the real engine.
+    pub fn new(name: &'static str, seed: u64) -> World {
+        World::around(name, seed, Box::new(boot_engine))
+    }
+
+    /// A world around any process.
+    pub fn around(name: &'static str, seed: u64, boot: Boot) -> World {
+        World {
+            seed,
+            name,
+            rng: Rng::new(seed),
+            clock: Clock::new(),
+            settings: settings(),
+            checks: Checks::default(),
+            path: Path::default(),
+            commit_took: 2 * MILLI,
+            turns_per_hour_max: TURNS_PER_HOUR_MAX,
+            turns: 0,
+            commits: 0,
+            boot,
+            disk: Disk::default(),
+            process: None,
+            started: 0,
+            queue: BTreeMap::new(),
+            happenings: 0,
+            links: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            serials: BTreeMap::new(),
+            relays: Vec::new(),
+            clients: Vec::new(),
+            trace: Trace::new(),
+            durable: (0, Durable::default()),
+            by_seq: BTreeMap::new(),
+            idle_turns: 0,
+            hour: (0, 0),
+            outputs: 0,
+        }
+    }
+
+    // What a scenario arranges.
+
+    /// Adds the relay `wss://<name>.example`.
+    pub fn add_relay(&mut self, name: &str, config: RelayConfig) -> &mut ModelRelay {
+        self.relays.push(ModelRelay::new(&relay_url(name), config));
+        self.relays.last_mut().expect("just pushed")
+    }
+
+    /// Makes `name` a bootstrap relay from the next start on.
+    pub fn bootstrap(&mut self, name: &str) {
+        self.settings.bootstrap.push(RelayUrl::parse(&relay_url(name)).expect("a relay URL"));
+    }
+
+    pub fn relay(&mut self, name: &str) -> &mut ModelRelay {
+        let n = self.relay_number(name);
+        &mut self.relays[n]
+    }
+
+    fn relay_number(&self, name: &str) -> usize {
+        let url = relay_url(name);
+        self.relays.iter().position(|r| r.url == url).unwrap_or_else(|| panic!("no relay {name}"))
+    }
+
+    /// An event turns up in a relay's store; its subscribers hear nothing.
+    pub fn hold(&mut self, relay: &str, event: &EventRef) {
+        self.checks.genuine.insert(event.id.clone(), event.clone());
+        self.relay(relay).hold(event);
+    }
+
+    pub fn hold_all<'a>(&mut self, relay: &str, events: impl IntoIterator<Item = &'a EventRef>) {
+        events.into_iter().for_each(|e| self.hold(relay, e));
+    }
+
+    /// An event is published to a relay, which tells its subscribers.
+    pub fn publish(&mut self, relay: &str, event: &EventRef) {
+        self.checks.genuine.insert(event.id.clone(), event.clone());
+        self.say(&format!("{relay} takes {} ({})", short(&event.id), event.kind));
+        for (session, text) in self.relay(relay).publish(event) {
+            self.send_in(session, Frame::Text(text));
+        }
+    }
+
+    /// A relay says something on all its links.
+    pub fn relay_says(&mut self, relay: &str, text: &str) {
+        let sessions: Vec<u64> = self.relay(relay).sessions().keys().copied().collect();
+        for session in sessions {
+            self.send_in(session, Frame::Text(text.to_owned()));
+        }
+    }
+
+    /// The event must never be stored.
+    pub fn forbid(&mut self, event: &EventRef, why: &'static str) {
+        self.checks.forbidden.insert(event.id.clone(), why);
+    }
+
+    /// Every link to the relay breaks; both ends learn of it.
+    pub fn drop_links(&mut self, relay: &str) {
+        self.say(&format!("links to {relay} break"));
+        let sessions: Vec<u64> = self.relay(relay).sessions().keys().copied().collect();
+        for session in sessions {
+            self.relay(relay).close(session);
+            self.send_in(session, Frame::Closed(CloseReason::Peer(1006)));
+        }
+    }
+
+    /// Every link to the relay goes silent; neither end learns of it.
+    pub fn silence_links(&mut self, relay: &str) {
+        self.say(&format!("links to {relay} go silent"));
+        let n = self.relay_number(relay);
+        self.links.values_mut().filter(|l| l.far == Far::Relay(n)).for_each(|l| l.silent = true);
+    }
+
+    /// Links that the process now has to the relay.
+    pub fn links_to(&self, relay: &str) -> usize {
+        let n = self.relay_number(relay);
+        self.links.iter().filter(|(serial, l)| l.far == Far::Relay(n) && self.ids.contains_key(serial)).count()
+    }
+
+    /// A client connects to the own relay.
+    pub fn connect_client(&mut self) -> usize {
+        let client = self.clients.len();
+        let serial = self.add_link(Far::Client(client));
+        self.clients.push((serial, ModelClient::default()));
+        let id = LinkId::Client(serial);
+        self.name_link(serial, id);
+        self.send_in(serial, Frame::Opened);
+        client
+    }
+
+    pub fn client(&self, client: usize) -> &ModelClient {
+        &self.clients[client].1
+    }
+
+    pub fn client_sends(&mut self, client: usize, text: &str) {
+        self.send_in(self.clients[client].0, Frame::Text(text.to_owned()));
+    }
+
+    /// A client publishes an event.
+    pub fn client_publishes(&mut self, client: usize, event: &EventRef) {
+        self.checks.genuine.insert(event.id.clone(), event.clone());
+        self.client_sends(client, &crate::client::publish(event));
+    }
+
+    // The life of the process.
+
+    pub fn start(&mut self) {
+        assert!(self.process.is_none(), "already running");
+        self.say("the process starts");
+        self.started = self.clock.now();
+        let now = self.now();
+        self.process = Some((self.boot)(self.disk.clone(), self.settings.clone(), now));
+        self.idle_turns = 0;
+        self.drain();
+        self.finish_turn();
+    }
+
+    /// The process is killed and the machine loses power: only what was synced remains.
+    pub fn kill(&mut self) {
+        self.say("the process is killed");
+        self.disk = self.disk.after_power_cut();
+        self.process = None;
+        self.forget_links();
+    }
+
+    /// The process stops as on SIGTERM.
+    pub fn stop(&mut self) {
+        self.say("the process stops");
+        self.feed(Input::Stop);
+        let now = self.now();
+        if let Some(mut process) = self.process.take() {
+            process.commit(now);
+        }
+        self.disk = self.disk.after_clean_exit();
+        self.forget_links();
+    }
+
+    fn forget_links(&mut self) {
+        for serial in std::mem::take(&mut self.serials).into_values() {
+            self.ids.remove(&serial);
+            if let Some(Link { far: Far::Relay(n), .. }) = self.links.get(&serial) {
+                self.relays[*n].close(serial);
+            }
+            self.links.remove(&serial);
+            self.checks.links.remove(&serial);
+        }
+        self.checks.health.clear();
+        self.durable.0 = u64::MAX;
+        let verdict = self.refresh_durable();
+        self.demand(verdict);
+    }
+
+    // The passing of time.
+
+    /// Runs until `cond` holds, at most for `max`.
+    pub fn run_until(&mut self, what: &str, max: Micros, mut cond: impl FnMut(&mut World) -> bool) {
+        let end = self.clock.now() + max;
+        let mut look_at = 0;
+        loop {
+            if self.clock.now() >= look_at {
+                if cond(self) {
+                    return;
+                }
+                look_at = self.clock.now() + LOOK_EVERY;
+            }
+            if !self.step(end) {
+                if cond(self) {
+                    return;
+                }
+                self.fail(&format!("not within {} s: {what}", max / SECOND));
+            }
+        }
+    }
+
+    /// Runs for exactly `time`.
+    pub fn run_for(&mut self, time: Micros) {
+        let end = self.clock.now() + time;
+        while self.step(end) {}
+    }
+
+    /// Goes on to whatever is next, if it is not after `end`; else to `end`.
+    fn step(&mut self, end: Micros) -> bool {
+        let happens = self.queue.first_key_value().map(|((at, _), _)| *at);
+        let due = self.process.as_ref().and_then(|p| p.next_deadline()).map(|t| t.as_micros() + self.started);
+        let next = happens.into_iter().chain(due).min().map(|t| t.max(self.clock.now()));
+        let Some(next) = next.filter(|t| *t <= end) else {
+            self.clock.advance_to(end.max(self.clock.now()));
+            return false;
+        };
+        self.clock.advance_to(next);
+        self.count_turn();
+        let outputs = self.outputs;
+        for _ in 0..HAPPENINGS_PER_TURN {
+            match self.queue.first_entry() {
+                Some(first) if first.key().0 <= next => {
+                    let happening = first.remove();
+                    self.happen(happening);
+                }
+                _ => break,
+            }
+        }
+        self.feed(Input::Tick);
+        let committed = self.finish_turn();
+        let progress = committed || self.outputs != outputs || happens.is_some_and(|t| t <= next);
+        self.idle_turns = if progress { 0 } else { self.idle_turns + 1 };
+        if self.idle_turns > IDLE_TURNS_MAX {
+            self.fail("a busy loop: the deadline is due again and again, but nothing comes of it");
+        }
+        true
+    }
+
+    fn count_turn(&mut self) {
+        self.turns += 1;
+        let hour = self.clock.now() / HOUR;
+        self.hour = if self.hour.0 == hour { (hour, self.hour.1 + 1) } else { (hour, 1) };
+        if self.hour.1 > self.turns_per_hour_max {
+            self.fail(&format!("woke more than {} times in one hour", self.turns_per_hour_max));
+        }
+    }
+
+    /// What follows the inputs of a turn: the commit if it is due.
+    fn finish_turn(&mut self) -> bool {
+        let now = self.now();
+        let idle = self.queue.first_key_value().is_none_or(|((at, _), _)| *at > self.clock.now());
+        let Some(process) = self.process.as_mut() else { return false };
+        if !process.commit_due(now, idle) {
+            return false;
+        }
+        process.commit(now);
+        self.commits += 1;
+        self.say("commit");
+        self.drain();
+        self.clock.advance_to(self.clock.now() + self.commit_took);
+        self.feed(Input::CommitTook(Duration::from_micros(self.commit_took)));
+        true
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Out(serial, frame) => self.reach_far(serial, frame),
+            Happening::In(serial, frame) => self.reach_process(serial, frame),
+        }
+    }
+
+    fn reach_far(&mut self, serial: u64, frame: Frame) {
+        let Some(link) = self.links.get(&serial).filter(|l| !l.silent) else { return };
+        let at = self.clock.now();
+        match (link.far, frame) {
+            (Far::Relay(n), Frame::Text(text)) => {
+                for reply in self.relays[n].on_text(at, serial, &text) {
+                    self.send_in(serial, Frame::Text(reply));
+                }
+            }
+            (_, Frame::Beat) => self.send_in(serial, Frame::Beat),
+            (Far::Relay(n), Frame::Closed(_)) => {
+                self.relays[n].close(serial);
+                self.links.remove(&serial);
+            }
+            (Far::Client(n), Frame::Text(text)) => self.clients[n].1.on_text(at, &text),
+            (Far::Client(n), Frame::Closed(reason)) => {
+                self.clients[n].1.closed = Some(if let CloseReason::Peer(code) = reason { code } else { 0 });
+                self.links.remove(&serial);
+            }
+            (_, Frame::Opened | Frame::Drained) => unreachable!("never sent outwards"),
+        }
+    }
+
+    fn reach_process(&mut self, serial: u64, frame: Frame) {
+        let Some(&link) = self.ids.get(&serial) else { return };
+        let at = self.clock.now();
+        let Some(state) = self.links.get_mut(&serial).filter(|l| !l.silent) else { return };
+        match frame {
+            Frame::Opened => {
+                state.state = LinkState::Open;
+                let far = state.far;
+                self.say(&format!("{} opened", self.far_name(serial)));
+                if let Far::Relay(n) = far {
+                    self.relays[n].open(serial);
+                    self.checks.links.entry(serial).or_default().opened(at);
+                }
+                self.feed(if let Far::Relay(_) = far { Input::Opened { link } } else { Input::Accepted { link } });
+            }
+            Frame::Text(text) => {
+                self.say(&format!("{} says {}", self.far_name(serial), brief(&text)));
+                if let LinkId::Relay(_) = link {
+                    self.checks.links.entry(serial).or_default().on_received(at, &text);
+                    if text.contains("\"kind\":30617") || text.contains("\"kind\":5,") {
+                        self.note_needed();
+                    }
+                }
+                self.feed(Input::Text { link, text: &text });
+            }
+            Frame::Beat => self.feed(Input::Alive { link }),
+            Frame::Drained => {
+                state.drain_owed = false;
+                self.feed(Input::Drained { link });
+            }
+            Frame::Closed(reason) => {
+                self.say(&format!("{} is gone: {reason:?}", self.far_name(serial)));
+                self.end_link(serial, false);
+                if let Some(Link { far: Far::Relay(n), .. }) = self.links.remove(&serial) {
+                    self.relays[n].close(serial);
+                }
+                self.feed(Input::Closed { link, reason });
+            }
+        }
+    }
+
+    /// The process no longer has the link; its end is booked as success or failure.
+    fn end_link(&mut self, serial: u64, unneeded: bool) {
+        if let Some(id) = self.ids.remove(&serial) {
+            self.serials.remove(&id);
+        }
+        let check = self.checks.links.remove(&serial).unwrap_or_default();
+        if let Some(Link { far: Far::Relay(n), .. }) = self.links.get(&serial) {
+            if unneeded {
+                self.checks.health.remove(n);
+            } else {
+                let at = self.clock.now();
+                self.checks.health.entry(*n).or_default().on_end(at, check.stable(at));
+            }
+        }
+    }
+
+    /// Gives the process one input and carries out what it wants.
+    fn feed(&mut self, input: Input<'_>) {
+        let now = self.now();
+        if let Some(process) = self.process.as_mut() {
+            process.handle(now, input);
+            self.drain();
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.process.as_mut().and_then(|p| p.poll_output()) {
+            self.outputs += 1;
+            self.trace.hash(self.clock.now(), &format!("{output:?}"));
+            match output {
+                Output::Dial { link, url } => self.dial(link, url.as_str()),
+                Output::Send { link, text } => self.sent(link, text),
+                Output::Ping { link } => {
+                    if let Some(serial) = self.serial(link) {
+                        self.send_out(serial, Frame::Beat);
+                    }
+                }
+                Output::Close { link, code } => self.closed(link, code),
+            }
+        }
+    }
+
+    fn serial(&self, link: LinkId) -> Option<u64> {
+        let serial = self.serials.get(&link).copied();
+        if serial.is_none() {
+            self.fail(&format!("an output for {link:?}, which is not there"));
+        }
+        serial
+    }
+
+    fn dial(&mut self, link: LinkId, url: &str) {
+        self.say(&format!("dial {url}"));
+        let Some(n) = self.relays.iter().position(|r| r.url == url) else {
+            self.fail(&format!("dialled {url}, which no scenario put into the world"));
+        };
+        let at = self.clock.now();
+        let busy: Vec<Far> = self.serials.values().filter_map(|s| self.links.get(s)).map(|l| l.far).collect();
+        let bootstrap = self.settings.bootstrap.iter().any(|b| b.as_str() == url);
+        self.note_needed();
+        let verdict = self.checks.on_dial(at, n, url, bootstrap, &busy);
+        self.demand(verdict);
+        let serial = self.add_link(Far::Relay(n));
+        self.name_link(serial, link);
+        self.checks.links.insert(serial, LinkCheck::default());
+        self.relays[n].dials.push(at);
+        match self.relays[n].mode {
+            Mode::Up => self.send_in(serial, Frame::Opened),
+            Mode::Refuses => self.send_in(serial, Frame::Closed(CloseReason::Connect)),
+            Mode::HangsUp => {
+                self.send_in(serial, Frame::Opened);
+                self.send_in(serial, Frame::Closed(CloseReason::Peer(1000)));
+            }
+            Mode::BlackHole => {
+                let late = at + self.settings.timing.connect_timeout.as_micros() + MILLI;
+                self.enqueue(late, Happening::In(serial, Frame::Closed(CloseReason::Timeout)));
+            }
+        }
+    }
+
+    fn sent(&mut self, link: LinkId, text: String) {
+        let Some(serial) = self.serial(link) else { return };
+        self.say(&format!("{} gets {}", self.far_name(serial), brief(&text)));
+        let (at, wall) = (self.clock.now(), self.clock.wall());
+        let verdict = match link {
+            LinkId::Relay(_) => self.checks.links.entry(serial).or_default().on_send(at, wall, &text),
+            LinkId::Client(_) => {
+                let shows = text.starts_with("[\"OK\"") || text.starts_with("[\"EVENT\"");
+                if shows {
+                    self.refresh_durable().and_then(|()| self.checks.on_client_send(&self.durable.1, &text))
+                } else {
+                    Ok(())
+                }
+            }
+        };
+        self.demand(verdict);
+        self.send_out(serial, Frame::Text(text));
+        let link = self.links.get_mut(&serial).expect("has a serial");
+        if !link.drain_owed {
+            link.drain_owed = true;
+            self.enqueue(at, Happening::In(serial, Frame::Drained));
+        }
+    }
+
+    fn closed(&mut self, link: LinkId, code: u16) {
+        let Some(serial) = self.serial(link) else { return };
+        self.say(&format!("{} is closed with {code}", self.far_name(serial)));
+        let far = self.links[&serial].far;
+        let mut unneeded = false;
+        if let Far::Relay(n) = far {
+            let verdict = self.refresh_durable();
+            self.demand(verdict);
+            let url = &self.relays[n].url;
+            let needed = self.durable.1.needed_relays().contains(url);
+            let bootstrap = self.settings.bootstrap.iter().any(|b| b.as_str() == url);
+            unneeded = !needed && !bootstrap;
+        }
+        self.send_out(serial, Frame::Closed(CloseReason::Peer(code)));
+        self.end_link(serial, unneeded);
+    }
+
+    fn add_link(&mut self, far: Far) -> u64 {
+        self.happenings += 1;
+        self.links.insert(self.happenings, Link::new(far, self.path));
+        self.happenings
+    }
+
+    fn name_link(&mut self, serial: u64, id: LinkId) {
+        if self.serials.insert(id, serial).is_some() {
+            self.fail(&format!("{id:?} was used twice"));
+        }
+        self.ids.insert(serial, id);
+    }
+
+    fn send_in(&mut self, serial: u64, frame: Frame) {
+        let (now, draw) = (self.clock.now(), self.rng.next_u64());
+        if let Some(link) = self.links.get_mut(&serial) {
+            let at = link.arrives_in(now, draw);
+            self.enqueue(at, Happening::In(serial, frame));
+        }
+    }
+
+    fn send_out(&mut self, serial: u64, frame: Frame) {
+        let (now, draw) = (self.clock.now(), self.rng.next_u64());
+        if let Some(link) = self.links.get_mut(&serial) {
+            let at = link.arrives_out(now, draw);
+            self.enqueue(at, Happening::Out(serial, frame));
+        }
+    }
+
+    fn enqueue(&mut self, at: Micros, happening: Happening) {
+        self.happenings += 1;
+        self.queue.insert((at, self.happenings), happening);
+    }
+
+    // What a scenario looks at.
+
+    pub fn now(&self) -> Now {
+        self.clock.seen_by(self.started)
+    }
+
+    /// What a power cut would leave now.
+    pub fn durable(&mut self) -> &Durable {
+        let verdict = self.refresh_durable();
+        self.demand(verdict);
+        &self.durable.1
+    }
+
+    pub fn has(&mut self, event: &EventRef) -> bool {
+        self.durable().has(event)
+    }
+
+    pub fn has_all<'a>(&mut self, events: impl IntoIterator<Item = &'a EventRef>) -> bool {
+        let durable = self.durable();
+        events.into_iter().all(|e| durable.has(e))
+    }
+
+    /// How many of `events` are missing, for messages.
+    pub fn missing<'a>(&mut self, events: impl IntoIterator<Item = &'a EventRef>) -> usize {
+        let durable = self.durable();
+        events.into_iter().filter(|e| !durable.has(e)).count()
+    }
+
+    fn refresh_durable(&mut self) -> Verdict {
+        let syncs = self.disk.syncs();
+        if self.durable.0 == syncs {
+            return Ok(());
+        }
+        let image = self.disk.after_power_cut();
+        let mut events = BTreeMap::new();
+        if !image.is_blank() {
+            let store = Store::open(image, CACHE_BYTES).map_err(|e| format!("the store does not open: {e:?}"))?;
+            let (mut old, by_seq) = (std::mem::take(&mut self.by_seq), &mut self.by_seq);
+            let read = store.for_each(&mut |seq, json| {
+                let event = old.remove(&seq).filter(|e| e.json == json);
+                let event = event.unwrap_or_else(|| Rc::new(SimEvent::from_json(json).expect("a stored event")));
+                events.insert(event.id.clone(), event.clone());
+                by_seq.insert(seq, event);
+                ControlFlow::Continue(())
+            });
+            read.map_err(|e| format!("the store cannot be read: {e:?}"))?;
+        }
+        self.durable = (syncs, Durable { events });
+        self.checks.on_durable(&self.durable.1)
+    }
+
+    pub fn status(&self) -> Value {
+        let text = self.process.as_ref().map(|p| p.status_json(self.now())).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_else(|e| self.fail(&format!("/status.json is not JSON ({e}): {text}")))
+    }
+
+    pub fn metrics(&self) -> String {
+        self.process.as_ref().map(|p| p.metrics_text()).unwrap_or_default()
+    }
+
+    pub fn outputs_hash(&self) -> u64 {
+        self.trace.outputs_hash()
+    }
+
+    /// What this side has open on its link to a relay: filters.
+    pub fn open_filters(&self, relay: &str) -> usize {
+        let n = self.relay_number(relay);
+        let serials = self.links.iter().filter(|(_, l)| l.far == Far::Relay(n)).map(|(s, _)| s);
+        serials.filter_map(|s| self.checks.links.get(s)).map(LinkCheck::open_filters).sum()
+    }
+
+    /// When a relay was last dialled or asked something.
+    pub fn last_asked(&self) -> Micros {
+        let last = self.relays.iter().flat_map(|r| [r.dials.last().copied(), r.reqs.last().map(|q| q.at)]);
+        last.flatten().max().unwrap_or(self.started).max(self.started)
+    }
+
+    fn far_name(&self, serial: u64) -> String {
+        match self.links.get(&serial).map(|l| l.far) {
+            Some(Far::Relay(n)) => self.relays[n].url.clone(),
+            Some(Far::Client(n)) => format!("client {n}"),
+            None => String::from("a ghost"),
+        }
+    }
+
+    pub fn say(&mut self, what: &str) {
+        self.trace.say(self.clock.now(), what);
+    }
+
+    /// What can change the need for a relay is about to happen, or its need is about to be judged.
+    fn note_needed(&mut self) {
+        let verdict = self.refresh_durable();
+        self.demand(verdict);
+        self.checks.note_needed(self.clock.now(), &self.durable.1);
+    }
+
+    fn demand(&self, verdict: Verdict) {
+        if let Err(why) = verdict {
+            self.fail(&why);
+        }
+    }
+
+    /// Ends the scenario; the trace is printed on the way out.
+    pub fn fail(&self, why: &str) -> ! {
+        panic!("at {:.6} s: {why}", self.clock.now() as f64 / SECOND as f64)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.trace.print(self.name, self.seed);
+        }
+    }
+}
+
+fn boot_engine(disk: Disk, settings: Settings, now: Now) -> Box<dyn Process> {
+    let store = Store::open(disk, CACHE_BYTES).expect("the store opens");
+    Box::new(Engine::new(store, settings, now).expect("the disk has no faults"))
+}
+
+fn settings() -> Settings {
+    Settings {
+        service: Service::parse(DOMAIN).expect("a service"),
+        bootstrap: Vec::new(),
+        deny_authors: Vec::new(),
+        deny_repos: Vec::new(),
+        archive: Vec::new(),
+        limits: Limits::default(),
+        timing: Timing::default(),
+    }
+}
+
+pub fn relay_url(name: &str) -> String {
+    format!("wss://{name}.example")
+}
+
+fn short(id: &str) -> &str {
+    &id[..id.len().min(8)]
+}
+
+/// A message for the trace: events by id and kind only.
+fn brief(text: &str) -> String {
+    if !text.starts_with("[\"EVENT\"") {
+        return text.to_owned();
+    }
+    let message: Value = serde_json::from_str(text).unwrap_or_default();
+    let event = if message[1].is_object() { &message[1] } else { &message[2] };
+    let id = event["id"].as_str().unwrap_or("?");
+    format!("EVENT {} {} kind {} at {}", message[1].as_str().unwrap_or(""), short(id), event["kind"], event["created_at"])
+}
