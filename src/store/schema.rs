@@ -27,7 +27,7 @@ pub(super) type Place = [u8; PLACE_LEN];
 pub(super) type AddressKey = [u8; 66];
 /// `id ‖ author`.
 pub(super) type IdAuthorKey = [u8; 64];
-/// `letter ‖ digest of the value`.
+/// `digest of the value ‖ letter`: a comment names one event with `e` and `E` (NIP-22) and changes one page for both.
 pub(super) type TagPrefix = [u8; TAG_PREFIX_LEN];
 
 /// Bytes of a number in a place, the low ones.
@@ -36,7 +36,7 @@ const NUMBER_MAX: u64 = (1 << (8 * NUMBER_LEN)) - 1;
 const PLACE_ID_LEN: usize = 6;
 pub(super) const PLACE_LEN: usize = NUMBER_LEN + PLACE_ID_LEN + NUMBER_LEN;
 const TAG_DIGEST_LEN: usize = 8;
-pub(super) const TAG_PREFIX_LEN: usize = 1 + TAG_DIGEST_LEN;
+pub(super) const TAG_PREFIX_LEN: usize = TAG_DIGEST_LEN + 1;
 pub(super) const BY_TIME_LEN: usize = PLACE_LEN;
 pub(super) const BY_KIND_LEN: usize = 2 + PLACE_LEN;
 pub(super) const BY_AUTHOR_LEN: usize = 32 + PLACE_LEN;
@@ -239,16 +239,16 @@ pub(super) fn id_author_key(id: &EventId, author: &PublicKey) -> IdAuthorKey {
     key
 }
 
-/// `letter ‖ digest`. Ids and keys, most of all values, are their own digest; values that share one only cost a look at
+/// `digest ‖ letter`. Ids and keys, most of all values, are their own digest; values that share one only cost a look at
 /// the event.
 pub(super) fn tag_prefix(letter: u8, value: &str) -> TagPrefix {
     let mut prefix = [0; TAG_PREFIX_LEN];
-    prefix[0] = letter;
     let digest = match lower_hex_32(value) {
         Some(bytes) => bytes,
         None => sha256(value.as_bytes()),
     };
-    prefix[1..].copy_from_slice(&digest[..TAG_DIGEST_LEN]);
+    prefix[..TAG_DIGEST_LEN].copy_from_slice(&digest[..TAG_DIGEST_LEN]);
+    prefix[TAG_DIGEST_LEN] = letter;
     prefix
 }
 
