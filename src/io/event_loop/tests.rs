@@ -476,12 +476,9 @@ mod who_comes_in {
         assert_eq!(world.until_joined(peer), Message::text("hello"));
         let id = LinkId::Client(0);
         world.until(|t| *t == Told::Closed(id, CloseReason::Peer(1005)));
-        let expected = [
-            Told::Accepted(id),
-            Told::Text(id, "hello".into()),
-            Told::Drained(id),
-            Told::Closed(id, CloseReason::Peer(1005)),
-        ];
+        // Whether it is also told to have drained depends on how soon the peer closes.
+        world.core.told.retain(|t| *t != Told::Drained(id));
+        let expected = [Told::Accepted(id), Told::Text(id, "hello".into()), Told::Closed(id, CloseReason::Peer(1005))];
         assert_eq!(world.core.told, expected);
         assert_eq!(world.event_loop.clients, 0);
     }
