@@ -93,8 +93,8 @@ fn readable(name: &str, value: &str) -> String {
     let n = number(value);
     match n {
         _ if !name.contains("BYTES") => n.to_string(),
-        _ if n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
-        _ if n % (1 << 10) == 0 => format!("{} KiB", n >> 10),
+        _ if n.is_multiple_of(1 << 20) => format!("{} MiB", n >> 20),
+        _ if n.is_multiple_of(1 << 10) => format!("{} KiB", n >> 10),
         _ => format!("{n} bytes"),
     }
 }
