@@ -570,14 +570,14 @@ impl Engine {
 /// RFC 6455: the endpoint goes away.
 const GOING_AWAY: u16 = 1001;
 
-/// The two store queries of the start: root events, then announcements (spec section 3).
+/// The two store queries of the start: root events, then announcements (spec section 3). They are applied together, in
+/// the order in which they were stored: the state's sequence numbers only grow.
 fn load_state(store: &Store, settings: &Settings) -> Result<State, StoreError> {
     let mut state = State::new(settings.clone());
     let mut found: Vec<(Seq, StateChange)> = Vec::new();
     for kinds in [&ROOT_KINDS[..], &[ANNOUNCEMENT_KIND]] {
         store.for_each_of_kinds(kinds, &mut |seq, event| found.push((seq, StateChange::of(&event))))?;
     }
-    // The order in which they were first applied.
     found.sort_unstable_by_key(|(seq, _)| *seq);
     for (seq, change) in found {
         let _ = change.apply(seq, &mut state);

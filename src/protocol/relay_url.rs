@@ -28,7 +28,7 @@ pub enum RelayUrlError {
     Fragment,
     /// No host, or one that is neither an IP address nor a host name.
     Host,
-    /// Port 0.
+    /// Port 0, an empty port, or one above 65535.
     Port,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for RelayUrlError {
             RelayUrlError::UserInfo => "a user name or password is not allowed",
             RelayUrlError::Fragment => "a fragment is not allowed",
             RelayUrlError::Host => "the host is neither an IP address nor a host name",
-            RelayUrlError::Port => "port 0 cannot be dialled",
+            RelayUrlError::Port => "the port is not between 1 and 65535",
         })
     }
 }
@@ -61,7 +61,10 @@ impl RelayUrl {
     /// If it is not the URL of a relay; see [`RelayUrlError`].
     pub fn parse(text: &str) -> Result<RelayUrl, RelayUrlError> {
         let text = text.trim_matches(|c: char| c.is_ascii_whitespace());
-        let url = parse_bounded(text)?;
+        if text.len() > RELAY_URL_BYTES_MAX {
+            return Err(RelayUrlError::TooLong);
+        }
+        let url = parse_url(text)?;
         let scheme = match url.scheme() {
             scheme @ ("ws" | "wss") => scheme,
             _ => return Err(RelayUrlError::Scheme),
@@ -148,7 +151,7 @@ pub enum ServiceError {
     Malformed,
     /// No host, or one that is neither an IP address nor a host name.
     Host,
-    /// Port 0.
+    /// Port 0, an empty port, or one above 65535.
     Port,
 }
 
@@ -159,7 +162,7 @@ impl fmt::Display for ServiceError {
             ServiceError::Scheme => "the domain must not begin with a scheme such as https://",
             ServiceError::Malformed => "the domain must have the form host[:port][/path]",
             ServiceError::Host => "the host is neither an IP address nor a host name",
-            ServiceError::Port => "port 0 cannot be used",
+            ServiceError::Port => "the port is not between 1 and 65535",
         })
     }
 }
@@ -184,15 +187,18 @@ impl Service {
     /// If it has another form; see [`ServiceError`].
     pub fn parse(text: &str) -> Result<Service, ServiceError> {
         let text = text.trim_matches(|c: char| c.is_ascii_whitespace());
-        if text.contains("://") {
+        if text.len() > RELAY_URL_BYTES_MAX {
+            return Err(ServiceError::TooLong);
+        }
+        if text.split_once("://").is_some_and(|(scheme, _)| !scheme.contains('/')) {
             return Err(ServiceError::Scheme);
         }
-        if text.contains(['?', '#']) || text.starts_with(['/', '\\']) {
+        if text.contains(['?', '#']) {
             return Err(ServiceError::Malformed);
         }
         // Under a scheme whose default it is, a written port disappears; under the other one it is kept.
-        let as_http = parse_bounded(&format!("http://{text}"))?;
-        let as_https = parse_bounded(&format!("https://{text}"))?;
+        let as_http = parse_url(&format!("http://{text}"))?;
+        let as_https = parse_url(&format!("https://{text}"))?;
         if !as_http.username().is_empty() || as_http.password().is_some() {
             return Err(ServiceError::Malformed);
         }
@@ -201,7 +207,12 @@ impl Service {
         if port == Some(0) {
             return Err(ServiceError::Port);
         }
-        Ok(Service { host, port, path: as_http.path().trim_end_matches('/').to_owned() })
+        let path = as_http.path().trim_end_matches('/').to_owned();
+        let service = Service { host, port, path };
+        if service.to_string().len() > RELAY_URL_BYTES_MAX {
+            return Err(ServiceError::TooLong);
+        }
+        Ok(service)
     }
 
     /// Whether a relay URL is our own relay: same host, effective port and path. A query makes no difference.
@@ -253,7 +264,6 @@ impl fmt::Display for Service {
 
 /// What can be wrong before a URL has parts.
 enum Unparsed {
-    TooLong,
     Malformed,
     Host,
     Port,
@@ -262,7 +272,6 @@ enum Unparsed {
 impl From<Unparsed> for RelayUrlError {
     fn from(error: Unparsed) -> Self {
         match error {
-            Unparsed::TooLong => RelayUrlError::TooLong,
             Unparsed::Malformed => RelayUrlError::Malformed,
             Unparsed::Host => RelayUrlError::Host,
             Unparsed::Port => RelayUrlError::Port,
@@ -273,7 +282,6 @@ impl From<Unparsed> for RelayUrlError {
 impl From<Unparsed> for ServiceError {
     fn from(error: Unparsed) -> Self {
         match error {
-            Unparsed::TooLong => ServiceError::TooLong,
             Unparsed::Malformed => ServiceError::Malformed,
             Unparsed::Host => ServiceError::Host,
             Unparsed::Port => ServiceError::Port,
@@ -281,15 +289,14 @@ impl From<Unparsed> for ServiceError {
     }
 }
 
-fn parse_bounded(text: &str) -> Result<Url, Unparsed> {
-    if text.len() > RELAY_URL_BYTES_MAX {
-        return Err(Unparsed::TooLong);
-    }
-    // The WHATWG rules would silently drop tabs and line ends, and escape spaces: two URLs run together would pass.
+/// A URL by the WHATWG rules, less some of their forgiveness: they drop tabs and line ends, escape spaces, add missing
+/// slashes and skip surplus ones, and pass an empty port. With that, two URLs run together and `wss://wss://host` would
+/// be relays.
+fn parse_url(text: &str) -> Result<Url, Unparsed> {
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(Unparsed::Malformed);
     }
-    Url::parse(text).map_err(|error| match error {
+    let url = Url::parse(text).map_err(|error| match error {
         url::ParseError::InvalidPort => Unparsed::Port,
         url::ParseError::EmptyHost
         | url::ParseError::IdnaError
@@ -297,7 +304,13 @@ fn parse_bounded(text: &str) -> Result<Url, Unparsed> {
         | url::ParseError::InvalidIpv6Address
         | url::ParseError::InvalidDomainCharacter => Unparsed::Host,
         _ => Unparsed::Malformed,
-    })
+    })?;
+    let rest = text.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://")).ok_or(Unparsed::Malformed)?;
+    match rest.split(['/', '\\', '?', '#']).next().unwrap_or_default() {
+        "" => Err(Unparsed::Host),
+        authority if authority.ends_with(':') => Err(Unparsed::Port),
+        _ => Ok(url),
+    }
 }
 
 /// The host as URLs write it: IPv6 in brackets. `None` for what no resolver takes.
@@ -395,7 +408,13 @@ mod tests {
             ("wss://:pw@relay.example", UserInfo),
             ("wss://relay.example/#top", Fragment),
             ("wss://", Host),
-            ("wss://a,wss://b", Host),
+            ("wss://a,b.example", Host),
+            ("wss://a,wss://b", Port),
+            ("wss:relay.example", Malformed),
+            ("wss:wss://relay.example", Malformed),
+            ("wss://wss://relay.example", Port),
+            ("wss:///relay.example", Host),
+            ("wss://relay.example:", Port),
             ("wss://a b.example", Malformed),
             ("wss://a.example/ wss://b.example", Malformed),
             ("wss://a..example", Host),
@@ -438,7 +457,8 @@ mod tests {
         for (text, error) in [
             ("https://ours.example", ServiceError::Scheme),
             ("", ServiceError::Host),
-            ("/path", ServiceError::Malformed),
+            ("/path", ServiceError::Host),
+            ("ours.example:", ServiceError::Port),
             ("user@ours.example", ServiceError::Malformed),
             ("ours.example?x", ServiceError::Malformed),
             ("ours example", ServiceError::Malformed),
@@ -458,6 +478,7 @@ mod tests {
         let has = |url: &str, d: &str| service.has_clone_url(url, &author, d);
         assert!(has(&format!("https://ours.example/git/{npub}/repo.git"), "repo"));
         assert!(has(&format!("http://OURS.example:80/git/{npub}/a%20b%3Ac%25.git"), "a b:c%"));
+        assert!(has(&format!("https://ours.example/git/{npub}/a b.git"), "a b"));
         assert!(has(&format!("https://ours.example/git/{npub}/bücher.git"), "bücher"));
         assert!(!service.has_clone_url(&format!("https://ours.example/git/{npub}/repo.git"), &other, "repo"));
         for url in [
