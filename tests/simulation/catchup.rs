@@ -15,8 +15,9 @@ fn first_catch_up_finds_the_second_relay_and_reads_past_its_cap_and_ties() {
         let issues: Vec<EventRef> = (0..150u64)
             .map(|n| v.owner.issue(&v.repo, OLD + 100 + if (30..80).contains(&n) { 30 } else { n }, &n.to_string()))
             .collect();
-        let comments: Vec<EventRef> =
-            (0..300u64).map(|n| v.owner.comment(&issues[n as usize / 2], OLD + 1_000 + n / 3, &n.to_string())).collect();
+        let comments: Vec<EventRef> = (0..300u64)
+            .map(|n| v.owner.comment(&issues[n as usize / 2], OLD + 1_000 + n / 3, &n.to_string()))
+            .collect();
         w.hold_all("far", &issues);
         w.hold_all("far", &comments);
         w.start();
@@ -106,7 +107,11 @@ fn after_a_gap_only_what_was_published_meanwhile_is_read() {
         assert!(again <= 6 * 4, "{again} events sent again");
         let through = now - 1;
         for req in w.relay("far").reqs_since(back) {
-            for filter in req.filters.iter().filter(|f| !meanwhile.iter().any(|e| f.asks("e", &e.id) || f.asks("E", &e.id) || f.asks("q", &e.id))) {
+            for filter in req
+                .filters
+                .iter()
+                .filter(|f| !meanwhile.iter().any(|e| f.asks("e", &e.id) || f.asks("E", &e.id) || f.asks("q", &e.id)))
+            {
                 let since = filter.since.unwrap_or(0);
                 assert!(since >= through - 900 - 60, "asked from {since}: {}", filter.json);
                 assert!(since <= now + 60 - 900, "asked from {since} only: {}", filter.json);
@@ -162,7 +167,11 @@ fn a_restart_fetches_almost_nothing_again() {
         for hard in [true, false] {
             w.run_for(10 * MINUTE);
             let before = (w.relay("far").events_sent(), w.relay("hub").events_sent());
-            if hard { w.kill() } else { w.stop() }
+            if hard {
+                w.kill()
+            } else {
+                w.stop()
+            }
             let down = w.clock.wall();
             let missed = v.owner.issue(&v.repo, down, &format!("while down {hard}"));
             w.publish("far", &missed);

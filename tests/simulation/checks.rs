@@ -105,7 +105,8 @@ impl LinkCheck {
         }
         let message: Value = serde_json::from_str(text).unwrap_or_default();
         let id = message[1].as_str().unwrap_or("");
-        let limited = |text: &Value| text.as_str().is_some_and(|t| t.contains("rate-limited") || t.contains("rate limited"));
+        let limited =
+            |text: &Value| text.as_str().is_some_and(|t| t.contains("rate-limited") || t.contains("rate limited"));
         match message[0].as_str() {
             Some("EOSE") => {
                 let layer_1 = self.subscriptions.get(id).is_some_and(|s| s.iter().any(DumbFilter::is_layer_1));

@@ -1,7 +1,7 @@
 //! One socket between the process and a model relay or client, seen from the middle: latency in order, sudden loss,
 //! and half-open silence in which both ends believe that the other is still there.
 
-use crate::clock::{Micros, MILLI};
+use crate::clock::{MILLI, Micros};
 
 /// How a path behaves.
 #[derive(Clone, Copy, Debug)]

@@ -150,7 +150,8 @@ impl ModelRelay {
     pub fn hold(&mut self, event: &EventRef) -> bool {
         if !self.config.keeps_everything {
             if let Some(key) = event.replace_key() {
-                let same = |e: &&EventRef| e.kind == key.0 && e.author == key.1 && e.replace_key().as_ref() == Some(&key);
+                let same =
+                    |e: &&EventRef| e.kind == key.0 && e.author == key.1 && e.replace_key().as_ref() == Some(&key);
                 let old = self.held.values().find(same).cloned();
                 match old {
                     Some(old) if !event.supersedes(&old) => return false,

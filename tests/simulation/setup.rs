@@ -47,5 +47,8 @@ pub fn quiet(w: &mut World) {
 /// `at` lies within `slack` after `expected`.
 #[track_caller]
 pub fn assert_at(at: Micros, expected: Micros, slack: Micros, what: &str) {
-    assert!(at >= expected && at <= expected + slack, "{what}: at {at} µs, expected {expected} µs or up to {slack} more");
+    assert!(
+        at >= expected && at <= expected + slack,
+        "{what}: at {at} µs, expected {expected} µs or up to {slack} more"
+    );
 }

@@ -347,17 +347,22 @@ impl World {
             return false;
         };
         self.clock.advance_to(next);
-        self.count_turn();
         let outputs = self.outputs;
+        let mut woken = due.is_some_and(|t| t <= next);
         for _ in 0..HAPPENINGS_PER_TURN {
             match self.queue.first_entry() {
                 Some(first) if first.key().0 <= next => {
                     let happening = first.remove();
+                    woken |= matches!(happening, Happening::In(..));
                     self.happen(happening);
                 }
                 _ => break,
             }
         }
+        if !woken {
+            return true;
+        }
+        self.count_turn();
         self.feed(Input::Tick);
         let committed = self.finish_turn();
         let progress = committed || self.outputs != outputs || happens.is_some_and(|t| t <= next);
@@ -443,9 +448,9 @@ impl World {
                 self.say(&format!("{} says {}", self.far_name(serial), brief(&text)));
                 if let LinkId::Relay(_) = link {
                     self.checks.links.entry(serial).or_default().on_received(at, &text);
-                    if text.contains("\"kind\":30617") || text.contains("\"kind\":5,") {
-                        self.note_needed();
-                    }
+                }
+                if text.contains("\"kind\":30617") || text.contains("\"kind\":5,") {
+                    self.note_needed();
                 }
                 self.feed(Input::Text { link, text: &text });
             }
@@ -768,5 +773,11 @@ fn brief(text: &str) -> String {
     let message: Value = serde_json::from_str(text).unwrap_or_default();
     let event = if message[1].is_object() { &message[1] } else { &message[2] };
     let id = event["id"].as_str().unwrap_or("?");
-    format!("EVENT {} {} kind {} at {}", message[1].as_str().unwrap_or(""), short(id), event["kind"], event["created_at"])
+    format!(
+        "EVENT {} {} kind {} at {}",
+        message[1].as_str().unwrap_or(""),
+        short(id),
+        event["kind"],
+        event["created_at"]
+    )
 }
