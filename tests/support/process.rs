@@ -121,6 +121,10 @@ impl Setup {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_grasp-sync"));
         command.args(arguments).arg("--config").arg(self.config_file()).env("RUST_LOG", self.log);
+        // The program refuses variables that it does not know, and the tests' own begin like its own.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GRASP_SYNC_")) {
+            command.env_remove(name);
+        }
         command.stdin(Stdio::null());
         command
     }
