@@ -170,8 +170,8 @@ Usage:
   grasp-sync [run] [OPTIONS]                sync and serve until stopped
   grasp-sync import FILE [OPTIONS]          take events from JSON lines; - is
                                             standard input, read only once
-  grasp-sync export [FILE] [OPTIONS]        write all events as JSON lines, to a
-                                            new file or to standard output
+  grasp-sync export [FILE] [OPTIONS]        write all events as JSON lines, to
+                                            a new file or standard output
   grasp-sync check-config [OPTIONS]         print the effective configuration
 
 Options:

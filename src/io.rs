@@ -11,7 +11,6 @@ pub mod http;
 pub mod inbound;
 pub mod link;
 pub mod listeners;
-pub mod names;
 #[cfg(test)]
 mod pipe;
 pub mod resolver;

@@ -6,7 +6,7 @@
 //!
 //! | room | what it decides |
 //! |---|---|
-//! | `main.rs` | arguments to exit code |
+//! | `main.rs`, `cli.rs`, `exit.rs`, `transfer.rs` | arguments to exit code; import and export |
 //! | [`config`] | flags, environment and TOML to one checked configuration |
 //! | [`io`] | the world: event loop, links, resolver, HTTP |
 //! | [`engine`] | routes inputs to the machines below and their values back out |

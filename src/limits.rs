@@ -108,6 +108,8 @@ pub const LINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub const DIAL_ADDRESSES_MAX: usize = 8;
 /// Time for one address to take a TCP connection while there are others to try. After: the next one.
 pub const DIAL_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two readings of the resolver's files, which follow on a name that no server answered for.
+pub const RESOLVER_RELOAD_MIN: Duration = Duration::from_secs(60);
 /// TLS sessions kept to be resumed; beyond, the oldest is forgotten and its relay gets a full handshake.
 pub const TLS_SESSIONS_MAX: usize = 128;
 /// Bytes of an HTTP request head. Beyond: 431 and close.

@@ -13,7 +13,7 @@ use grasp_sync::config::{Config, RawConfig};
 use grasp_sync::engine::Engine;
 use grasp_sync::intake::Rules;
 use grasp_sync::io::clock::Clock;
-use grasp_sync::io::event_loop::{EventLoop, LoopOptions, RunError};
+use grasp_sync::io::event_loop::{EventLoop, LoopOptions, NameSource, RunError};
 use grasp_sync::io::tls;
 use grasp_sync::store::{Store, StoreError};
 use redb::backends::FileBackend;
@@ -75,6 +75,7 @@ fn run(config: Config) -> Result<Exit, Failure> {
         tls,
         connect_timeout: config.settings.timing.connect_timeout,
         clients_max: config.settings.limits.clients_max,
+        names: NameSource::System,
     })
     .map_err(Failure::Bind)?;
     event_loop.catch_signals().map_err(Failure::Bind)?;

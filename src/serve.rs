@@ -22,8 +22,7 @@ use crate::limits::{
 };
 use crate::metrics::{Metrics, Side};
 use crate::protocol::message::{self, ClientMessage, MessageError, RawEvent};
-use crate::store::matches_nothing;
-use crate::store::{Store, StoreError, StoredEvent};
+use crate::store::{Store, StoreError, StoredEvent, matches_nothing};
 use crate::time::{Duration, Instant, Now};
 
 /// What the own relay wants done. `client` is the number that the caller of [`Serve::on_accepted`] gave.
@@ -167,6 +166,7 @@ impl Serve {
     pub fn acknowledge(&mut self, client: u64, event: &EventId, accepted: bool, why: &str) {
         if let Some(session) = self.sessions.get_mut(&client) {
             session.send(message::ok_message(event, accepted, why), &mut self.out);
+            self.note_work(client);
         }
     }
 
@@ -378,7 +378,6 @@ enum Refusal {
     TooManyValues,
     TooManySubscriptions,
     TooManyBytes,
-    Search,
 }
 
 impl Refusal {
@@ -394,7 +393,6 @@ impl Refusal {
             Refusal::TooManyValues => "too_many_values",
             Refusal::TooManySubscriptions => "too_many_subscriptions",
             Refusal::TooManyBytes => "too_many_bytes",
-            Refusal::Search => "search",
         }
     }
 
@@ -415,7 +413,6 @@ impl Refusal {
                 format!("blocked: too many subscriptions, at most {CLIENT_SUBSCRIPTIONS_MAX} at once").into()
             }
             Refusal::TooManyBytes => "blocked: open subscriptions take too much memory, close some first".into(),
-            Refusal::Search => "unsupported: search".into(),
         }
     }
 }
@@ -428,9 +425,9 @@ fn check_filters(filters: &[Filter]) -> Result<(), Refusal> {
         if message::filter_values(filter) > CLIENT_FILTER_VALUES_MAX {
             return Err(Refusal::TooManyValues);
         }
-        if filter.search.is_some() {
-            return Err(Refusal::Search);
-        }
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,20 +52,32 @@ impl Summary {
         }
     }
 
-    /// What became of the lines of one file after it was read once more.
-    fn after(&self, again: Summary) -> Summary {
-        let lines = self.new + self.known + self.outdated + self.failed_total();
-        let new = self.new + again.new;
-        let outdated = lines - new - self.known - again.failed_total();
-        Summary { new, known: self.known, outdated, failed: again.failed }
+    /// What became of the lines of one file after it was read once more. What failed whatever is held stays as it was
+    /// seen first: a forged copy of what the first reading brought is known to the second.
+    fn after(mut self, again: Summary) -> Summary {
+        let lines = self.lines();
+        self.failed.retain(|reason, _| !is_open(reason));
+        self.failed.extend(again.failed.into_iter().filter(|(reason, _)| is_open(reason)));
+        self.new += again.new;
+        self.outdated = lines - self.new - self.known - self.failed_total();
+        self
+    }
+
+    fn lines(&self) -> u64 {
+        self.new + self.known + self.outdated + self.failed_total()
     }
 
     /// Whether something failed that can be taken once more of the file is held.
     fn may_improve(&self) -> bool {
-        const OPEN: [Refusal; 4] =
-            [Refusal::ForeignAnnouncement, Refusal::NotAMaintainer, Refusal::DeletesNothing, Refusal::Unrelated];
-        OPEN.iter().any(|refusal| self.failed.contains_key(refusal.name()))
+        self.failed.keys().any(|reason| is_open(reason))
     }
+}
+
+/// Whether what was refused for this reason can be taken once something else is held.
+fn is_open(reason: &str) -> bool {
+    const OPEN: [Refusal; 4] =
+        [Refusal::ForeignAnnouncement, Refusal::NotAMaintainer, Refusal::DeletesNothing, Refusal::Unrelated];
+    OPEN.iter().any(|refusal| refusal.name() == reason)
 }
 
 /// `12 new, 3 known, 0 outdated, 2 failed (1 forged, first in line 4; 1 not_utf8, first in line 9)`
@@ -80,7 +92,7 @@ impl fmt::Display for Summary {
             self.failed_total()
         )?;
         for (i, (reason, (count, first))) in self.failed.iter().enumerate() {
-            write!(f, "{} {count} {reason}, first in line {first}", if i == 0 { " (" } else { ";" })?;
+            write!(f, "{}{count} {reason}, first in line {first}", if i == 0 { " (" } else { "; " })?;
         }
         if !self.failed.is_empty() {
             f.write_str(")")?;
@@ -366,7 +378,7 @@ mod tests {
         let first =
             read(&[Refused(Refusal::Unrelated), New, Known, Refused(Refusal::Forged), Refused(Refusal::Unrelated)]);
         assert!(first.may_improve());
-        let second = read(&[New, Known, Known, Refused(Refusal::Forged), Refused(Refusal::Superseded)]);
+        let second = read(&[New, Known, Known, Known, Refused(Refusal::Superseded)]);
         assert!(!second.may_improve());
         assert_eq!(first.after(second).to_string(), "2 new, 1 known, 1 outdated, 1 failed (1 forged, first in line 4)");
     }

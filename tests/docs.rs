@@ -1,4 +1,4 @@
-//! What the documents repeat from the code is the same as the code. After a change to the keys or the limits,
+//! What the documents repeat from the code is the same as the code. After a change to keys, metrics or limits,
 //! `UPDATE_DOCS=1 cargo test --test docs` writes it anew.
 #![allow(clippy::disallowed_methods, reason = "one variable says whether to write")]
 
@@ -7,17 +7,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use grasp_sync::config::keys;
+use grasp_sync::metrics;
 
 #[test]
 fn the_sample_configuration_is_the_table_of_keys() {
     agree(&in_tree("contrib/grasp-sync.toml"), &keys::sample());
 }
 
-/// One test for both tables, so that writing them anew is not a race.
+/// One test for all tables, so that writing them anew is not a race.
 #[test]
-fn the_readme_has_every_key_and_every_limit() {
-    agree_block("configuration", &keys::markdown_table());
+fn the_readme_has_every_key_metric_and_limit() {
     let source = fs::read_to_string(in_tree("src/limits.rs")).expect("the source is there");
+    agree_block("configuration", &keys::markdown_table());
+    agree_block("metrics", &metrics_table());
     agree_block("limits", &limits_table(&source));
 }
 
@@ -47,6 +49,15 @@ fn agree(path: &Path, expected: &str) {
         "{} is out of date; UPDATE_DOCS=1 cargo test --test docs writes it anew; first difference: {differs:?}",
         path.display()
     );
+}
+
+/// One row for each metric.
+fn metrics_table() -> String {
+    let mut table = String::from("| metric | type | meaning |\n|---|---|---|\n");
+    for (name, kind, help) in metrics::TABLE {
+        writeln!(table, "| `{name}` | {kind} | {help} |").expect("strings take it");
+    }
+    table
 }
 
 /// One row for each `pub const` of `src/limits.rs`: name, value, and its documentation.
@@ -82,8 +93,8 @@ fn readable(name: &str, value: &str) -> String {
     let n = number(value);
     match n {
         _ if !name.contains("BYTES") => n.to_string(),
-        _ if n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
-        _ if n % (1 << 10) == 0 => format!("{} KiB", n >> 10),
+        _ if n.is_multiple_of(1 << 20) => format!("{} MiB", n >> 20),
+        _ if n.is_multiple_of(1 << 10) => format!("{} KiB", n >> 10),
         _ => format!("{n} bytes"),
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
@@ -15,9 +15,10 @@ use mio::{Interest, Registry, Token};
 use rustls::ClientConfig;
 
 use crate::contract::{CloseReason, LinkId};
+use crate::io::address::is_public;
 use crate::io::handshake::{Handshake, Step};
 use crate::io::link::Link;
-use crate::io::names::is_public;
+use crate::io::resolver::{Answer, LookupId};
 use crate::io::tls;
 use crate::io::transport::Transport;
 use crate::limits::{DIAL_ADDRESSES_MAX, DIAL_ATTEMPT_TIMEOUT, LINK_READ_BYTES_PER_TURN};
@@ -30,6 +31,8 @@ pub struct Dial {
     link: LinkId,
     url: RelayUrl,
     deadline: Instant,
+    /// What the resolver was asked, while it has not answered. The caller keeps it, for it also talks to the resolver.
+    pub lookup: Option<LookupId>,
     stage: Stage,
 }
 
@@ -71,7 +74,7 @@ pub enum Progress {
 impl Dial {
     /// A dial that waits for the addresses of its host until `deadline`.
     pub fn new(link: LinkId, url: RelayUrl, deadline: Instant) -> Self {
-        Dial { link, url, deadline, stage: Stage::Resolving }
+        Dial { link, url, deadline, lookup: None, stage: Stage::Resolving }
     }
 
     /// The link that this is to become.
@@ -97,12 +100,17 @@ impl Dial {
         }
     }
 
-    /// The resolver's answer; none if the name has no address.
-    pub fn on_addresses(&mut self, now: Instant, token: Token, common: &Dialling<'_>, found: &[IpAddr]) -> Progress {
+    /// The resolver's answer.
+    pub fn on_addresses(&mut self, now: Instant, token: Token, common: &Dialling<'_>, answer: &Answer) -> Progress {
         assert!(self.is_resolving(), "addresses come once");
-        if found.is_empty() {
-            return Progress::Failed(CloseReason::Resolve);
-        }
+        self.lookup = None;
+        let found = match answer {
+            Ok(found) => found,
+            Err(error) => {
+                log::debug!("{}: {error}", self.url);
+                return Progress::Failed(CloseReason::Resolve);
+            }
+        };
         let allowed = found.iter().filter(|address| common.allow_private || is_public(**address));
         let port = self.url.port();
         let addresses: VecDeque<_> = allowed.take(DIAL_ADDRESSES_MAX).map(|ip| SocketAddr::new(*ip, port)).collect();

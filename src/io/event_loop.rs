@@ -9,11 +9,15 @@
 
 mod clients;
 mod links;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "peers are threads")]
+mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use mio::{Events, Poll, Token};
@@ -22,11 +26,11 @@ use rustls::ClientConfig;
 use crate::contract::{CloseReason, Input, LinkId, Output};
 use crate::engine::Engine;
 use crate::io::clock::Clock;
-use crate::io::connections::Connections;
+use crate::io::connections::{Connections, FIRST_TOKEN};
 use crate::io::counters::Counters;
 use crate::io::http::Door;
 use crate::io::listeners::Listener;
-use crate::io::names::Names;
+use crate::io::resolver::{Answer, LookupId, RESOLVER_TOKENS, Resolver, ResolverConfig};
 use crate::io::signals::Signals;
 use crate::limits::{LINK_CLOSE_TIMEOUT, READS_PER_TURN};
 use crate::store::StoreError;
@@ -35,6 +39,8 @@ use crate::time::{Duration, Instant, Now};
 const PUBLIC_TOKEN: Token = Token(0);
 const ADMIN_TOKEN: Token = Token(1);
 const SIGNALS_TOKEN: Token = Token(2);
+const RESOLVER_FIRST_TOKEN: usize = 16;
+const _: () = assert!(RESOLVER_FIRST_TOKEN + RESOLVER_TOKENS <= FIRST_TOKEN);
 
 /// Events taken from one poll; the rest comes with the next.
 const EVENTS_PER_POLL: usize = 256;
@@ -102,6 +108,29 @@ pub struct LoopOptions {
     pub connect_timeout: Duration,
     /// Client links at once (`limits.clients_max`).
     pub clients_max: usize,
+    /// Who knows the addresses of names.
+    pub names: NameSource,
+}
+
+/// Who knows the addresses of names.
+#[derive(Clone, Debug)]
+pub enum NameSource {
+    /// Whom the system asks: `/etc/hosts` and `/etc/resolv.conf`, read again when no server answers, at most once every
+    /// [`crate::limits::RESOLVER_RELOAD_MIN`]: a machine may start before its network does, or move to another.
+    System,
+    /// These and no others.
+    Fixed(ResolverConfig),
+}
+
+impl NameSource {
+    fn read(&self) -> ResolverConfig {
+        match self {
+            NameSource::System => {
+                ResolverConfig::from_system_files(Path::new("/etc/hosts"), Path::new("/etc/resolv.conf"))
+            }
+            NameSource::Fixed(config) => config.clone(),
+        }
+    }
 }
 
 /// Why the loop could not be set up.
@@ -162,7 +191,12 @@ pub struct EventLoop {
     signals: Option<Signals>,
     /// Public, then admin.
     listeners: Vec<Listener>,
-    names: Names,
+    resolver: Resolver,
+    resolver_read: Instant,
+    /// Who waits for which answer of the resolver.
+    lookups: BTreeMap<LookupId, LinkId>,
+    /// Answers that the resolver had at once; dialled in the next turn, as the others are.
+    known_names: Vec<(LinkId, Answer)>,
     connections: Connections,
     clients: usize,
     next_client: u64,
@@ -190,6 +224,7 @@ impl EventLoop {
             .map_err(|e| BindError::Listen(options.listen, e.kind()))?;
         let admin = Listener::bind(registry, ADMIN_TOKEN, Door::Admin, options.admin_listen)
             .map_err(|e| BindError::AdminListen(options.admin_listen, e.kind()))?;
+        let resolver = Resolver::new(options.names.read(), RESOLVER_FIRST_TOKEN);
         Ok(EventLoop {
             options,
             clock: Clock::start(),
@@ -197,7 +232,10 @@ impl EventLoop {
             events: Events::with_capacity(EVENTS_PER_POLL),
             signals: None,
             listeners: vec![public, admin],
-            names: Names::default(),
+            resolver,
+            resolver_read: Instant::ZERO,
+            lookups: BTreeMap::new(),
+            known_names: Vec::new(),
             connections: Connections::default(),
             clients: 0,
             next_client: 0,
@@ -257,11 +295,12 @@ impl EventLoop {
     pub fn turn(&mut self, core: &mut impl Core, wait_max: Option<Duration>) -> Result<Turned, RunError> {
         self.wait(core.next_deadline(), wait_max)?;
         let now = self.clock.now();
-        if self.sort_events() {
+        if self.sort_events(now) {
             return Ok(Turned::Stop);
         }
         self.accept(now);
-        self.take_addresses(now.mono, core)?;
+        self.resolve_on(now);
+        self.take_addresses(now, core)?;
         while let Some(key) = self.connections.poll_expired(now.mono) {
             self.on_time(now, key, core)?;
         }
@@ -283,12 +322,13 @@ impl EventLoop {
         let is_busy = self.connections.ready_len() > 0
             || !self.ended.is_empty()
             || !self.drained.is_empty()
+            || !self.known_names.is_empty()
             || self.listeners.iter().any(|l| l.may_accept(now));
         let timeout = if is_busy {
             Some(Duration::ZERO)
         } else {
             let listeners = self.listeners.iter().filter_map(Listener::next_deadline);
-            let own = [core_deadline, self.connections.next_deadline()];
+            let own = [core_deadline, self.connections.next_deadline(), self.resolver.next_deadline()];
             let deadlines = own.into_iter().flatten().chain(listeners);
             let until = deadlines.min().map(|at| at.since(now));
             until.into_iter().chain(wait_max).min()
@@ -307,13 +347,14 @@ impl EventLoop {
     }
 
     /// Puts every event where it will be looked at. True if a signal asks to stop.
-    fn sort_events(&mut self) -> bool {
+    fn sort_events(&mut self, now: Now) -> bool {
         let mut stop = false;
         for event in &self.events {
             match event.token() {
                 PUBLIC_TOKEN => self.listeners[0].on_ready(),
                 ADMIN_TOKEN => self.listeners[1].on_ready(),
                 SIGNALS_TOKEN => stop = self.signals.as_mut().is_some_and(Signals::pending),
+                token if self.resolver.owns(token) => self.resolver.on_ready(now, self.poll.registry(), token),
                 token => {
                     if let Some(key) = Connections::key(token) {
                         self.connections.make_ready(key);
@@ -374,11 +415,15 @@ impl EventLoop {
         // The engine is not told any more, so nobody would clear these, and the loop would not sleep.
         self.ended.clear();
         self.drained.clear();
+        self.known_names.clear();
+        for lookup in std::mem::take(&mut self.lookups).into_keys() {
+            self.resolver.cancel(self.clock.now(), self.poll.registry(), lookup);
+        }
         let deadline = self.clock.now().mono + LINK_CLOSE_TIMEOUT;
         while !self.connections.is_empty() && self.clock.now().mono < deadline {
             self.wait(Some(deadline), None)?;
             // A second signal does not come this far: its handler has ended the process.
-            self.sort_events();
+            self.sort_events(self.clock.now());
             for _ in 0..self.connections.ready_len() {
                 if let Some(key) = self.connections.poll_ready() {
                     self.advance_close(key);

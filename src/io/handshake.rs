@@ -185,3 +185,103 @@ pub fn check_response(head: &[u8], accept: &str) -> Result<Option<usize>, CloseR
         && header("Sec-WebSocket-Protocol").is_none();
     if agreed { Ok(Some(head_len)) } else { Err(refused) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::link::Frame;
+    use crate::io::pipe::{Pipe, Temper, pipe};
+    use crate::limits::LINK_READ_BYTES_PER_TURN;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+    const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+    const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+    fn url(text: &str) -> RelayUrl {
+        RelayUrl::parse(text).unwrap()
+    }
+
+    /// Shakes hands with a peer that answers `answer` to whatever it is sent.
+    fn shake(temper: Temper, answer: &[u8]) -> Result<Box<Link<Pipe>>, CloseReason> {
+        let (mut peer, socket) = pipe(temper);
+        let mut handshake = Handshake::with_key(Transport::plain(socket), &url("ws://relay.example"), KEY);
+        let mut written = 0;
+        for _ in 0..1_000_000 {
+            let _ = peer.read(&mut [0; 64]);
+            if written < answer.len() {
+                written += peer.write(&answer[written..]).unwrap_or(0);
+            }
+            handshake.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+            match handshake.advance()? {
+                Step::Pending(pending) => handshake = pending,
+                Step::Open(link) => return Ok(link),
+            }
+        }
+        panic!("no end");
+    }
+
+    #[test]
+    fn a_good_answer_opens_the_link_with_what_came_after_it() {
+        for temper in [Temper::Smooth, Temper::Trickle, Temper::Random(1), Temper::Random(2), Temper::Random(3)] {
+            let answer = [GOOD.as_bytes(), &[0x81, 2, b'h', b'i']].concat();
+            let (mut peer, socket) = pipe(temper);
+            let mut handshake = Some(Handshake::with_key(Transport::plain(socket), &url("ws://relay.example"), KEY));
+            let (mut link, mut written) = (None, 0);
+            let frame = (0..1_000_000).find_map(|_| {
+                let _ = peer.read(&mut [0; 64]);
+                written += peer.write(&answer[written..]).unwrap_or(0);
+                if let Some(mut pending) = handshake.take() {
+                    pending.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+                    match pending.advance().unwrap() {
+                        Step::Pending(pending) => handshake = Some(pending),
+                        Step::Open(open) => link = Some(open),
+                    }
+                }
+                let link = link.as_mut()?;
+                link.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+                link.read().unwrap()
+            });
+            assert_eq!(frame, Some(Frame::Text("hi".into())), "{temper:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_end_is_cut_off() {
+        let endless = format!("HTTP/1.1 101 Yes\r\nX: {}", "x".repeat(HTTP_HEAD_BYTES_MAX));
+        assert_eq!(shake(Temper::Smooth, endless.as_bytes()).unwrap_err(), CloseReason::Handshake(0));
+        let lines = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(HTTP_HEADERS_MAX + 1));
+        assert_eq!(shake(Temper::Smooth, lines.as_bytes()).unwrap_err(), CloseReason::Handshake(200));
+    }
+
+    #[test]
+    fn an_answer_is_good_partial_or_refused_with_its_status() {
+        assert_eq!(check_response(GOOD.as_bytes(), ACCEPT), Ok(Some(GOOD.len())));
+        assert_eq!(check_response(GOOD.split_at(GOOD.len() - 1).0.as_bytes(), ACCEPT), Ok(None));
+        let refused = [
+            (GOOD.replace("Upgrade: websocket", "Upgrade: h2c"), 101),
+            (GOOD.replace("Connection: Upgrade", "Connection: close"), 101),
+            (GOOD.replace("s3pPL", "xxxxx"), 101),
+            (GOOD.replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), 101),
+            (GOOD.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat\r\n\r\n"), 101),
+            (GOOD.replace("101", "503"), 503),
+            ("220 mail.example ESMTP\r\n\r\n".to_owned(), 0),
+        ];
+        for (answer, status) in refused {
+            assert_eq!(check_response(answer.as_bytes(), ACCEPT), Err(CloseReason::Handshake(status)), "{answer}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_named_as_a_server_expects_it() {
+        let host = |text: &str| {
+            let request = request(&url(text), KEY);
+            request.lines().find_map(|l| l.strip_prefix("Host: ")).unwrap().to_owned()
+        };
+        assert_eq!(host("ws://relay.example"), "relay.example");
+        assert_eq!(host("wss://relay.example:443/"), "relay.example");
+        assert_eq!(host("wss://relay.example:80"), "relay.example:80");
+        assert_eq!(host("ws://[2001:db8::1]:7777"), "[2001:db8::1]:7777");
+        assert!(request(&url("wss://relay.example/a?b=c"), KEY).starts_with("GET /a?b=c HTTP/1.1\r\n"));
+    }
+}

@@ -314,3 +314,111 @@ fn reason_phrase(status: u16) -> &'static str {
         _ => "Unknown",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    fn parse(head: &str) -> Request {
+        match parse_head(head.as_bytes()) {
+            Ok(Parsed::Complete(request)) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn upgrade_with(lines: &str) -> Upgrade {
+        parse(&format!("GET / HTTP/1.1\r\nHost: x\r\n{lines}\r\n")).upgrade
+    }
+
+    fn status(door: Door, head: &str) -> u16 {
+        match route(door, &parse(head)) {
+            Route::Answer(response) => response.status(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_upgrade_by_the_rules_is_accepted() {
+        // The example of RFC 6455, section 1.3, and the forms that browsers and proxies give it.
+        let accepted = Upgrade::Accept("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into());
+        for lines in [
+            format!(
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
+            ),
+            format!(
+                "upgrade: WebSocket\r\nconnection: keep-alive, upgrade\r\nsec-websocket-version:13\r\nsec-websocket-key:  {KEY} \r\n"
+            ),
+        ] {
+            assert_eq!(upgrade_with(&lines), accepted);
+        }
+    }
+
+    #[test]
+    fn an_upgrade_against_the_rules_is_refused() {
+        let line = |name: &str, value: &str| format!("{name}: {value}\r\n");
+        let upgrade = line("Upgrade", "websocket");
+        let connection = line("Connection", "Upgrade");
+        let version = line("Sec-WebSocket-Version", "13");
+        let key = line("Sec-WebSocket-Key", KEY);
+        assert_eq!(upgrade_with(&format!("{connection}{version}{key}")), Upgrade::None);
+        assert_eq!(upgrade_with(&format!("{}{connection}{version}{key}", line("Upgrade", "h2c"))), Upgrade::None);
+        assert_eq!(upgrade_with(&format!("{upgrade}{version}{key}")), Upgrade::Bad);
+        assert_eq!(upgrade_with(&format!("{upgrade}{connection}{key}")), Upgrade::Version);
+        let old = line("Sec-WebSocket-Version", "8");
+        assert_eq!(upgrade_with(&format!("{upgrade}{connection}{old}{key}")), Upgrade::Version);
+        assert_eq!(upgrade_with(&format!("{upgrade}{connection}{version}")), Upgrade::Bad);
+        for key in ["", "short==", "dGhlIHNhbXBsZSBub25jZQ=!", "\u{e9}GhlIHNhbXBsZSBub25jZQ=="] {
+            let lines = format!("{upgrade}{connection}{version}{}", line("Sec-WebSocket-Key", key));
+            assert_eq!(upgrade_with(&lines), Upgrade::Bad, "{key}");
+        }
+        let request = parse(&format!("POST / HTTP/1.1\r\n{upgrade}{connection}{version}{key}\r\n"));
+        assert_eq!(request.upgrade, Upgrade::Bad);
+        let request = parse(&format!("GET / HTTP/1.0\r\n{upgrade}{connection}{version}{key}\r\n"));
+        assert_eq!(request.upgrade, Upgrade::Bad);
+    }
+
+    #[test]
+    fn each_request_leads_where_it_should() {
+        assert_eq!(status(Door::Public, "GET / HTTP/1.1\r\n\r\n"), 200);
+        assert_eq!(status(Door::Public, "GET /favicon.ico HTTP/1.1\r\n\r\n"), 404);
+        assert_eq!(status(Door::Public, "GET /metrics HTTP/1.1\r\n\r\n"), 404);
+        assert_eq!(status(Door::Public, "PUT / HTTP/1.1\r\n\r\n"), 405);
+        assert_eq!(status(Door::Public, "OPTIONS / HTTP/1.1\r\n\r\n"), 204);
+        assert_eq!(status(Door::Admin, "GET / HTTP/1.1\r\n\r\n"), 404);
+        let old = "GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+        assert_eq!(status(Door::Public, old), 426);
+        assert_eq!(status(Door::Admin, old), 404);
+        let info = "GET /any/path HTTP/1.1\r\nAccept: text/html, application/nostr+json;q=0.9\r\n\r\n";
+        assert_eq!(route(Door::Public, &parse(info)), Route::RelayInfo);
+        assert_eq!(route(Door::Admin, &parse("GET /metrics?x=1 HTTP/1.1\r\n\r\n")), Route::Metrics);
+        assert_eq!(route(Door::Admin, &parse("HEAD /health HTTP/1.0\r\n\r\n")), Route::Health);
+        assert_eq!(route(Door::Admin, &parse("GET /status.json HTTP/1.1\r\n\r\n")), Route::Status);
+    }
+
+    #[test]
+    fn a_head_is_partial_until_its_last_byte_and_what_follows_is_not_its() {
+        let head = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        for len in 0..head.len() {
+            assert_eq!(parse_head(&head.as_bytes()[..len]), Ok(Parsed::Partial), "{len}");
+        }
+        assert_eq!(parse(&format!("{head}more")).head_len, head.len());
+    }
+
+    #[test]
+    fn what_is_no_request_has_a_name() {
+        assert_eq!(parse_head(b"\x16\x03\x01\x02\x00"), Err(HttpError::Malformed));
+        assert_eq!(parse_head(b"GET / HTTP/2.0\r\n\r\n"), Err(HttpError::Malformed));
+        let lines = "a: b\r\n".repeat(HTTP_HEADERS_MAX + 1);
+        assert_eq!(parse_head(format!("GET / HTTP/1.1\r\n{lines}\r\n").as_bytes()), Err(HttpError::TooLarge));
+    }
+
+    #[test]
+    fn an_answer_to_head_has_the_length_but_not_the_body() {
+        let whole = String::from_utf8(Response::text(200, "ok\n").into_bytes(false)).unwrap();
+        let head = String::from_utf8(Response::text(200, "ok\n").into_bytes(true)).unwrap();
+        assert!(head.contains("\r\nContent-Length: 3\r\n") && head.contains("\r\nConnection: close\r\n"));
+        assert_eq!(whole, format!("{head}ok\n"));
+    }
+}

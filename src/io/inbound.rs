@@ -163,3 +163,102 @@ impl<S: Read + Write + HalfClose> Inbound<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::http::{Route, route};
+    use crate::io::pipe::{Pipe, Temper, pipe};
+
+    const TEMPERS: [Temper; 4] = [Temper::Smooth, Temper::Trickle, Temper::Random(1), Temper::Random(2)];
+
+    /// Writes `request`, answers it by the book, and collects what comes back until the connection wants to be dropped
+    /// or upgraded. The tail in the latter case.
+    fn serve(temper: Temper, request: &str) -> (String, Option<Vec<u8>>) {
+        let (mut peer, socket) = pipe(temper);
+        let mut inbound = Inbound::new(socket, Door::Public);
+        let (mut written, mut answer) = (0, Vec::new());
+        for _ in 0..1_000_000 {
+            if written < request.len() {
+                written += peer.write(&request.as_bytes()[written..]).unwrap_or(0);
+            }
+            match inbound.advance() {
+                Progress::Pending => {}
+                Progress::Asked(request) => match route(Door::Public, &request) {
+                    Route::Upgrade(accept) => inbound.upgrade(&accept),
+                    Route::Answer(response) => inbound.answer(response, false),
+                    other => panic!("{other:?}"),
+                },
+                Progress::Upgraded(tail) => {
+                    read_all(&mut peer, &mut answer);
+                    return (String::from_utf8(answer).unwrap(), Some(tail));
+                }
+                Progress::Done => return (String::from_utf8(answer).unwrap(), None),
+            }
+            if read_all(&mut peer, &mut answer) {
+                peer.end_sending();
+            }
+        }
+        panic!("no end; so far {:?}", String::from_utf8_lossy(&answer));
+    }
+
+    /// Reads what is there now. Whether the other end has ended.
+    fn read_all(peer: &mut Pipe, into: &mut Vec<u8>) -> bool {
+        let mut blocked = 0;
+        while blocked < 50 {
+            let mut chunk = [0; 64];
+            match peer.read(&mut chunk) {
+                Ok(0) => return true,
+                Ok(n) => into.extend(&chunk[..n]),
+                Err(_) => blocked += 1,
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn a_request_is_answered_whole_however_the_socket_cuts_it() {
+        for temper in TEMPERS {
+            let (answer, tail) = serve(temper, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with(".\n"), "{temper:?}: {answer}");
+            assert!(tail.is_none());
+        }
+    }
+
+    #[test]
+    fn an_upgrade_keeps_what_came_after_it() {
+        let request = "GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nearly";
+        let (answer, tail) = serve(Temper::Smooth, request);
+        assert!(answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+        assert_eq!(tail.as_deref(), Some(&b"early"[..]));
+    }
+
+    #[test]
+    fn a_head_that_is_too_long_or_no_head_is_answered_with_why() {
+        for temper in TEMPERS {
+            let (answer, _) = serve(temper, &format!("GET /{}", "x".repeat(HTTP_HEAD_BYTES_MAX)));
+            assert!(answer.starts_with("HTTP/1.1 431 "), "{temper:?}: {answer}");
+            let (answer, _) = serve(temper, "EHLO relay.example\r\n\r\n");
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{temper:?}: {answer}");
+        }
+    }
+
+    #[test]
+    fn one_that_hangs_up_or_sends_without_end_is_dropped() {
+        let (mut peer, socket) = pipe(Temper::Smooth);
+        let mut inbound = Inbound::new(socket, Door::Public);
+        peer.write_all(b"GET").unwrap();
+        peer.end_sending();
+        assert_eq!(inbound.advance(), Progress::Done);
+
+        let (mut peer, socket) = pipe(Temper::Smooth);
+        let mut inbound = Inbound::new(socket, Door::Public);
+        inbound.answer(Response::text(404, ""), false);
+        let dropped = (0..LINGER_BYTES_MAX).any(|_| {
+            peer.write_all(&[0; 1000]).unwrap();
+            inbound.advance() == Progress::Done
+        });
+        assert!(dropped);
+    }
+}

@@ -24,7 +24,8 @@ pub struct Pipe {
     incoming: Rc<RefCell<Queue>>,
     outgoing: Rc<RefCell<Queue>>,
     temper: Temper,
-    calls: u64,
+    /// Calls so far of reading and of writing.
+    calls: [u64; 2],
 }
 
 #[derive(Debug, Default)]
@@ -39,25 +40,26 @@ const CAPACITY: usize = 64 << 10;
 /// Both ends.
 pub fn pipe(temper: Temper) -> (Pipe, Pipe) {
     let (a, b) = (Rc::<RefCell<Queue>>::default(), Rc::<RefCell<Queue>>::default());
-    let end = |incoming: &Rc<_>, outgoing: &Rc<_>, calls| Pipe {
+    let end = |incoming: &Rc<_>, outgoing: &Rc<_>, start: u64| Pipe {
         incoming: Rc::clone(incoming),
         outgoing: Rc::clone(outgoing),
         temper,
-        calls,
+        calls: [start, start + (1 << 16)],
     };
     (end(&a, &b, 0), end(&b, &a, 1 << 32))
 }
 
 impl Pipe {
     /// How many of `len` bytes go through now; 0 blocks.
-    fn share(&mut self, len: usize) -> usize {
-        self.calls += 1;
+    fn share(&mut self, len: usize, direction: usize) -> usize {
+        self.calls[direction] += 1;
+        let calls = self.calls[direction];
         match self.temper {
             Temper::Smooth => len,
-            Temper::Trickle => (self.calls % 2) as usize,
+            Temper::Trickle => (calls % 2) as usize,
             Temper::Random(seed) => {
                 // splitmix64
-                let mut z = seed.wrapping_add(self.calls.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let mut z = seed.wrapping_add(calls.wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
                 z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
                 z ^= z >> 31;
@@ -71,16 +73,11 @@ impl Pipe {
         }
         .min(len)
     }
-
-    /// Whether the other end has ended its sending half.
-    pub fn peer_has_ended(&self) -> bool {
-        self.incoming.borrow().has_ended
-    }
 }
 
 impl Read for Pipe {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let share = self.share(buf.len());
+        let share = self.share(buf.len(), 0);
         let mut queue = self.incoming.borrow_mut();
         if queue.bytes.is_empty() && queue.has_ended {
             return Ok(0);
@@ -98,7 +95,7 @@ impl Read for Pipe {
 
 impl Write for Pipe {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let share = self.share(buf.len());
+        let share = self.share(buf.len(), 1);
         let mut queue = self.outgoing.borrow_mut();
         let n = share.min(CAPACITY - queue.bytes.len());
         if n == 0 {

@@ -43,3 +43,21 @@ pub fn relay_info(service: &Service, archives: bool) -> String {
     })
     .to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_json_with_the_limits_that_hold() {
+        let service = Service::parse("git.example.org/path").unwrap();
+        let document: serde_json::Value = serde_json::from_str(&relay_info(&service, false)).unwrap();
+        assert_eq!(document["name"], "git.example.org/path");
+        assert_eq!(document["supported_nips"], serde_json::json!([1, 9, 11, 40]));
+        assert_eq!(document["supported_grasps"], serde_json::json!(["GRASP-02"]));
+        assert_eq!(document["limitation"]["max_limit"], QUERY_LIMIT_MAX);
+        assert_eq!(document["limitation"]["max_message_length"], MESSAGE_BYTES_MAX);
+        let archiving: serde_json::Value = serde_json::from_str(&relay_info(&service, true)).unwrap();
+        assert_eq!(archiving["supported_grasps"], serde_json::json!(["GRASP-02", "GRASP-05"]));
+    }
+}

@@ -350,7 +350,7 @@ mod tests {
             .iter()
             .filter(|(seq, event)| *seq <= max_seq && matches(filter, event))
             .map(|(_, event)| event)
-            .filter(|event| !event.tags.expiration().is_some_and(|at| at.as_secs() <= now.as_secs()))
+            .filter(|event| event.tags.expiration().is_none_or(|at| at.as_secs() > now.as_secs()))
             .collect();
         found.sort_by_key(|event| (std::cmp::Reverse(event.created_at), event.id));
         found.truncate(filter.limit.unwrap_or(limit_max).min(limit_max));

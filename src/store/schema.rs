@@ -1,10 +1,14 @@
 //! Tables, keys and the schema's version: what the bytes of the store mean.
 //!
 //! An event is held once, as its JSON, under its sequence number. Each index entry is `prefix ‖ place`, where a place is
-//! `!created_at ‖ first 8 bytes of the id ‖ seq`, all big-endian, so that walking an index forward meets the newest event
-//! first and, within a second, the lowest id first (NIP-01). The value is the event's kind: a filter that names kinds
-//! passes over the rest without fetching them. Variable parts of keys are replaced by a fixed number of bytes, which
-//! keeps the indexes small; a match is always checked again on the event itself.
+//! `!created_at ‖ start of the id ‖ seq`, all big-endian, so that walking an index forward meets the newest event first
+//! and, within a second, the lowest id first (NIP-01). The value is the event's kind: a filter that names kinds passes
+//! over the rest without fetching them.
+//!
+//! Keys are as short as their purpose allows, for a batch changes almost every page of an index that is spread over
+//! time, and the bytes of these pages are what a commit costs. So tag values are cut to a digest, and a match is always
+//! checked again on the event itself; and a place has 5 + 6 + 5 bytes, enough for dates up to the year 36812 (later ones
+//! are in no order among themselves) and 10^12 events.
 
 use super::{Seq, StoreError};
 use crate::protocol::public_key;
@@ -17,18 +21,22 @@ use redb::{
 /// The schema that this program writes, and the newest that it reads.
 pub(super) const VERSION: u64 = 1;
 
-/// `!created_at ‖ id[..8] ‖ seq`.
+/// `!created_at ‖ id[..6] ‖ seq`.
 pub(super) type Place = [u8; PLACE_LEN];
 /// `kind ‖ author ‖ SHA-256 of the identifier`: what a replaceable or addressable event replaces (NIP-01).
 pub(super) type AddressKey = [u8; 66];
 /// `id ‖ author`.
 pub(super) type IdAuthorKey = [u8; 64];
-/// `letter ‖ digest of the value`.
+/// `digest of the value ‖ letter`: a comment names one event with `e` and `E` (NIP-22) and changes one page for both.
 pub(super) type TagPrefix = [u8; TAG_PREFIX_LEN];
 
-pub(super) const PLACE_LEN: usize = 24;
-pub(super) const TAG_DIGEST_LEN: usize = 16;
-pub(super) const TAG_PREFIX_LEN: usize = 1 + TAG_DIGEST_LEN;
+/// Bytes of a number in a place, the low ones.
+const NUMBER_LEN: usize = 5;
+const NUMBER_MAX: u64 = (1 << (8 * NUMBER_LEN)) - 1;
+const PLACE_ID_LEN: usize = 6;
+pub(super) const PLACE_LEN: usize = NUMBER_LEN + PLACE_ID_LEN + NUMBER_LEN;
+const TAG_DIGEST_LEN: usize = 8;
+pub(super) const TAG_PREFIX_LEN: usize = TAG_DIGEST_LEN + 1;
 pub(super) const BY_TIME_LEN: usize = PLACE_LEN;
 pub(super) const BY_KIND_LEN: usize = 2 + PLACE_LEN;
 pub(super) const BY_AUTHOR_LEN: usize = 32 + PLACE_LEN;
@@ -172,32 +180,40 @@ pub(super) fn parse(json: &str) -> Result<Event, StoreError> {
 
 /// Where an event stands in every index.
 pub(super) fn place(created_at: u64, id: &EventId, seq: Seq) -> Place {
+    assert!(seq <= NUMBER_MAX, "more events than a place can number");
     let mut place = [0; PLACE_LEN];
-    place[..8].copy_from_slice(&(!created_at).to_be_bytes());
-    place[8..16].copy_from_slice(&id.as_bytes()[..8]);
-    place[16..].copy_from_slice(&seq.to_be_bytes());
+    place[..NUMBER_LEN].copy_from_slice(&number(NUMBER_MAX - created_at.min(NUMBER_MAX)));
+    place[NUMBER_LEN..NUMBER_LEN + PLACE_ID_LEN].copy_from_slice(&id.as_bytes()[..PLACE_ID_LEN]);
+    place[NUMBER_LEN + PLACE_ID_LEN..].copy_from_slice(&number(seq));
     place
 }
 
 /// The first place that an event of `until` or older can have.
 pub(super) fn place_not_after(until: u64) -> Place {
     let mut place = [0; PLACE_LEN];
-    place[..8].copy_from_slice(&(!until).to_be_bytes());
+    place[..NUMBER_LEN].copy_from_slice(&number(NUMBER_MAX - until.min(NUMBER_MAX)));
     place
 }
 
 /// The last place that an event of `since` or newer can have.
 pub(super) fn place_not_before(since: u64) -> Place {
     let mut place = [0xff; PLACE_LEN];
-    place[..8].copy_from_slice(&(!since).to_be_bytes());
+    place[..NUMBER_LEN].copy_from_slice(&number(NUMBER_MAX - since.min(NUMBER_MAX)));
     place
 }
 
 /// The sequence number in a place.
 pub(super) fn place_seq(place: &Place) -> Seq {
     let mut seq = [0; 8];
-    seq.copy_from_slice(&place[16..]);
+    seq[8 - NUMBER_LEN..].copy_from_slice(&place[NUMBER_LEN + PLACE_ID_LEN..]);
     Seq::from_be_bytes(seq)
+}
+
+/// A number of at most [`NUMBER_MAX`], big-endian.
+fn number(n: u64) -> [u8; NUMBER_LEN] {
+    let mut bytes = [0; NUMBER_LEN];
+    bytes.copy_from_slice(&n.to_be_bytes()[8 - NUMBER_LEN..]);
+    bytes
 }
 
 /// `prefix ‖ place`; `N` must be the sum of their lengths.
@@ -223,16 +239,16 @@ pub(super) fn id_author_key(id: &EventId, author: &PublicKey) -> IdAuthorKey {
     key
 }
 
-/// `letter ‖ digest`. Ids and keys, most of all values, are their own digest; values that share one only cost a look at
+/// `digest ‖ letter`. Ids and keys, most of all values, are their own digest; values that share one only cost a look at
 /// the event.
 pub(super) fn tag_prefix(letter: u8, value: &str) -> TagPrefix {
     let mut prefix = [0; TAG_PREFIX_LEN];
-    prefix[0] = letter;
     let digest = match lower_hex_32(value) {
         Some(bytes) => bytes,
         None => sha256(value.as_bytes()),
     };
-    prefix[1..].copy_from_slice(&digest[..TAG_DIGEST_LEN]);
+    prefix[..TAG_DIGEST_LEN].copy_from_slice(&digest[..TAG_DIGEST_LEN]);
+    prefix[TAG_DIGEST_LEN] = letter;
     prefix
 }
 

@@ -171,6 +171,8 @@ impl Setup {
     /// Runs `export` to its end and gives the ids of what the store holds. The daemon must not be running.
     pub fn exported_ids(&self) -> BTreeSet<nostr::event::EventId> {
         let file = self.dir.path().join("export.jsonl");
+        // `export` overwrites nothing.
+        let _ = std::fs::remove_file(&file);
         let output = self.command(&["export"]).arg(&file).output().expect("the built binary starts");
         assert!(output.status.success(), "export failed: {}", String::from_utf8_lossy(&output.stderr));
         let text = std::fs::read_to_string(&file).expect("export writes the file");

@@ -7,7 +7,8 @@ use crate::io::connections::{Connection, Connections};
 use crate::io::dial::{Dial, Dialling, Progress};
 use crate::io::event_loop::{Core, EventLoop, LoopOptions, RunError};
 use crate::io::link::Frame;
-use crate::limits::{LINK_CLOSE_TIMEOUT, LINK_READ_BYTES_PER_TURN, LINK_READS_PER_TURN};
+use crate::io::resolver::{Lookup, ResolveError};
+use crate::limits::{LINK_CLOSE_TIMEOUT, LINK_READ_BYTES_PER_TURN, LINK_READS_PER_TURN, RESOLVER_RELOAD_MIN};
 use crate::protocol::relay_url::RelayUrl;
 use crate::time::{Instant, Now};
 
@@ -56,35 +57,76 @@ impl EventLoop {
 
     /// Does everything that the engine wants done.
     pub(super) fn carry_out(&mut self, core: &mut impl Core) {
-        let now = self.clock.now().mono;
+        let now = self.clock.now();
         while let Some(output) = core.poll_output() {
             match output {
                 Output::Dial { link, url } => self.dial(now, link, url),
-                Output::Send { link, text } => self.send(now, link, text),
-                Output::Ping { link } => self.ping(now, link),
+                Output::Send { link, text } => self.send(now.mono, link, text),
+                Output::Ping { link } => self.ping(now.mono, link),
                 Output::Close { link, code } => self.close(now, link, code),
             }
         }
     }
 
-    fn dial(&mut self, now: Instant, link: LinkId, url: RelayUrl) {
-        let LinkId::Relay(number) = link else { panic!("only relays are dialled") };
-        let deadline = now + self.options.connect_timeout;
-        self.names.resolve(number, url.host());
-        let key = self.connections.insert(Connection::Dial(Box::new(Dial::new(link, url, deadline))));
+    fn dial(&mut self, now: Now, link: LinkId, url: RelayUrl) {
+        assert!(matches!(link, LinkId::Relay(_)), "only relays are dialled");
+        let deadline = now.mono + self.options.connect_timeout;
+        let lookup = self.resolver.resolve(now, self.poll.registry(), url.host());
+        let mut dial = Box::new(Dial::new(link, url, deadline));
+        match lookup {
+            Lookup::Answered(answer) => self.known_names.push((link, answer)),
+            Lookup::Pending(id) => {
+                dial.lookup = Some(id);
+                self.lookups.insert(id, link);
+            }
+        }
+        let key = self.connections.insert(Connection::Dial(dial));
         self.connections.set_deadline(key, Some(deadline));
     }
 
+    /// Lets the resolver go on if its time has come.
+    pub(super) fn resolve_on(&mut self, now: Now) {
+        if self.resolver.next_deadline().is_some_and(|at| at <= now.mono) {
+            self.resolver.on_time(now, self.poll.registry());
+        }
+    }
+
     /// Hands the resolver's answers to the dials that wait for them.
-    pub(super) fn take_addresses(&mut self, now: Instant, core: &mut impl Core) -> Result<(), RunError> {
-        while let Some((number, addresses)) = self.names.poll_answer() {
-            let Some(key) = self.connections.find(LinkId::Relay(number)) else { continue };
+    pub(super) fn take_addresses(&mut self, now: Now, core: &mut impl Core) -> Result<(), RunError> {
+        let mut answers = std::mem::take(&mut self.known_names);
+        while let Some((lookup, answer)) = self.resolver.poll_answer() {
+            if let Some(link) = self.lookups.remove(&lookup) {
+                answers.push((link, answer));
+            }
+        }
+        for (link, answer) in answers {
+            if answer == Err(ResolveError::ServersFailed) {
+                self.read_resolver_config_again(now);
+            }
+            let Some(key) = self.connections.find(link) else { continue };
             let Some(Connection::Dial(dial)) = self.connections.get_mut(key) else { continue };
             let common = dialling(&self.poll, &self.options);
-            let progress = dial.on_addresses(now, Connections::token(key), &common, &addresses);
-            self.on_dial(self.clock.now(), key, progress, core)?;
+            let progress = dial.on_addresses(now.mono, Connections::token(key), &common, &answer);
+            self.on_dial(now, key, progress, core)?;
         }
         Ok(())
+    }
+
+    fn read_resolver_config_again(&mut self, now: Now) {
+        if now.mono >= self.resolver_read + RESOLVER_RELOAD_MIN {
+            self.resolver_read = now.mono;
+            self.resolver.reload(self.options.names.read());
+        }
+    }
+
+    /// Lets go of a relay that is being dialled.
+    fn drop_dial(&mut self, now: Now, key: usize) {
+        if let Some(Connection::Dial(dial)) = self.connections.remove(key)
+            && let Some(lookup) = dial.lookup
+        {
+            self.lookups.remove(&lookup);
+            self.resolver.cancel(now, self.poll.registry(), lookup);
+        }
     }
 
     fn on_dial(&mut self, now: Now, key: usize, progress: Progress, core: &mut impl Core) -> Result<(), RunError> {
@@ -109,7 +151,7 @@ impl EventLoop {
             }
             Progress::Failed(reason) => {
                 log::debug!("{}: {reason:?}", dial.url());
-                self.connections.remove(key);
+                self.drop_dial(now, key);
                 self.ended.push((id, reason));
             }
         }
@@ -175,20 +217,20 @@ impl EventLoop {
     }
 
     /// Closes a link, or stops dialling it, because the engine wants that.
-    fn close(&mut self, now: Instant, id: LinkId, code: u16) {
+    fn close(&mut self, now: Now, id: LinkId, code: u16) {
         let Some(key) = self.connections.find(id) else { return };
-        match self.connections.take(key) {
-            Some(Connection::Open { mut link, .. }) => {
-                link.close(code);
-                self.connections.put(key, Connection::Closing(link));
-                self.connections.set_deadline(key, Some(now + LINK_CLOSE_TIMEOUT));
-                self.touched.insert(key);
-                self.forget_client(id);
-            }
-            _ => {
-                self.connections.remove(key);
-            }
+        if let Some(Connection::Dial(_)) = self.connections.get_mut(key) {
+            self.drop_dial(now, key);
+            return;
         }
+        let Some(Connection::Open { mut link, .. }) = self.connections.take(key) else {
+            panic!("a link with a name is dialled or open");
+        };
+        link.close(code);
+        self.connections.put(key, Connection::Closing(link));
+        self.connections.set_deadline(key, Some(now.mono + LINK_CLOSE_TIMEOUT));
+        self.touched.insert(key);
+        self.forget_client(id);
     }
 
     /// A link ended by itself: the engine is told, and the peer if that makes sense.

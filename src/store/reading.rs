@@ -1,0 +1,156 @@
+//! What can be read of a store beside single ids: committed events and progress, whole or by filter.
+
+use super::schema;
+use super::{Progress, Query, QueryStep, Seq, Store, StoreError, check};
+use crate::protocol::relay_url::RelayUrl;
+use crate::protocol::repo::RepoAddr;
+use crate::time::UnixTime;
+use nostr::event::Event;
+use nostr::key::PublicKey;
+use std::ops::{Bound, ControlFlow};
+
+impl Store {
+    /// The last sequence number given to an event by the time of the last commit: all that are committed are up to it,
+    /// all that are not are beyond it. 0 in a new store.
+    pub fn last_seq(&self) -> Seq {
+        self.snapshot.as_ref().map_or(0, |snapshot| snapshot.next_seq - 1)
+    }
+
+    /// The JSON of a committed event.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn event_json(&self, seq: Seq) -> Result<Option<String>, StoreError> {
+        Ok(self.snapshot()?.events.get(seq)?.map(|json| json.value().to_owned()))
+    }
+
+    /// Gives every committed event of some kinds to `f`: kind by kind in the order given, newest first within each.
+    /// Expired ones are not left out.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn for_each_of_kinds(&self, kinds: &[u16], f: &mut dyn FnMut(Seq, Event)) -> Result<(), StoreError> {
+        let snapshot = self.snapshot()?;
+        for kind in kinds {
+            let prefix = kind.to_be_bytes();
+            let from: [u8; schema::BY_KIND_LEN] = schema::index_key(&prefix, &schema::place_not_after(u64::MAX));
+            let to: [u8; schema::BY_KIND_LEN] = schema::index_key(&prefix, &schema::place_not_before(0));
+            for entry in snapshot.by_kind.range::<&[u8; schema::BY_KIND_LEN]>(&from..=&to)? {
+                let (key, _) = entry?;
+                let seq = schema::place_seq(&schema::key_place(key.value()));
+                f(seq, snapshot.event(seq)?.ok_or(StoreError::Corrupt)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every committed event to `f`, in the order of sequence numbers, until it breaks.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn for_each(&self, f: &mut dyn FnMut(Seq, &str) -> ControlFlow<()>) -> Result<(), StoreError> {
+        for entry in self.snapshot()?.events.range::<u64>(..)? {
+            let (seq, json) = entry?;
+            if f(seq.value(), json.value()).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// All committed progress: first the relays' records, then what is confirmed, each in the order of their text.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn progress(&self) -> Result<Vec<Progress>, StoreError> {
+        let snapshot = self.snapshot()?;
+        let relay_url = |text: &str| RelayUrl::parse(text).map_err(|_| StoreError::Corrupt);
+        let mut all = Vec::new();
+        for entry in snapshot.relays.range::<&str>(..)? {
+            let (relay, times) = entry?;
+            let (through, full_catchup) = times.value();
+            all.push(Progress::Relay {
+                relay: relay_url(relay.value())?,
+                through: UnixTime::from_secs(through),
+                full_catchup: UnixTime::from_secs(full_catchup),
+            });
+        }
+        for entry in snapshot.confirmed.range::<(&str, &str)>(..)? {
+            let (key, seq) = entry?;
+            let (relay, repo) = key.value();
+            all.push(Progress::Confirmed {
+                relay: relay_url(relay)?,
+                repo: RepoAddr::parse(repo).ok_or(StoreError::Corrupt)?,
+                seq: seq.value(),
+            });
+        }
+        Ok(all)
+    }
+
+    /// Takes a query one step on: gives committed, unexpired events to `f`, newest first and the lowest id first within
+    /// a second, and looks at no more than `candidates_max` of them. It goes on where it stopped, also when `f` broke
+    /// off: what `f` was given counts as delivered.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn query(
+        &self,
+        query: &mut Query,
+        now: UnixTime,
+        candidates_max: usize,
+        f: &mut dyn FnMut(Seq, &str) -> ControlFlow<()>,
+    ) -> Result<QueryStep, StoreError> {
+        query.step(self.snapshot()?, now, candidates_max, f)
+    }
+
+    /// Gives every author of a committed event to `f`, once, in the order of the keys.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn authors(&self, f: &mut dyn FnMut(PublicKey)) -> Result<(), StoreError> {
+        let index = &self.snapshot()?.by_author;
+        let mut from: Bound<[u8; schema::BY_AUTHOR_LEN]> = Bound::Unbounded;
+        loop {
+            let next = index.range::<&[u8; schema::BY_AUTHOR_LEN]>((from.as_ref(), Bound::Unbounded))?.next();
+            let Some(entry) = next else { return Ok(()) };
+            let (key, _) = entry?;
+            let mut author = [0; 32];
+            author.copy_from_slice(&key.value()[..32]);
+            f(PublicKey::from_byte_array(author));
+            from = Bound::Excluded(schema::index_key(&author, &[0xff; schema::PLACE_LEN]));
+        }
+    }
+
+    /// When the next event expires, stored or in the batch.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn next_expiration(&self) -> Result<Option<UnixTime>, StoreError> {
+        let mut next = self.batch.expirations().next().map(|(at, _)| at);
+        for entry in self.snapshot()?.expirations.range::<(u64, u64)>(..)? {
+            let (at, seq) = entry?.0.value();
+            if !self.batch.is_removed(seq) {
+                next = Some(next.map_or(at, |next| next.min(at)));
+                break;
+            }
+        }
+        Ok(next.map(UnixTime::from_secs))
+    }
+
+    /// Reads everything committed and panics where its tables disagree. For tests and simulations: it takes as long as
+    /// the store is large.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn assert_invariants(&self) -> Result<(), StoreError> {
+        check::assert_consistent(self.snapshot()?)
+    }
+}
