@@ -215,8 +215,7 @@ impl EventLoop {
     ///
     /// If the system refuses.
     pub fn catch_signals(&mut self) -> Result<(), BindError> {
-        let signals =
-            Signals::catch(self.poll.registry(), SIGNALS_TOKEN).map_err(|e| BindError::System(e.kind()))?;
+        let signals = Signals::catch(self.poll.registry(), SIGNALS_TOKEN).map_err(|e| BindError::System(e.kind()))?;
         self.signals = Some(signals);
         Ok(())
     }

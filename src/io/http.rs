@@ -196,7 +196,9 @@ pub enum Route {
 /// operator's proxy may pass the service's own path on.
 pub fn route(door: Door, request: &Request) -> Route {
     if request.method == Method::Other {
-        return Route::Answer(Response::text(405, "Only GET, HEAD and OPTIONS.\n").with("Allow: GET, HEAD, OPTIONS\r\n"));
+        return Route::Answer(
+            Response::text(405, "Only GET, HEAD and OPTIONS.\n").with("Allow: GET, HEAD, OPTIONS\r\n"),
+        );
     }
     match (door, &request.upgrade, request.path) {
         (Door::Public, Upgrade::Accept(accept), _) => Route::Upgrade(accept.clone()),

@@ -387,8 +387,7 @@ mod tests {
             let invalid_utf8 = masked(&[0x81, 2], &[0xc3, 0x28]);
             let lone_continuation = masked(&[0x80, 1], b"a");
             let long_ping = masked(&[0x89, 126, 0, 126], &[0; 126]);
-            for bytes in
-                [&unmasked[..], &reserved_bit, &unknown_opcode, &invalid_utf8, &lone_continuation, &long_ping]
+            for bytes in [&unmasked[..], &reserved_bit, &unknown_opcode, &invalid_utf8, &lone_continuation, &long_ping]
             {
                 assert_eq!(end_after(bytes, temper), CloseReason::Protocol, "{bytes:?}");
             }

@@ -76,9 +76,7 @@ impl Listener {
                         return None;
                     }
                     // The caller hung up while waiting; that is no word about the next one.
-                    io::ErrorKind::Interrupted
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::ConnectionReset => {}
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
                     _ => {
                         // Out of file descriptors, most likely. Asking again at once would spin: whoever waits keeps
                         // waiting.

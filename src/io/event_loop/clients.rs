@@ -10,9 +10,7 @@ use crate::io::http::{Door, Method, Request, Response, Route, route};
 use crate::io::inbound::{Inbound, Progress};
 use crate::io::link::Link;
 use crate::io::transport::Transport;
-use crate::limits::{
-    ACCEPTS_PER_TURN, HEALTH_COMMIT_MAX, HTTP_HEAD_TIMEOUT, HTTP_PENDING_MAX, HTTP_RESPONSE_TIMEOUT,
-};
+use crate::limits::{ACCEPTS_PER_TURN, HEALTH_COMMIT_MAX, HTTP_HEAD_TIMEOUT, HTTP_PENDING_MAX, HTTP_RESPONSE_TIMEOUT};
 use crate::time::Now;
 
 impl EventLoop {
