@@ -302,8 +302,19 @@ impl Swarm {
             }
         }
         wanted.retain(|e| !self.deleted.contains(&e.id));
-        w.say(&format!("{} of {} events are wanted", wanted.len(), self.roots.len() + self.comments.len() + self.announced.len()));
-        if std::env::var("SIM_VERBOSE").is_ok() { eprintln!("{} of {} wanted, {} stored", wanted.len(), self.roots.len() + self.comments.len(), w.durable().events.len()); }
+        w.say(&format!(
+            "{} of {} events are wanted",
+            wanted.len(),
+            self.roots.len() + self.comments.len() + self.announced.len()
+        ));
+        if std::env::var("SIM_VERBOSE").is_ok() {
+            eprintln!(
+                "{} of {} wanted, {} stored",
+                wanted.len(),
+                self.roots.len() + self.comments.len(),
+                w.durable().events.len()
+            );
+        }
         wanted.retain(|e| !w.has(e));
         wanted.iter().map(|e| format!("{} kind {} of {} at {:?}", e.id, e.kind, e.created_at, holders(w, e))).collect()
     }
