@@ -28,6 +28,8 @@ pub struct Sweep {
     boundary: BTreeSet<EventId>,
     page: Page,
     pages: usize,
+    /// Events in the largest page so far: the relay's cap is not below that.
+    largest_page: usize,
 }
 
 /// What the current page has brought.
@@ -48,7 +50,7 @@ pub enum PageEnd {
     /// As `Next`, but one full second could not be looked behind: a gap.
     NextPastGap,
     /// Replace the sweep by these two: together they ask what is left of it.
-    Split([Sweep; 2]),
+    Split(Box<[Sweep; 2]>),
     /// Everything was had.
     Done,
     /// More pages than any honest history has.
@@ -69,7 +71,15 @@ pub enum PageEvent {
 impl Sweep {
     /// Asks for everything `subject` matches, or only what was created at or after `since`.
     pub fn new(subject: Subject, since: Option<UnixTime>) -> Sweep {
-        Sweep { subject, since, until: None, boundary: BTreeSet::new(), page: Page::default(), pages: 0 }
+        Sweep {
+            subject,
+            since,
+            until: None,
+            boundary: BTreeSet::new(),
+            page: Page::default(),
+            pages: 0,
+            largest_page: 0,
+        }
     }
 
     /// What it asks.
@@ -134,7 +144,8 @@ impl Sweep {
             false => self.boundary = oldest_ids,
         }
         self.until = Some(oldest);
-        match (new, one_second && events >= SWEEP_FULL_PAGE_MIN) {
+        self.largest_page = self.largest_page.max(events);
+        match (new, one_second && events >= self.largest_page.max(SWEEP_FULL_PAGE_MIN)) {
             (0, false) => PageEnd::Done,
             (0, true) => self.step_over_second(oldest),
             _ => PageEnd::Next,
@@ -145,7 +156,7 @@ impl Sweep {
     /// and everything older hides behind it.
     fn step_over_second(&mut self, second: UnixTime) -> PageEnd {
         if let Some(halves) = self.subject.halves() {
-            return PageEnd::Split(halves.map(|subject| Sweep { subject, ..self.clone() }));
+            return PageEnd::Split(Box::new(halves.map(|subject| Sweep { subject, ..self.clone() })));
         }
         if second == UnixTime::EPOCH || self.since == Some(second) {
             return PageEnd::Done;
@@ -199,7 +210,7 @@ mod tests {
                     gaps += 1;
                     queue.push(sweep);
                 }
-                PageEnd::Split(halves) => queue.extend(halves),
+                PageEnd::Split(halves) => queue.extend(*halves),
                 PageEnd::PagesExceeded => panic!("too many pages"),
             }
         }
@@ -263,7 +274,7 @@ mod tests {
             }
         }
         let halves = split.expect("the second page of the same second splits");
-        for half in halves {
+        for half in *halves {
             assert!(matches!(half.subject(), Subject::Deletions(authors) if authors.len() == 2));
             assert_eq!(half.bounds().until, Some(UnixTime::from_secs(9)), "the second is asked for again");
         }

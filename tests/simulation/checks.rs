@@ -5,6 +5,7 @@ use crate::clock::{DAY, HOUR, MINUTE, Micros, SECOND};
 use crate::events::{DOMAIN, DumbFilter, EventRef, SimEvent};
 use crate::link::Far;
 use grasp_sync::limits;
+use grasp_sync::protocol::relay_url::RelayUrl;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -272,9 +273,17 @@ impl Checks {
         Ok(())
     }
 
-    /// Remembers which relays the followed repos need now.
-    pub fn note_needed(&mut self, at: Micros, durable: &Durable) {
-        self.needed_at.extend(durable.needed_relays().into_iter().map(|url| (url, at)));
+    /// Remembers which of the relays at `urls` the followed repos need now. One that none needs is forgotten with its
+    /// failures.
+    pub fn note_needed(&mut self, at: Micros, durable: &Durable, urls: &[&str], bootstrap: &[RelayUrl]) {
+        let needed = durable.needed_relays();
+        for (n, url) in urls.iter().enumerate() {
+            if needed.contains(*url) {
+                self.needed_at.insert((*url).to_owned(), at);
+            } else if !bootstrap.iter().any(|b| b.as_str() == *url) {
+                self.health.remove(&n);
+            }
+        }
     }
 
     /// Judges a message on its way to a client: nothing is shown or acknowledged before it is durable.

@@ -19,6 +19,7 @@ mod model_relay;
 mod rng;
 mod script;
 mod setup;
+mod swarm;
 mod trace;
 mod world;
 

@@ -167,6 +167,10 @@ impl ModelRelay {
         true
     }
 
+    pub fn holds(&self, event: &EventRef) -> bool {
+        self.held.contains_key(&(Reverse(event.created_at), event.id.clone()))
+    }
+
     pub fn forget(&mut self, id: &str) {
         self.held.retain(|_, e| e.id != id);
     }

@@ -316,7 +316,8 @@ impl World {
         let end = self.clock.now() + max;
         let mut look_at = 0;
         loop {
-            if self.clock.now() >= look_at {
+            // Looked at whenever a pause begins, and now and then where none does.
+            if self.next_at().is_none_or(|t| t >= look_at) {
                 if cond(self) {
                     return;
                 }
@@ -339,16 +340,14 @@ impl World {
 
     /// Goes on to whatever is next, if it is not after `end`; else to `end`.
     fn step(&mut self, end: Micros) -> bool {
-        let happens = self.queue.first_key_value().map(|((at, _), _)| *at);
-        let due = self.process.as_ref().and_then(|p| p.next_deadline()).map(|t| t.as_micros() + self.started);
-        let next = happens.into_iter().chain(due).min().map(|t| t.max(self.clock.now()));
-        let Some(next) = next.filter(|t| *t <= end) else {
+        let Some(next) = self.next_at().filter(|t| *t <= end) else {
             self.clock.advance_to(end.max(self.clock.now()));
             return false;
         };
+        let happens = self.happens_at().is_some_and(|t| t <= next);
+        let mut woken = self.due_at().is_some_and(|t| t <= next);
         self.clock.advance_to(next);
         let outputs = self.outputs;
-        let mut woken = due.is_some_and(|t| t <= next);
         for _ in 0..HAPPENINGS_PER_TURN {
             match self.queue.first_entry() {
                 Some(first) if first.key().0 <= next => {
@@ -365,12 +364,25 @@ impl World {
         self.count_turn();
         self.feed(Input::Tick);
         let committed = self.finish_turn();
-        let progress = committed || self.outputs != outputs || happens.is_some_and(|t| t <= next);
+        let progress = committed || self.outputs != outputs || happens;
         self.idle_turns = if progress { 0 } else { self.idle_turns + 1 };
         if self.idle_turns > IDLE_TURNS_MAX {
             self.fail("a busy loop: the deadline is due again and again, but nothing comes of it");
         }
         true
+    }
+
+    fn happens_at(&self) -> Option<Micros> {
+        self.queue.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    fn due_at(&self) -> Option<Micros> {
+        self.process.as_ref()?.next_deadline().map(|t| t.as_micros() + self.started)
+    }
+
+    /// When something is next to be done, not before now.
+    fn next_at(&self) -> Option<Micros> {
+        self.happens_at().into_iter().chain(self.due_at()).min().map(|t| t.max(self.clock.now()))
     }
 
     fn count_turn(&mut self) {
@@ -717,7 +729,8 @@ impl World {
     fn note_needed(&mut self) {
         let verdict = self.refresh_durable();
         self.demand(verdict);
-        self.checks.note_needed(self.clock.now(), &self.durable.1);
+        let urls: Vec<&str> = self.relays.iter().map(|r| &*r.url).collect();
+        self.checks.note_needed(self.clock.now(), &self.durable.1, &urls, &self.settings.bootstrap);
     }
 
     fn demand(&self, verdict: Verdict) {
