@@ -196,6 +196,7 @@ impl Session {
         let free = RELAY_LIVE_SUBSCRIPTIONS_MAX.saturating_sub(self.live_subscriptions());
         let (reqs, rest) = fit_live(units, free, cx.state);
         let since = cx.now.wall.minus_secs(cx.settings.timing.overlap_secs);
+        self.make_room(reqs.len(), cx);
         for units in reqs {
             self.open_live(units, since, false, cx);
         }
@@ -222,6 +223,7 @@ impl Session {
         let free = RELAY_LIVE_SUBSCRIPTIONS_MAX;
         let (reqs, rest) = fit_live(units, free, cx.state);
         let since = cx.now.wall.minus_secs(overlap);
+        self.make_room(reqs.len(), cx);
         for units in reqs {
             let behind = units.iter().filter(|unit| covered < since && rotated.meets(unit)).cloned();
             let sweeps: Vec<Sweep> = unit_sweeps(behind, Some(covered.minus_secs(overlap))).collect();
@@ -382,11 +384,26 @@ impl Session {
         let free = RELAY_LIVE_SUBSCRIPTIONS_MAX.saturating_sub(self.live_subscriptions());
         let (reqs, rest) = fit_live(units, free, cx.state);
         let since = closed_at.minus_secs(cx.settings.timing.overlap_secs);
+        self.make_room(reqs.len(), cx);
         for units in reqs {
             self.open_live(units, since, true, cx);
         }
         for unit in rest {
             self.add_rotating(unit, closed_at, cx);
+        }
+    }
+
+    /// Frees subscriptions for `reqs` live ones: what is live must not wait for pages, so the latest of them are taken
+    /// back and asked again when there is room.
+    fn make_room(&mut self, reqs: usize, cx: &mut Cx<'_>) {
+        let excess = (self.subscriptions.len() + reqs).saturating_sub(RELAY_SUBSCRIPTIONS_MAX);
+        let is_page = |subscription: &Subscription| matches!(subscription, Subscription::Page { .. });
+        let pages = self.subscriptions.iter().rev().filter(|(_, subscription)| is_page(subscription));
+        let latest: Vec<u64> = pages.map(|(number, _)| *number).take(excess).collect();
+        for number in latest {
+            let mut task = self.close_page(number, cx).expect("it is a page");
+            task.sweep.restart_page();
+            self.queue.push_front(task);
         }
     }
 
