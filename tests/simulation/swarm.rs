@@ -312,7 +312,6 @@ impl Swarm {
             wanted.len(),
             self.roots.len() + self.comments.len() + self.announced.len()
         ));
-        if std::env::var("SIM_VERBOSE").is_ok() {
             eprintln!(
                 "{} of {} wanted, {} stored",
                 wanted.len(),
