@@ -551,7 +551,7 @@ impl Engine {
             self.drive(now, key, |relay, cx| relay.close(Why::Stopping, cx))?;
         }
         self.stage_moved_throughs();
-        let clients = self.serve.client_numbers().map(|client| LinkId::Client(client));
+        let clients = self.serve.client_numbers().map(LinkId::Client);
         self.out.extend(clients.map(|link| Output::Close { link, code: GOING_AWAY }));
         Ok(())
     }

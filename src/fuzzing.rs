@@ -7,6 +7,7 @@ use nostr::nips::nip19::ToBech32;
 use nostr::types::Timestamp;
 use serde_json::Value;
 
+use crate::io::http::{Door, Parsed, Route, parse_head, route};
 use crate::limits::{CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX, RELAY_URL_BYTES_MAX};
 use crate::protocol::message::{
     self, ClientMessage, RawEvent, RelayMessage, filter_values, parse_client_message, parse_relay_message,
@@ -139,6 +140,27 @@ pub fn announcement(data: &[u8]) {
     assert!(expires || repo::expiration(&event).is_none());
 }
 
+/// A request's head: it ends where it says, no sooner and no later, and each door has an answer to it.
+pub fn http_head(data: &[u8]) {
+    let request = match parse_head(data) {
+        Ok(Parsed::Complete(request)) => request,
+        Ok(Parsed::Partial) => return,
+        Err(error) => {
+            assert!(error.response().status() >= 400);
+            return;
+        }
+    };
+    let head = &data[..request.head_len];
+    assert_eq!(parse_head(head), Ok(Parsed::Complete(request.clone())));
+    assert_eq!(parse_head(&head[..head.len() - 1]), Ok(Parsed::Partial));
+    for door in [Door::Public, Door::Admin] {
+        if let Route::Answer(response) = route(door, &request) {
+            let whole = response.clone().into_bytes(false);
+            assert!(whole.starts_with(b"HTTP/1.1 ") && whole.starts_with(&response.into_bytes(true)));
+        }
+    }
+}
+
 /// The timer wheel beside its naive model: three bytes a step, what to do and a length of any magnitude.
 pub fn timer_wheel(data: &[u8]) {
     let mut model = Model::default();
@@ -183,6 +205,7 @@ mod tests {
         run_seeds("client_message", super::client_message);
         run_seeds("relay_url", super::relay_url);
         run_seeds("announcement", super::announcement);
+        run_seeds("http_head", super::http_head);
         run_seeds("timer_wheel", super::timer_wheel);
     }
 }

@@ -23,6 +23,8 @@ pub mod round;
 pub mod session;
 pub mod state;
 pub mod sweep;
+#[cfg(test)]
+mod testing;
 pub mod window;
 
 /// What the sync machines see of the world while they handle one input.

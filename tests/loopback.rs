@@ -218,6 +218,19 @@ fn what_is_missed_while_a_relay_is_away_comes_after() {
 }
 
 #[test]
+fn a_refused_connection_is_known_at_once_and_tried_again() {
+    let mut relay = MockRelay::start();
+    let url = relay.url();
+    relay.stop();
+    let process = Setup::new(DOMAIN).bootstrap(&url).start();
+    // Nothing else happens in this process: it must not take another event to look at the socket.
+    wait_until("the refusal is known", Duration::from_secs(3), || process.relays()[0].state == "backoff");
+    assert!(process.relays()[0].whole["why"].as_str().is_some_and(|why| why.contains("refused")));
+    relay.resume();
+    process.wait_live(1, SOON);
+}
+
+#[test]
 fn a_silently_dead_link_is_found_and_replaced() {
     let relay = MockRelay::start();
     let url = relay.url();

@@ -232,3 +232,127 @@ fn push_quoted(out: &mut String, value: &impl std::fmt::Display) {
 fn push_json(out: &mut String, value: &str) {
     out.push_str(&serde_json::to_string(value).expect("a string is always JSON"));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::plan::{Reach, catchup_sweeps, minimal_units};
+    use crate::sync::progress::RelayProgress;
+    use crate::sync::testing::{addr, announcement, relay, root_id, settings};
+
+    fn world(repos: u32, roots: u32) -> State {
+        let mut state = State::new(settings());
+        let mut seq = 0;
+        for n in 0..repos {
+            seq += 1;
+            state.set_announcement(&announcement(1, &format!("repo-{n}"), &["one"]), seq);
+        }
+        for n in 0..roots {
+            seq += 1;
+            state.add_root(root_id(n), seq, &[addr(1, &format!("repo-{}", n % repos))]);
+        }
+        state
+    }
+
+    fn json(subject: &Subject, state: &State) -> serde_json::Value {
+        let mut text = String::new();
+        let bounds = Bounds { since: Some(UnixTime::from_secs(7)), until: None, limit: 500 };
+        subject.write(bounds, state, &mut text);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn the_three_layers_in_the_words_of_nip_01() {
+        let state = world(1, 1);
+        let key = addr(1, "").author.to_hex();
+        let subjects: Vec<Subject> =
+            minimal_units(&relay("one"), 100, &state).iter().flat_map(Unit::subjects).collect();
+        let filters: Vec<_> = subjects.iter().map(|subject| json(subject, &state)).collect();
+        let address = format!("30617:{key}:repo-0");
+        let id = root_id(0).to_hex();
+        let tag = |name: &str, value: &str| serde_json::json!({ name: [value], "since": 7, "limit": 500 });
+        assert_eq!(filters[0], serde_json::json!({ "kinds": [30617, 30618], "since": 7, "limit": 500 }));
+        assert_eq!(filters[1..4], [tag("#a", &address), tag("#A", &address), tag("#q", &address)]);
+        assert_eq!(filters[4..7], [tag("#e", &id), tag("#E", &id), tag("#q", &id)]);
+    }
+
+    #[test]
+    fn no_filter_has_more_than_the_allowed_values_and_none_is_lost() {
+        let state = world(250, 1_234);
+        let units = minimal_units(&relay("one"), 100, &state);
+        let (mut repos, mut roots) = (Vec::new(), Vec::new());
+        for unit in &units {
+            match unit {
+                Unit::Announcements => {}
+                Unit::Repos(chunk) => {
+                    assert!(chunk.len() <= 100);
+                    repos.extend(chunk.iter());
+                }
+                Unit::Roots(chunk) => {
+                    assert!(chunk.len() <= 100);
+                    roots.extend(chunk.iter());
+                }
+            }
+        }
+        repos.sort_unstable();
+        roots.sort_unstable();
+        assert_eq!(repos, state.repos_of(&relay("one")).collect::<Vec<_>>());
+        assert_eq!(roots, state.roots_of(&relay("one")).into_iter().collect::<Vec<_>>());
+        assert_eq!(units.len(), 1 + 3 + 13);
+    }
+
+    #[test]
+    fn a_req_stays_within_its_bytes_and_its_filters_whatever_the_identifiers_are() {
+        let mut state = State::new(settings());
+        for n in 0..300u64 {
+            let identifier = format!("{}{n}", "\\\"é".repeat(if n % 3 == 0 { 120 } else { 2 }));
+            state.set_announcement(&announcement(1, &identifier, &["one"]), n + 1);
+        }
+        (0..500).for_each(|n| drop(state.add_root(root_id(n), 301 + u64::from(n), &[addr(1, "x")])));
+        let units = minimal_units(&relay("one"), 100, &state);
+        for req in pack(units, &state) {
+            let subjects: Vec<Subject> = req.iter().flat_map(Unit::subjects).collect();
+            let bounds =
+                Bounds { since: Some(UnixTime::from_secs(u64::MAX)), until: Some(UnixTime::EPOCH), limit: 500 };
+            let text = req_message("g18446744073709551615", &subjects, bounds, &state);
+            assert!(text.len() <= REQ_BYTES_MAX && subjects.len() <= REQ_FILTERS_MAX);
+            assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_same_state_gives_the_same_bytes() {
+        let text = |state: &State| {
+            let sweeps = catchup_sweeps(&relay("one"), Reach::Full, &RelayProgress::default(), 100, state);
+            let mut out = String::new();
+            sweeps.iter().for_each(|sweep| sweep.subject().write(sweep.bounds(), state, &mut out));
+            out
+        };
+        assert_eq!(text(&world(30, 300)), text(&world(30, 300)));
+    }
+
+    #[test]
+    fn what_is_confirmed_is_asked_since_and_what_is_not_from_the_beginning() {
+        let state = world(2, 4);
+        let repo = state.repo_id(&addr(1, "repo-0")).unwrap();
+        let mut progress = RelayProgress::default();
+        progress.confirm(repo, 3);
+        let since = UnixTime::from_secs(5);
+        let sweeps = catchup_sweeps(&relay("one"), Reach::Since(since), &progress, 100, &state);
+        let of = |wanted: fn(&Subject) -> bool| -> Vec<Option<UnixTime>> {
+            sweeps.iter().filter(|sweep| wanted(sweep.subject())).map(|sweep| sweep.since()).collect()
+        };
+        assert_eq!(of(|subject| *subject == Subject::Announcements), [Some(since)]);
+        assert_eq!(of(|subject| matches!(subject, Subject::Identifiers(_))), [None]);
+        assert_eq!(of(|subject| matches!(subject, Subject::RepoTag('a', _))), [None, Some(since)]);
+        // Root events 0 and 2 belong to repo-0 with numbers 3 and 5: only the first is confirmed.
+        let roots: Vec<(usize, Option<UnixTime>)> = sweeps
+            .iter()
+            .filter_map(|sweep| match sweep.subject() {
+                Subject::RootTag('e', roots) => Some((roots.len(), sweep.since())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(roots, [(3, None), (1, Some(since))]);
+    }
+}

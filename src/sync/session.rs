@@ -455,7 +455,7 @@ impl Session {
                     Purpose::Round => self.round.add_sweep(),
                     Purpose::Rotation => self.rotation.on_sweep_split(),
                 }
-                for sweep in halves {
+                for sweep in *halves {
                     self.queue.push_front(Task { sweep, purpose: task.purpose, failures: task.failures });
                 }
             }

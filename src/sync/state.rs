@@ -371,3 +371,119 @@ impl State {
         changes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::testing::{addr, announcement, author, relay, root_id, settings};
+
+    fn gained(changes: &Changes) -> Vec<String> {
+        changes.gained.keys().map(RelayUrl::to_string).collect()
+    }
+
+    #[test]
+    fn only_announcements_that_list_us_in_clone_and_relays_share_their_relays() {
+        let mut state = State::new(settings());
+        let both = announcement(1, "a", &["one", "two"]);
+        assert_eq!(gained(&state.set_announcement(&both, 1)), ["wss://one.example", "wss://two.example"]);
+        let mut no_clone = announcement(2, "b", &["three"]);
+        no_clone.clone_urls.clear();
+        assert!(state.set_announcement(&no_clone, 2).is_empty());
+        let mut no_relay = announcement(3, "c", &["three"]);
+        no_relay.relays.retain(|relay| relay.host() != "git.example");
+        assert!(state.set_announcement(&no_relay, 3).is_empty());
+        assert!(!state.needs(&relay("three")));
+        assert!(state.is_followed(&addr(1, "a")));
+        assert!(!state.is_followed(&addr(2, "b")) && !state.is_followed(&addr(3, "c")));
+    }
+
+    #[test]
+    fn the_own_relay_is_never_followed_and_a_lookalike_is() {
+        let mut state = State::new(settings());
+        let mut listed = announcement(1, "a", &[]);
+        listed.relays.push(RelayUrl::parse("wss://evil-git.example").unwrap());
+        listed.relays.push(RelayUrl::parse("ws://GIT.example:80/").unwrap());
+        assert_eq!(gained(&state.set_announcement(&listed, 1)), ["wss://evil-git.example"]);
+    }
+
+    #[test]
+    fn bootstrap_is_always_present_and_never_removed() {
+        let mut state = State::new(settings());
+        assert_eq!(state.relays().collect::<Vec<_>>(), [&relay("boot")]);
+        state.set_announcement(&announcement(1, "a", &["boot", "one"]), 1);
+        let changes = state.remove_announcement(&addr(1, "a"));
+        assert_eq!(changes.lost, [relay("boot"), relay("one")].into());
+        assert!(state.needs(&relay("boot")) && !state.needs(&relay("one")));
+    }
+
+    #[test]
+    fn a_replacement_that_drops_a_relay_takes_the_repo_from_it_and_one_that_unlists_us_unfollows() {
+        let mut state = State::new(settings());
+        state.set_announcement(&announcement(1, "a", &["one", "two"]), 1);
+        let changes = state.set_announcement(&announcement(1, "a", &["two", "three"]), 2);
+        assert_eq!((gained(&changes), changes.lost), (vec!["wss://three.example".into()], [relay("one")].into()));
+        let mut unlisting = announcement(1, "a", &["two"]);
+        unlisting.clone_urls.clear();
+        let changes = state.set_announcement(&unlisting, 3);
+        assert_eq!(changes.lost, [relay("two"), relay("three")].into());
+        assert!(!state.is_followed(&addr(1, "a")));
+        assert!(state.is_announced(&addr(1, "a")), "a later version may come back");
+    }
+
+    #[test]
+    fn a_root_event_belongs_to_every_repo_it_tags_also_when_they_are_announced_later() {
+        let mut state = State::new(settings());
+        state.add_root(root_id(1), 1, &[addr(1, "a"), addr(2, "b:with:colons")]);
+        state.set_announcement(&announcement(1, "a", &["one"]), 2);
+        state.set_announcement(&announcement(2, "b:with:colons", &["two"]), 3);
+        for name in ["one", "two"] {
+            let roots = state.roots_of(&relay(name));
+            assert_eq!(roots.len(), 1);
+            assert_eq!(state.root_event_id(*roots.first().unwrap()), &root_id(1));
+        }
+        state.remove_root(&root_id(1));
+        assert!(state.roots_of(&relay("one")).is_empty());
+        assert_eq!(state.roots_held(), 0);
+    }
+
+    #[test]
+    fn relays_beyond_the_allowed_number_are_counted_not_followed() {
+        let names: Vec<String> = (0..20).map(|n| format!("r{n:02}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut state = State::new(settings());
+        let changes = state.set_announcement(&announcement(1, "a", &names), 1);
+        assert_eq!((changes.gained.len(), changes.relays_refused), (16, 4));
+        assert!(state.needs(&relay("r15")) && !state.needs(&relay("r16")), "the first ones");
+    }
+
+    #[test]
+    fn maintainers_are_found_through_their_announcements() {
+        let mut state = State::new(settings());
+        let mut owner = announcement(1, "a", &[]);
+        owner.maintainers = vec![author(2)];
+        state.set_announcement(&owner, 1);
+        assert!(state.is_maintainer(&author(1), "a") && state.is_maintainer(&author(2), "a"));
+        assert!(!state.is_maintainer(&author(3), "a") && !state.is_maintainer(&author(2), "b"));
+        let mut second = announcement(2, "a", &["two"]);
+        second.clone_urls.clear();
+        second.maintainers = vec![author(3), author(1)];
+        assert!(state.set_announcement(&second, 2).is_empty(), "it does not list us, so its relays are not ours");
+        assert!(state.is_maintainer(&author(3), "a"), "recursively, and circles end");
+        assert!(state.is_followed(&addr(2, "a")));
+        state.remove_announcement(&addr(1, "a"));
+        assert!(!state.is_maintainer(&author(2), "a"), "nobody maintains what nobody lists");
+    }
+
+    #[test]
+    fn denied_repos_are_not_followed_and_archived_ones_are() {
+        let mut settings = settings();
+        settings.deny_repos = vec![addr(1, "a")];
+        settings.archive = vec![addr(2, "b")];
+        let mut state = State::new(settings);
+        assert!(state.set_announcement(&announcement(1, "a", &["one"]), 1).is_empty());
+        let mut archived = announcement(2, "b", &["two"]);
+        archived.clone_urls.clear();
+        assert_eq!(gained(&state.set_announcement(&archived, 2)), ["wss://two.example"]);
+        assert!(state.is_followed(&addr(2, "b")) && !state.is_followed(&addr(1, "a")));
+    }
+}

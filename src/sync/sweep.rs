@@ -48,7 +48,7 @@ pub enum PageEnd {
     /// As `Next`, but one full second could not be looked behind: a gap.
     NextPastGap,
     /// Replace the sweep by these two: together they ask what is left of it.
-    Split([Sweep; 2]),
+    Split(Box<[Sweep; 2]>),
     /// Everything was had.
     Done,
     /// More pages than any honest history has.
@@ -145,7 +145,7 @@ impl Sweep {
     /// and everything older hides behind it.
     fn step_over_second(&mut self, second: UnixTime) -> PageEnd {
         if let Some(halves) = self.subject.halves() {
-            return PageEnd::Split(halves.map(|subject| Sweep { subject, ..self.clone() }));
+            return PageEnd::Split(Box::new(halves.map(|subject| Sweep { subject, ..self.clone() })));
         }
         if second == UnixTime::EPOCH || self.since == Some(second) {
             return PageEnd::Done;
@@ -199,7 +199,7 @@ mod tests {
                     gaps += 1;
                     queue.push(sweep);
                 }
-                PageEnd::Split(halves) => queue.extend(halves),
+                PageEnd::Split(halves) => queue.extend(*halves),
                 PageEnd::PagesExceeded => panic!("too many pages"),
             }
         }
@@ -263,7 +263,7 @@ mod tests {
             }
         }
         let halves = split.expect("the second page of the same second splits");
-        for half in halves {
+        for half in *halves {
             assert!(matches!(half.subject(), Subject::Deletions(authors) if authors.len() == 2));
             assert_eq!(half.bounds().until, Some(UnixTime::from_secs(9)), "the second is asked for again");
         }
