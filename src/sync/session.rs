@@ -393,8 +393,22 @@ impl Session {
     fn open_live(&mut self, units: Vec<Unit>, since: UnixTime, reopened: bool, cx: &mut Cx<'_>) {
         let subjects: Vec<Subject> = units.iter().flat_map(Unit::subjects).collect();
         let bounds = Bounds { since: Some(since), until: None, limit: LIVE_LIMIT };
+        self.make_room(cx);
         let (number, _) = self.send_req(&subjects, bounds, cx);
         self.subscriptions.insert(number, Subscription::Live { units, reopened });
+    }
+
+    /// Live comes first: if every subscription is taken, the page that was asked for last waits for its turn again.
+    fn make_room(&mut self, cx: &mut Cx<'_>) {
+        if self.subscriptions.len() < RELAY_SUBSCRIPTIONS_MAX {
+            return;
+        }
+        let mut newest_first = self.subscriptions.iter().rev();
+        let page = newest_first.find(|(_, subscription)| matches!(subscription, Subscription::Page { .. }));
+        let number = *page.expect("live subscriptions alone are fewer").0;
+        let mut task = self.close_page(number, cx).expect("it is a page");
+        task.sweep.restart_page();
+        self.queue.push_front(task);
     }
 
     fn ask_page(&mut self, task: Task, cx: &mut Cx<'_>) {

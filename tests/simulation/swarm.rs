@@ -312,13 +312,6 @@ impl Swarm {
             wanted.len(),
             self.roots.len() + self.comments.len() + self.announced.len()
         ));
-            eprintln!(
-                "{} of {} wanted, {} stored",
-                wanted.len(),
-                self.roots.len() + self.comments.len(),
-                w.durable().events.len()
-            );
-        }
         wanted.retain(|e| !w.has(e));
         wanted.iter().map(|e| format!("{} kind {} of {} at {:?}", e.id, e.kind, e.created_at, holders(w, e))).collect()
     }
