@@ -256,7 +256,8 @@ fn a_live_subscription_takes_the_place_of_a_page() {
         }
         let live = v.owner.comment(&all[9], w.clock.wall(), "live");
         w.publish("far", &live);
-        w.run_until("the last window is live or turns", 2 * MINUTE, |w| w.has(&live));
+        // What found no place waits until the pages have been given up, one deadline after the other.
+        w.run_until("the last window is covered", HOUR, |w| w.has(&live));
         w.relay("far").ignores_history = false;
         let comments: Vec<EventRef> = all.iter().map(|e| v.owner.comment(e, OLD, "older than its root")).collect();
         w.hold_all("far", &comments);
