@@ -148,7 +148,9 @@ pub const FILTER_BYTES_MAX: usize = 36 << 10;
 /// `limit` that a sweep asks for in one page.
 pub const SWEEP_PAGE_LIMIT: usize = 500;
 /// `limit` of a live filter: what a relay may send of the overlap before EOSE.
-pub const LIVE_LIMIT: usize = 500;
+/// Not the limit of a sweep's page: a live filter and a sweep that begin at the same second must differ, because some
+/// relays leave a REQ that is identical to an open one unanswered.
+pub const LIVE_LIMIT: usize = 499;
 /// Pages of one sweep. Beyond: the sweep has failed (`pages_exceeded`).
 pub const SWEEP_PAGES_MAX: usize = 20_000;
 /// Events in one page of a sweep. Beyond: the sweep has failed (`flood`); no relay we know sends more than asked.
@@ -260,6 +262,7 @@ pub const HOSTS_NAMES_MAX: usize = 16_384;
 
 const _: () = {
     assert!(RELAY_LIVE_SUBSCRIPTIONS_MAX < RELAY_SUBSCRIPTIONS_MAX);
+    assert!(LIVE_LIMIT != SWEEP_PAGE_LIMIT);
     assert!(REQ_BYTES_MAX < MESSAGE_BYTES_MAX);
     assert!(3 * FILTER_BYTES_MAX + 1024 < REQ_BYTES_MAX);
     assert!(6 * IDENTIFIER_BYTES_MAX < FILTER_BYTES_MAX);

@@ -433,7 +433,11 @@ impl Relay {
                     self.finish_catchup(cx);
                 }
             }
-            State::Consolidating { linked } if linked.session.round().is_over() => self.finish_consolidation(cx),
+            State::Consolidating { linked }
+                if linked.session.round().is_over() && linked.session.cooldown_until().is_none() =>
+            {
+                self.finish_consolidation(cx);
+            }
             State::Live { linked } => {
                 if linked.in_round && linked.session.round().is_over() {
                     self.finish_round(None, cx);

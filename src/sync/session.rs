@@ -196,7 +196,6 @@ impl Session {
         let free = RELAY_LIVE_SUBSCRIPTIONS_MAX.saturating_sub(self.live_subscriptions());
         let (reqs, rest) = fit_live(units, free, cx.state);
         let since = cx.now.wall.minus_secs(cx.settings.timing.overlap_secs);
-        self.make_room(reqs.len(), cx);
         for units in reqs {
             self.open_live(units, since, false, cx);
         }
@@ -223,7 +222,6 @@ impl Session {
         let free = RELAY_LIVE_SUBSCRIPTIONS_MAX;
         let (reqs, rest) = fit_live(units, free, cx.state);
         let since = cx.now.wall.minus_secs(overlap);
-        self.make_room(reqs.len(), cx);
         for units in reqs {
             let behind = units.iter().filter(|unit| covered < since && rotated.meets(unit)).cloned();
             let sweeps: Vec<Sweep> = unit_sweeps(behind, Some(covered.minus_secs(overlap))).collect();
@@ -384,7 +382,6 @@ impl Session {
         let free = RELAY_LIVE_SUBSCRIPTIONS_MAX.saturating_sub(self.live_subscriptions());
         let (reqs, rest) = fit_live(units, free, cx.state);
         let since = closed_at.minus_secs(cx.settings.timing.overlap_secs);
-        self.make_room(reqs.len(), cx);
         for units in reqs {
             self.open_live(units, since, true, cx);
         }
@@ -393,25 +390,25 @@ impl Session {
         }
     }
 
-    /// Frees subscriptions for `reqs` live ones: what is live must not wait for pages, so the latest of them are taken
-    /// back and asked again when there is room.
-    fn make_room(&mut self, reqs: usize, cx: &mut Cx<'_>) {
-        let excess = (self.subscriptions.len() + reqs).saturating_sub(RELAY_SUBSCRIPTIONS_MAX);
-        let is_page = |subscription: &Subscription| matches!(subscription, Subscription::Page { .. });
-        let pages = self.subscriptions.iter().rev().filter(|(_, subscription)| is_page(subscription));
-        let latest: Vec<u64> = pages.map(|(number, _)| *number).take(excess).collect();
-        for number in latest {
-            let mut task = self.close_page(number, cx).expect("it is a page");
-            task.sweep.restart_page();
-            self.queue.push_front(task);
-        }
-    }
-
     fn open_live(&mut self, units: Vec<Unit>, since: UnixTime, reopened: bool, cx: &mut Cx<'_>) {
         let subjects: Vec<Subject> = units.iter().flat_map(Unit::subjects).collect();
         let bounds = Bounds { since: Some(since), until: None, limit: LIVE_LIMIT };
+        self.make_room(cx);
         let (number, _) = self.send_req(&subjects, bounds, cx);
         self.subscriptions.insert(number, Subscription::Live { units, reopened });
+    }
+
+    /// Live comes first: if every subscription is taken, the page that was asked for last waits for its turn again.
+    fn make_room(&mut self, cx: &mut Cx<'_>) {
+        if self.subscriptions.len() < RELAY_SUBSCRIPTIONS_MAX {
+            return;
+        }
+        let mut newest_first = self.subscriptions.iter().rev();
+        let page = newest_first.find(|(_, subscription)| matches!(subscription, Subscription::Page { .. }));
+        let number = *page.expect("live subscriptions alone are fewer").0;
+        let mut task = self.close_page(number, cx).expect("it is a page");
+        task.sweep.restart_page();
+        self.queue.push_front(task);
     }
 
     fn ask_page(&mut self, task: Task, cx: &mut Cx<'_>) {

@@ -201,3 +201,16 @@ fn a_relay_that_closes_live_subscriptions_is_asked_again() {
         w.run_until("the issue", 2 * HOUR, |w| w.has(&issue));
     });
 }
+
+#[test]
+fn a_live_subscription_that_never_came_to_be_is_noticed() {
+    scenario("a_live_subscription_that_never_came_to_be_is_noticed", |w| {
+        let v = village(w, 60);
+        w.relay("far").refusals.push_back(Some(Refusal::Nothing));
+        settle(w);
+        w.run_for(5 * MINUTE);
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "nobody listens");
+        w.publish("far", &issue);
+        w.run_until("the issue", 10 * MINUTE, |w| w.has(&issue));
+    });
+}

@@ -1,10 +1,10 @@
 //! While live: the window, incremental filters, consolidation, and how fast an event reaches a client.
 
 use crate::client::req;
-use crate::clock::{MILLI, MINUTE, SECOND};
+use crate::clock::{HOUR, MILLI, MINUTE, SECOND};
 use crate::events::{Author, DumbFilter, EventRef};
 use crate::link::Path;
-use crate::model_relay::RelayConfig;
+use crate::model_relay::{Refusal, RelayConfig, notice};
 use crate::scenario;
 use crate::setup::{OLD, quiet, settle, village};
 use crate::world::World;
@@ -237,5 +237,73 @@ fn a_maintainers_announcement_is_taken_and_a_strangers_is_not() {
         w.start();
         w.run_until("both", MINUTE, |w| w.has(&repo) && w.has(&elsewhere));
         quiet(w);
+    });
+}
+
+#[test]
+fn a_live_subscription_takes_the_place_of_a_page() {
+    scenario("a_live_subscription_takes_the_place_of_a_page", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let mut all: Vec<EventRef> = Vec::new();
+        // The relay answers what is live and leaves the pages open until their deadline.
+        w.relay("far").ignores_history = true;
+        for n in 0..10 {
+            let issue = v.owner.issue(&v.repo, w.clock.wall(), &format!("{n}"));
+            w.publish("far", &issue);
+            w.run_for(6 * SECOND);
+            all.push(issue);
+        }
+        let live = v.owner.comment(&all[9], w.clock.wall(), "live");
+        w.publish("far", &live);
+        // What found no place waits until the pages have been given up, one deadline after the other.
+        w.run_until("the last window is covered", HOUR, |w| w.has(&live));
+        w.relay("far").ignores_history = false;
+        let comments: Vec<EventRef> = all.iter().map(|e| v.owner.comment(e, OLD, "older than its root")).collect();
+        w.hold_all("far", &comments);
+        w.run_until("the histories", 25 * HOUR, |w| w.has_all(all.iter().chain(&comments)));
+    });
+}
+
+#[test]
+fn consolidation_waits_for_the_end_of_a_cooldown() {
+    for pass in 0..8 {
+        scenario("consolidation_waits_for_the_end_of_a_cooldown", |w| {
+            w.settings.limits.consolidate_above_filters = 20;
+            let v = village(w, 60);
+            settle(w);
+            let mut all: Vec<EventRef> = Vec::new();
+            for n in 0..14 {
+                if n % 5 == 0 {
+                    let limited = Some(Refusal::Closed("rate-limited: slow down there chief"));
+                    w.relay("far").refusals = (0..pass).map(|_| None).chain([limited]).collect();
+                }
+                let issue = v.owner.issue(&v.repo, w.clock.wall(), &format!("{n}"));
+                let comment = v.owner.comment(&issue, OLD + n, "older than its root");
+                w.hold("far", &comment);
+                w.publish("far", &issue);
+                w.run_for(6 * SECOND);
+                all.extend([issue, comment]);
+            }
+            w.run_until("everything", 10 * MINUTE, |w| w.has_all(&all));
+            assert_eq!(w.relay("far").dials.len(), 1);
+        });
+    }
+}
+
+#[test]
+fn a_quick_reconnect_never_sends_the_same_req_twice() {
+    scenario("a_quick_reconnect_never_sends_the_same_req_twice", |w| {
+        w.add_relay("hub", RelayConfig::strfry());
+        w.bootstrap("hub");
+        settle(w);
+        for _ in 0..20 {
+            let pause = 6 * SECOND + w.rng.below(SECOND);
+            w.run_for(pause);
+            w.relay_says("hub", &notice("welcome"));
+            w.run_for(50 * MILLI);
+            w.drop_links("hub");
+        }
+        assert!(w.relay("hub").dials.len() > 15);
     });
 }

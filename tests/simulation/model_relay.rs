@@ -66,11 +66,7 @@ pub enum Refusal {
 #[derive(Clone, Debug)]
 pub struct ReqSeen {
     pub at: Micros,
-    pub session: u64,
-    pub subscription: String,
     pub filters: Vec<DumbFilter>,
-    /// Events it was answered with, the live ones not counted.
-    pub answered: usize,
 }
 
 impl ReqSeen {
@@ -95,6 +91,8 @@ pub struct ModelRelay {
     sessions: BTreeMap<u64, Session>,
     /// Taken from the front, one for each REQ; `None` lets that REQ through.
     pub refusals: VecDeque<Option<Refusal>>,
+    /// Never answers a REQ without `since`.
+    pub ignores_history: bool,
     pub reqs: Vec<ReqSeen>,
     /// When someone dialled.
     pub dials: Vec<Micros>,
@@ -112,6 +110,7 @@ impl ModelRelay {
             held: BTreeMap::new(),
             sessions: BTreeMap::new(),
             refusals: VecDeque::new(),
+            ignores_history: false,
             reqs: Vec::new(),
             dials: Vec::new(),
             sent: BTreeMap::new(),
@@ -233,18 +232,15 @@ impl ModelRelay {
         let Some(filters) = filters.iter().map(DumbFilter::from_json).collect::<Option<Vec<_>>>() else {
             return vec![closed(&subscription, "ERROR: bad req: unrecognised filter item")];
         };
-        let refusal = self.refusals.pop_front().flatten();
+        let mut refusal = self.refusals.pop_front().flatten();
+        if self.ignores_history && filters.iter().all(|f| f.since.is_none()) {
+            refusal = Some(Refusal::Nothing);
+        }
         let answer = match &refusal {
             Some(Refusal::Closed(_) | Refusal::Notice(_) | Refusal::Nothing) => Vec::new(),
             _ => self.answer(&filters),
         };
-        self.reqs.push(ReqSeen {
-            at,
-            session,
-            subscription: subscription.clone(),
-            filters: filters.clone(),
-            answered: answer.len(),
-        });
+        self.reqs.push(ReqSeen { at, filters: filters.clone() });
         match refusal {
             Some(Refusal::Closed(reason)) => return vec![closed(&subscription, reason)],
             Some(Refusal::Notice(text)) => return vec![notice(text)],

@@ -71,9 +71,6 @@ impl Process for Script {
     fn status_json(&self, _: Now) -> String {
         String::from("{}")
     }
-    fn metrics_text(&self) -> String {
-        String::new()
-    }
 }
 
 type Heard = Arc<Mutex<Vec<String>>>;

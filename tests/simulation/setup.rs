@@ -37,6 +37,7 @@ impl Village {
 pub fn settle(w: &mut World) {
     w.start();
     quiet(w);
+    assert_eq!(w.relay_status("hub")["state"], "Live");
 }
 
 /// Runs until no relay has been dialled or asked anything for 20 s, which is longer than any window.

@@ -1,13 +1,16 @@
 //! The world around one process: model relays, clients, links, a disk and a clock, moved on by one queue of happenings
 //! in order of time and then of origin. No thread, socket or real clock; the same seed gives the same outputs.
 
-use crate::checks::{Checks, Durable, LinkCheck, TURNS_PER_HOUR_MAX, Verdict};
+mod look;
+mod wires;
+
+use crate::checks::{Checks, Durable, TURNS_PER_HOUR_MAX};
 use crate::client::ModelClient;
 use crate::clock::{Clock, HOUR, MILLI, Micros, SECOND};
 use crate::disk::Disk;
-use crate::events::{DOMAIN, EventRef, SimEvent};
-use crate::link::{Far, Link, LinkState, Path};
-use crate::model_relay::{Mode, ModelRelay, RelayConfig};
+use crate::events::{DOMAIN, EventRef};
+use crate::link::{Far, Link, Path};
+use crate::model_relay::{ModelRelay, RelayConfig};
 use crate::rng::Rng;
 use crate::trace::Trace;
 use grasp_sync::engine::{CloseReason, Engine, Input, LinkId, Output, Settings};
@@ -17,8 +20,6 @@ use grasp_sync::store::Store;
 use grasp_sync::time::{Duration, Instant, Now};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
-use std::rc::Rc;
 
 /// What the world drives: the engine, or a script in the world's own tests.
 pub trait Process {
@@ -28,7 +29,6 @@ pub trait Process {
     fn commit_due(&self, now: Now, idle: bool) -> bool;
     fn commit(&mut self, now: Now);
     fn status_json(&self, now: Now) -> String;
-    fn metrics_text(&self) -> String;
 }
 
 impl Process for Engine {
@@ -49,9 +49,6 @@ impl Process for Engine {
     }
     fn status_json(&self, now: Now) -> String {
         Engine::status_json(self, now)
-    }
-    fn metrics_text(&self) -> String {
-        Engine::metrics_text(self)
     }
 }
 
@@ -409,339 +406,6 @@ impl World {
         self.clock.advance_to(self.clock.now() + self.commit_took);
         self.feed(Input::CommitTook(Duration::from_micros(self.commit_took)));
         true
-    }
-
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::Out(serial, frame) => self.reach_far(serial, frame),
-            Happening::In(serial, frame) => self.reach_process(serial, frame),
-        }
-    }
-
-    fn reach_far(&mut self, serial: u64, frame: Frame) {
-        let Some(link) = self.links.get(&serial).filter(|l| !l.silent) else { return };
-        let at = self.clock.now();
-        match (link.far, frame) {
-            (Far::Relay(n), Frame::Text(text)) => {
-                for reply in self.relays[n].on_text(at, serial, &text) {
-                    self.send_in(serial, Frame::Text(reply));
-                }
-            }
-            (_, Frame::Beat) => self.send_in(serial, Frame::Beat),
-            (Far::Relay(n), Frame::Closed(_)) => {
-                self.relays[n].close(serial);
-                self.links.remove(&serial);
-            }
-            (Far::Client(n), Frame::Text(text)) => self.clients[n].1.on_text(at, &text),
-            (Far::Client(n), Frame::Closed(reason)) => {
-                self.clients[n].1.closed = Some(if let CloseReason::Peer(code) = reason { code } else { 0 });
-                self.links.remove(&serial);
-            }
-            (_, Frame::Opened | Frame::Drained) => unreachable!("never sent outwards"),
-        }
-    }
-
-    fn reach_process(&mut self, serial: u64, frame: Frame) {
-        let Some(&link) = self.ids.get(&serial) else { return };
-        let at = self.clock.now();
-        let Some(state) = self.links.get_mut(&serial).filter(|l| !l.silent) else { return };
-        match frame {
-            Frame::Opened => {
-                state.state = LinkState::Open;
-                let far = state.far;
-                self.say(&format!("{} opened", self.far_name(serial)));
-                if let Far::Relay(n) = far {
-                    self.relays[n].open(serial);
-                    self.checks.links.entry(serial).or_default().opened(at);
-                }
-                self.feed(if let Far::Relay(_) = far { Input::Opened { link } } else { Input::Accepted { link } });
-            }
-            Frame::Text(text) => {
-                self.say(&format!("{} says {}", self.far_name(serial), brief(&text)));
-                if let LinkId::Relay(_) = link {
-                    self.checks.links.entry(serial).or_default().on_received(at, &text);
-                }
-                if text.contains("\"kind\":30617") || text.contains("\"kind\":5,") {
-                    self.note_needed();
-                }
-                self.feed(Input::Text { link, text: &text });
-            }
-            Frame::Beat => self.feed(Input::Alive { link }),
-            Frame::Drained => {
-                state.drain_owed = false;
-                self.feed(Input::Drained { link });
-            }
-            Frame::Closed(reason) => {
-                self.say(&format!("{} is gone: {reason:?}", self.far_name(serial)));
-                self.end_link(serial, false);
-                if let Some(Link { far: Far::Relay(n), .. }) = self.links.remove(&serial) {
-                    self.relays[n].close(serial);
-                }
-                self.feed(Input::Closed { link, reason });
-            }
-        }
-    }
-
-    /// The process no longer has the link; its end is booked as success or failure.
-    fn end_link(&mut self, serial: u64, unneeded: bool) {
-        if let Some(id) = self.ids.remove(&serial) {
-            self.serials.remove(&id);
-        }
-        let check = self.checks.links.remove(&serial).unwrap_or_default();
-        if let Some(Link { far: Far::Relay(n), .. }) = self.links.get(&serial) {
-            if unneeded {
-                self.checks.health.remove(n);
-            } else {
-                let at = self.clock.now();
-                self.checks.health.entry(*n).or_default().on_end(at, check.stable(at));
-            }
-        }
-    }
-
-    /// Gives the process one input and carries out what it wants.
-    fn feed(&mut self, input: Input<'_>) {
-        let now = self.now();
-        if let Some(process) = self.process.as_mut() {
-            process.handle(now, input);
-            self.drain();
-        }
-    }
-
-    fn drain(&mut self) {
-        while let Some(output) = self.process.as_mut().and_then(|p| p.poll_output()) {
-            self.outputs += 1;
-            self.trace.hash(self.clock.now(), &format!("{output:?}"));
-            match output {
-                Output::Dial { link, url } => self.dial(link, url.as_str()),
-                Output::Send { link, text } => self.sent(link, text),
-                Output::Ping { link } => {
-                    if let Some(serial) = self.serial(link) {
-                        self.send_out(serial, Frame::Beat);
-                    }
-                }
-                Output::Close { link, code } => self.closed(link, code),
-            }
-        }
-    }
-
-    fn serial(&self, link: LinkId) -> Option<u64> {
-        let serial = self.serials.get(&link).copied();
-        if serial.is_none() {
-            self.fail(&format!("an output for {link:?}, which is not there"));
-        }
-        serial
-    }
-
-    fn dial(&mut self, link: LinkId, url: &str) {
-        self.say(&format!("dial {url}"));
-        let Some(n) = self.relays.iter().position(|r| r.url == url) else {
-            self.fail(&format!("dialled {url}, which no scenario put into the world"));
-        };
-        let at = self.clock.now();
-        let busy: Vec<Far> = self.serials.values().filter_map(|s| self.links.get(s)).map(|l| l.far).collect();
-        let bootstrap = self.settings.bootstrap.iter().any(|b| b.as_str() == url);
-        self.note_needed();
-        let verdict = self.checks.on_dial(at, n, url, bootstrap, &busy);
-        self.demand(verdict);
-        let serial = self.add_link(Far::Relay(n));
-        self.name_link(serial, link);
-        self.checks.links.insert(serial, LinkCheck::default());
-        self.relays[n].dials.push(at);
-        match self.relays[n].mode {
-            Mode::Up => self.send_in(serial, Frame::Opened),
-            Mode::Refuses => self.send_in(serial, Frame::Closed(CloseReason::Connect)),
-            Mode::HangsUp => {
-                self.send_in(serial, Frame::Opened);
-                self.send_in(serial, Frame::Closed(CloseReason::Peer(1000)));
-            }
-            Mode::BlackHole => {
-                let late = at + self.settings.timing.connect_timeout.as_micros() + MILLI;
-                self.enqueue(late, Happening::In(serial, Frame::Closed(CloseReason::Timeout)));
-            }
-        }
-    }
-
-    fn sent(&mut self, link: LinkId, text: String) {
-        let Some(serial) = self.serial(link) else { return };
-        self.say(&format!("{} gets {}", self.far_name(serial), brief(&text)));
-        let (at, wall) = (self.clock.now(), self.clock.wall());
-        let verdict = match link {
-            LinkId::Relay(_) => self.checks.links.entry(serial).or_default().on_send(at, wall, &text),
-            LinkId::Client(_) => {
-                let shows = text.starts_with("[\"OK\"") || text.starts_with("[\"EVENT\"");
-                if shows {
-                    self.refresh_durable().and_then(|()| self.checks.on_client_send(&self.durable.1, &text))
-                } else {
-                    Ok(())
-                }
-            }
-        };
-        self.demand(verdict);
-        self.send_out(serial, Frame::Text(text));
-        let link = self.links.get_mut(&serial).expect("has a serial");
-        if !link.drain_owed {
-            link.drain_owed = true;
-            self.enqueue(at, Happening::In(serial, Frame::Drained));
-        }
-    }
-
-    fn closed(&mut self, link: LinkId, code: u16) {
-        let Some(serial) = self.serial(link) else { return };
-        self.say(&format!("{} is closed with {code}", self.far_name(serial)));
-        let far = self.links[&serial].far;
-        let mut unneeded = false;
-        if let Far::Relay(n) = far {
-            let verdict = self.refresh_durable();
-            self.demand(verdict);
-            let url = &self.relays[n].url;
-            let needed = self.durable.1.needed_relays().contains(url);
-            let bootstrap = self.settings.bootstrap.iter().any(|b| b.as_str() == url);
-            unneeded = !needed && !bootstrap;
-        }
-        self.send_out(serial, Frame::Closed(CloseReason::Peer(code)));
-        self.end_link(serial, unneeded);
-    }
-
-    fn add_link(&mut self, far: Far) -> u64 {
-        self.happenings += 1;
-        self.links.insert(self.happenings, Link::new(far, self.path));
-        self.happenings
-    }
-
-    fn name_link(&mut self, serial: u64, id: LinkId) {
-        if self.serials.insert(id, serial).is_some() {
-            self.fail(&format!("{id:?} was used twice"));
-        }
-        self.ids.insert(serial, id);
-    }
-
-    fn send_in(&mut self, serial: u64, frame: Frame) {
-        let (now, draw) = (self.clock.now(), self.rng.next_u64());
-        if let Some(link) = self.links.get_mut(&serial) {
-            let at = link.arrives_in(now, draw);
-            self.enqueue(at, Happening::In(serial, frame));
-        }
-    }
-
-    fn send_out(&mut self, serial: u64, frame: Frame) {
-        let (now, draw) = (self.clock.now(), self.rng.next_u64());
-        if let Some(link) = self.links.get_mut(&serial) {
-            let at = link.arrives_out(now, draw);
-            self.enqueue(at, Happening::Out(serial, frame));
-        }
-    }
-
-    fn enqueue(&mut self, at: Micros, happening: Happening) {
-        self.happenings += 1;
-        self.queue.insert((at, self.happenings), happening);
-    }
-
-    // What a scenario looks at.
-
-    pub fn now(&self) -> Now {
-        self.clock.seen_by(self.started)
-    }
-
-    /// What a power cut would leave now.
-    pub fn durable(&mut self) -> &Durable {
-        let verdict = self.refresh_durable();
-        self.demand(verdict);
-        &self.durable.1
-    }
-
-    pub fn has(&mut self, event: &EventRef) -> bool {
-        self.durable().has(event)
-    }
-
-    pub fn has_all<'a>(&mut self, events: impl IntoIterator<Item = &'a EventRef>) -> bool {
-        let durable = self.durable();
-        events.into_iter().all(|e| durable.has(e))
-    }
-
-    /// How many of `events` are missing, for messages.
-    pub fn missing<'a>(&mut self, events: impl IntoIterator<Item = &'a EventRef>) -> usize {
-        let durable = self.durable();
-        events.into_iter().filter(|e| !durable.has(e)).count()
-    }
-
-    fn refresh_durable(&mut self) -> Verdict {
-        let syncs = self.disk.syncs();
-        if self.durable.0 == syncs {
-            return Ok(());
-        }
-        let image = self.disk.after_power_cut();
-        let mut events = BTreeMap::new();
-        if !image.is_blank() {
-            let store = Store::open(image, CACHE_BYTES).map_err(|e| format!("the store does not open: {e:?}"))?;
-            let (mut old, by_seq) = (std::mem::take(&mut self.by_seq), &mut self.by_seq);
-            let read = store.for_each(&mut |seq, json| {
-                let event = old.remove(&seq).filter(|e| e.json == json);
-                let event = event.unwrap_or_else(|| Rc::new(SimEvent::from_json(json).expect("a stored event")));
-                events.insert(event.id.clone(), event.clone());
-                by_seq.insert(seq, event);
-                ControlFlow::Continue(())
-            });
-            read.map_err(|e| format!("the store cannot be read: {e:?}"))?;
-        }
-        self.durable = (syncs, Durable { events });
-        self.checks.on_durable(&self.durable.1)
-    }
-
-    pub fn status(&self) -> Value {
-        let text = self.process.as_ref().map(|p| p.status_json(self.now())).unwrap_or_default();
-        serde_json::from_str(&text).unwrap_or_else(|e| self.fail(&format!("/status.json is not JSON ({e}): {text}")))
-    }
-
-    pub fn metrics(&self) -> String {
-        self.process.as_ref().map(|p| p.metrics_text()).unwrap_or_default()
-    }
-
-    pub fn outputs_hash(&self) -> u64 {
-        self.trace.outputs_hash()
-    }
-
-    /// What this side has open on its link to a relay: filters.
-    pub fn open_filters(&self, relay: &str) -> usize {
-        let n = self.relay_number(relay);
-        let serials = self.links.iter().filter(|(_, l)| l.far == Far::Relay(n)).map(|(s, _)| s);
-        serials.filter_map(|s| self.checks.links.get(s)).map(LinkCheck::open_filters).sum()
-    }
-
-    /// When a relay was last dialled or asked something.
-    pub fn last_asked(&self) -> Micros {
-        let last = self.relays.iter().flat_map(|r| [r.dials.last().copied(), r.reqs.last().map(|q| q.at)]);
-        last.flatten().max().unwrap_or(self.started).max(self.started)
-    }
-
-    fn far_name(&self, serial: u64) -> String {
-        match self.links.get(&serial).map(|l| l.far) {
-            Some(Far::Relay(n)) => self.relays[n].url.clone(),
-            Some(Far::Client(n)) => format!("client {n}"),
-            None => String::from("a ghost"),
-        }
-    }
-
-    pub fn say(&mut self, what: &str) {
-        self.trace.say(self.clock.now(), what);
-    }
-
-    /// What can change the need for a relay is about to happen, or its need is about to be judged.
-    fn note_needed(&mut self) {
-        let verdict = self.refresh_durable();
-        self.demand(verdict);
-        let urls: Vec<&str> = self.relays.iter().map(|r| &*r.url).collect();
-        self.checks.note_needed(self.clock.now(), &self.durable.1, &urls, &self.settings.bootstrap);
-    }
-
-    fn demand(&self, verdict: Verdict) {
-        if let Err(why) = verdict {
-            self.fail(&why);
-        }
-    }
-
-    /// Ends the scenario; the trace is printed on the way out.
-    pub fn fail(&self, why: &str) -> ! {
-        panic!("at {:.6} s: {why}", self.clock.now() as f64 / SECOND as f64)
     }
 }
 
