@@ -280,7 +280,7 @@ mod tests {
     fn no_filter_has_more_than_the_allowed_values_and_none_is_lost() {
         let state = world(250, 1_234);
         let units = minimal_units(&relay("one"), 100, &state);
-        let (mut repos, mut roots) = (Vec::new(), Vec::new());
+        let (mut repos, mut roots) = (Vec::<RepoId>::new(), Vec::<RootId>::new());
         for unit in &units {
             match unit {
                 Unit::Announcements => {}

@@ -28,6 +28,8 @@ pub struct Sweep {
     boundary: BTreeSet<EventId>,
     page: Page,
     pages: usize,
+    /// Events in the largest page so far: the relay's cap is not below that.
+    largest_page: usize,
 }
 
 /// What the current page has brought.
@@ -69,7 +71,15 @@ pub enum PageEvent {
 impl Sweep {
     /// Asks for everything `subject` matches, or only what was created at or after `since`.
     pub fn new(subject: Subject, since: Option<UnixTime>) -> Sweep {
-        Sweep { subject, since, until: None, boundary: BTreeSet::new(), page: Page::default(), pages: 0 }
+        Sweep {
+            subject,
+            since,
+            until: None,
+            boundary: BTreeSet::new(),
+            page: Page::default(),
+            pages: 0,
+            largest_page: 0,
+        }
     }
 
     /// What it asks.
@@ -134,7 +144,8 @@ impl Sweep {
             false => self.boundary = oldest_ids,
         }
         self.until = Some(oldest);
-        match (new, one_second && events >= SWEEP_FULL_PAGE_MIN) {
+        self.largest_page = self.largest_page.max(events);
+        match (new, one_second && events >= self.largest_page.max(SWEEP_FULL_PAGE_MIN)) {
             (0, false) => PageEnd::Done,
             (0, true) => self.step_over_second(oldest),
             _ => PageEnd::Next,
