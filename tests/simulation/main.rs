@@ -36,6 +36,13 @@ fn scenario(name: &'static str, run: impl FnOnce(&mut World)) {
 }
 
 fn seed() -> u64 {
-    let given = std::env::var("SIM_SEED").ok();
-    given.map_or(SEED, |s| s.parse().expect("SIM_SEED is a number"))
+    number("SIM_SEED", SEED)
+}
+
+/// A number that the caller of the tests may set.
+// The environment chooses the world before it begins; nothing inside reads it.
+#[allow(clippy::disallowed_methods)]
+fn number(variable: &str, default: u64) -> u64 {
+    let given = std::env::var(variable).ok();
+    given.map_or(default, |s| s.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }

@@ -368,7 +368,7 @@ fn swarm(name: &'static str, seed: u64) -> u64 {
 #[test]
 fn a_drawn_world_is_safe_and_converges() {
     let first = crate::seed();
-    let seeds = std::env::var("SIM_SEEDS").map_or(4, |s| s.parse().expect("SIM_SEEDS is a number"));
+    let seeds = crate::number("SIM_SEEDS", 4);
     for seed in first..first + seeds {
         eprintln!("a_drawn_world_is_safe_and_converges: SIM_SEED={seed}");
         swarm("a_drawn_world_is_safe_and_converges", seed);
