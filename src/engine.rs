@@ -340,7 +340,8 @@ impl Engine {
         let mut desk = Desk { now, store: &mut self.store, state: &mut self.state, settings: &self.settings };
         let mut outcome = self.intake.offer(raw, rules, asked, &mut desk)?;
         match &mut outcome {
-            Outcome::Staged { changes, .. } => {
+            Outcome::Staged { changes, removed, .. } => {
+                self.metrics.events_removed += *removed as u64;
                 self.owed.changes.merge(std::mem::take(changes));
                 self.owed.sources.push(source);
             }

@@ -32,6 +32,8 @@ pub enum Outcome {
         created_at: UnixTime,
         /// What it changes in what we follow.
         changes: Changes,
+        /// Events it replaced or deleted.
+        removed: usize,
     },
     /// It is stored.
     Stored {
@@ -115,8 +117,8 @@ impl Intake {
             }
             return Ok(Outcome::Refused { refusal, created_at: Some(created_at) });
         }
-        let changes = take_in(event, desk)?;
-        Ok(Outcome::Staged { created_at, changes })
+        let (changes, removed) = take_in(event, desk)?;
+        Ok(Outcome::Staged { created_at, changes, removed })
     }
 
     /// Ids remembered as refused.
@@ -171,7 +173,7 @@ fn judge(event: &Event, rules: Rules, desk: &Desk<'_>) -> Result<Result<(), Refu
 
 /// Puts an event into the batch and applies it to what we follow. The state runs ahead of the disk by at most one batch,
 /// so that an issue may follow its announcement at once; nothing is served or acknowledged before the commit.
-fn take_in(event: Event, desk: &mut Desk<'_>) -> Result<Changes, StoreError> {
+fn take_in(event: Event, desk: &mut Desk<'_>) -> Result<(Changes, usize), StoreError> {
     let change = StateChange::of(&event);
     let staged = desk.store.stage(event)?;
     let mut changes = Changes::default();
@@ -179,7 +181,7 @@ fn take_in(event: Event, desk: &mut Desk<'_>) -> Result<Changes, StoreError> {
         changes.merge(remove_from_state(removed, desk.state));
     }
     changes.merge(change.apply(staged.seq, desk.state));
-    Ok(changes)
+    Ok((changes, staged.removed.len()))
 }
 
 /// Takes an event out of the state that the store no longer holds.

@@ -43,6 +43,13 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_sweeps_total", "counter", "Sweeps ended, by {outcome}"),
     ("grasp_sync_sweep_pages_total", "counter", "Pages that sweeps received"),
     ("grasp_sync_sweep_gaps_total", "counter", "Seconds with more events than a relay gives in a page"),
+    (
+        "grasp_sync_live_subscriptions_lost_total",
+        "counter",
+        "Live subscriptions closed or never answered by a relay, by {reason}",
+    ),
+    ("grasp_sync_rotation_turns_total", "counter", "Turns begun of what does not fit live"),
+    ("grasp_sync_notices_total", "counter", "NOTICEs from relays"),
     ("grasp_sync_rate_limit_cooldowns_total", "counter", "Cooldowns begun because a relay limits our rate"),
     ("grasp_sync_messages_received_total", "counter", "Text messages received, by {side}: relay or client"),
     ("grasp_sync_messages_sent_total", "counter", "Text messages sent, by {side}"),
@@ -263,8 +270,8 @@ pub struct Metrics {
     pub sweep_pages: u64,
     /// Seconds that a sweep could not look behind.
     pub sweep_gaps: u64,
-    /// Live subscriptions that a relay closed.
-    pub live_closed: u64,
+    /// Live subscriptions that a relay closed or never answered.
+    pub live_lost: Counts,
     /// NOTICEs from relays.
     pub notices: u64,
     /// Turns of rotation begun.
@@ -314,7 +321,7 @@ impl Default for Metrics {
             sweeps: Counts::default(),
             sweep_pages: 0,
             sweep_gaps: 0,
-            live_closed: 0,
+            live_lost: Counts::default(),
             notices: 0,
             rotation_turns: 0,
             rate_limit_cooldowns: 0,
@@ -501,6 +508,9 @@ impl Sheet {
         self.put_each("grasp_sync_sweeps_total", "outcome", metrics.sweeps.iter());
         self.put("grasp_sync_sweep_pages_total", &[], metrics.sweep_pages);
         self.put("grasp_sync_sweep_gaps_total", &[], metrics.sweep_gaps);
+        self.put_each("grasp_sync_live_subscriptions_lost_total", "reason", metrics.live_lost.iter());
+        self.put("grasp_sync_rotation_turns_total", &[], metrics.rotation_turns);
+        self.put("grasp_sync_notices_total", &[], metrics.notices);
         self.put("grasp_sync_rate_limit_cooldowns_total", &[], metrics.rate_limit_cooldowns);
         self.put_each("grasp_sync_messages_received_total", "side", metrics.messages_received.iter());
         self.put_each("grasp_sync_messages_sent_total", "side", metrics.messages_sent.iter());

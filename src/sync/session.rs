@@ -48,9 +48,23 @@ enum Subscription {
         units: Vec<Unit>,
         /// It was closed once by a rate limit and has been opened again.
         reopened: bool,
+        /// When it was asked for.
+        opened_at: UnixTime,
+        /// Silent since then; `None` once it has reached EOSE. A live subscription that never does is not live.
+        waiting_since: Option<Instant>,
     },
     /// One page of a sweep; silent since `heard_at`.
     Page { task: Task, heard_at: Instant },
+}
+
+impl Subscription {
+    /// Since when an answer has been awaited in vain.
+    fn silent_since(&self) -> Option<Instant> {
+        match self {
+            Subscription::Live { waiting_since, .. } => *waiting_since,
+            Subscription::Page { heard_at, .. } => Some(*heard_at),
+        }
+    }
 }
 
 /// What kind of subscription an event came for.
@@ -252,8 +266,19 @@ impl Session {
     /// An event came for a subscription. `created_at` is given if a valid signature or the store vouches for it.
     pub fn on_event(&mut self, subscription: &str, id: EventId, created_at: Option<UnixTime>, cx: &mut Cx<'_>) {
         let Some(number) = number_of(subscription) else { return };
-        let Some(Subscription::Page { task, heard_at }) = self.subscriptions.get_mut(&number) else { return };
-        *heard_at = cx.now.mono;
+        let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
+        let task = match subscription {
+            Subscription::Live { waiting_since, .. } => {
+                if waiting_since.is_some() {
+                    *waiting_since = Some(cx.now.mono);
+                }
+                return;
+            }
+            Subscription::Page { task, heard_at } => {
+                *heard_at = cx.now.mono;
+                task
+            }
+        };
         let flooded = created_at.is_some_and(|at| task.sweep.on_event(id, at) == PageEvent::Flood);
         if flooded && let Some(task) = self.close_page(number, cx) {
             self.fail(task, cx);
@@ -263,9 +288,12 @@ impl Session {
     /// EOSE came for a subscription.
     pub fn on_eose(&mut self, subscription: &str, cx: &mut Cx<'_>) {
         let Some(number) = number_of(subscription) else { return };
-        match self.subscriptions.get(&number) {
+        match self.subscriptions.get_mut(&number) {
             None => {}
-            Some(Subscription::Live { units, .. }) => self.answered |= units.contains(&Unit::Announcements),
+            Some(Subscription::Live { units, waiting_since, .. }) => {
+                *waiting_since = None;
+                self.answered |= units.contains(&Unit::Announcements);
+            }
             Some(Subscription::Page { .. }) => {
                 if let Some(task) = self.close_page(number, cx) {
                     self.answered |= *task.sweep.subject() == Subject::Announcements;
@@ -285,8 +313,8 @@ impl Session {
         let Some(number) = number_of(subscription) else { return };
         match self.subscriptions.remove(&number) {
             None => {}
-            Some(Subscription::Live { units, reopened }) => {
-                cx.metrics.live_closed += 1;
+            Some(Subscription::Live { units, reopened, .. }) => {
+                cx.metrics.live_lost.add("closed");
                 for unit in units {
                     match limited && !reopened {
                         true => self.postponed.push((unit, cx.now.wall)),
@@ -326,7 +354,7 @@ impl Session {
             }
             Silence::Fine => {}
         }
-        self.end_silent_pages(cx);
+        self.end_silent(cx);
         self.requeue_retries(cx.now.mono);
         self.cooldown_until.take_if(|until| *until <= cx.now.mono);
         self.pump(cx);
@@ -336,14 +364,12 @@ impl Session {
     /// When time next matters.
     pub fn next_deadline(&self, cx: &Cx<'_>) -> Instant {
         let timing = &cx.settings.timing;
-        let pages = self.subscriptions.values().filter_map(|subscription| match subscription {
-            Subscription::Page { heard_at, .. } => Some(*heard_at + timing.sweep_timeout),
-            Subscription::Live { .. } => None,
-        });
+        let silent = self.subscriptions.values().filter_map(Subscription::silent_since);
+        let silent = silent.map(|since| since + timing.sweep_timeout);
         let retries = self.retries.iter().map(|(at, _)| *at);
         let turn = self.rotation.next_turn_at().filter(|_| self.queue.is_empty() && self.has_slot());
         let turn = turn.map(|at| self.cooldown_until.map_or(at, |until| at.max(until)));
-        let rest = pages.chain(retries).chain(turn).chain(self.cooldown_until).min();
+        let rest = silent.chain(retries).chain(turn).chain(self.cooldown_until).min();
         rest.map_or(self.liveness.deadline(timing), |at| at.min(self.liveness.deadline(timing)))
     }
 
@@ -395,7 +421,8 @@ impl Session {
         let bounds = Bounds { since: Some(since), until: None, limit: LIVE_LIMIT };
         self.make_room(cx);
         let (number, _) = self.send_req(&subjects, bounds, cx);
-        self.subscriptions.insert(number, Subscription::Live { units, reopened });
+        let (opened_at, waiting_since) = (cx.now.wall, Some(cx.now.mono));
+        self.subscriptions.insert(number, Subscription::Live { units, reopened, opened_at, waiting_since });
     }
 
     /// Live comes first: if every subscription is taken, the page that was asked for last waits for its turn again.
@@ -500,17 +527,20 @@ impl Session {
         }
     }
 
-    fn end_silent_pages(&mut self, cx: &mut Cx<'_>) {
+    /// Gives up subscriptions whose answer does not come: a page has failed, and what was to be live takes turns.
+    fn end_silent(&mut self, cx: &mut Cx<'_>) {
         let timeout = cx.settings.timing.sweep_timeout;
-        let silent: Vec<u64> = self
-            .subscriptions
-            .iter()
-            .filter(|(_, sub)| matches!(sub, Subscription::Page { heard_at, .. } if *heard_at + timeout <= cx.now.mono))
-            .map(|(number, _)| *number)
-            .collect();
+        let is_silent =
+            |subscription: &Subscription| subscription.silent_since().is_some_and(|at| at + timeout <= cx.now.mono);
+        let silent: Vec<u64> =
+            self.subscriptions.iter().filter(|(_, sub)| is_silent(sub)).map(|(number, _)| *number).collect();
         for number in silent {
             if let Some(task) = self.close_page(number, cx) {
                 self.fail(task, cx);
+            } else if let Some(Subscription::Live { units, opened_at, .. }) = self.subscriptions.remove(&number) {
+                self.send_close(number, cx);
+                cx.metrics.live_lost.add("unanswered");
+                units.into_iter().for_each(|unit| self.add_rotating(unit, opened_at, cx));
             }
         }
     }
