@@ -822,6 +822,49 @@ mod tests {
     }
 
     #[test]
+    fn what_was_staged_when_a_window_closed_is_asked_about_by_the_next() {
+        let mut rig = Rig::new(with_repo);
+        rig.open();
+        rig.answer_all();
+        let committed = rig.bench.state.add_root(root_id(1), 101, &[addr(1, "a")]);
+        // The state learns of an event when it is staged, the window only when it is committed.
+        let staged = rig.bench.state.add_root(root_id(2), 102, &[addr(1, "a")]);
+        for (changes, id) in [(committed, root_id(1)), (staged, root_id(2))] {
+            rig.relay.on_window(&BTreeSet::new(), &changes.roots, &mut rig.bench.cx());
+            let texts = rig.answer_all();
+            assert!(reqs(&texts).iter().any(|text| text.contains(&id.to_hex())), "{id} is never asked about");
+        }
+    }
+
+    #[test]
+    fn a_large_window_in_a_catch_up_takes_its_live_slots_from_pages() {
+        let mut rig = Rig::new(|bench| {
+            bench.state.set_announcement(&announcement(1, "a", &["one"]), 1);
+            for n in 0..2_000 {
+                bench.state.add_root(root_id(n), u64::from(n) + 2, &[addr(1, "a")]);
+            }
+            RelayProgress::default()
+        });
+        rig.open();
+        assert_eq!(rig.state(), StateName::Catchup);
+        let mut changes = crate::sync::state::Changes::default();
+        for n in 2_000..12_000 {
+            changes.merge(rig.bench.state.add_root(root_id(n), u64::from(n) + 2, &[addr(1, "a")]));
+        }
+        rig.relay.on_window(&BTreeSet::new(), &changes.roots, &mut rig.bench.cx());
+        let session = rig.relay.session().expect("a link");
+        assert!(session.open_subscriptions() <= crate::limits::RELAY_SUBSCRIPTIONS_MAX);
+        // Every page that was taken back is asked again: each root event is asked about in all three ways.
+        let texts = rig.answer_all();
+        for n in [0, 1_999, 2_000, 11_999] {
+            let id = root_id(n).to_hex();
+            let pages = texts.iter().filter(|text| text.contains(&id) && !text.contains("since")).count();
+            assert!(pages >= 3, "{n}: {pages} pages");
+        }
+        assert_eq!(rig.state(), StateName::Live);
+    }
+
+    #[test]
     fn the_daily_turn_asks_for_everything_again() {
         let mut rig = Rig::new(with_repo);
         rig.open();

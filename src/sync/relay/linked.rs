@@ -96,7 +96,9 @@ impl Linked {
         let touched = touched.filter(|repo| state.shares(relay, *repo)).chain(repos.iter().copied());
         self.session.round_mut().touch(touched);
         self.planned.extend(&repos);
-        self.planned_upto = state.last_seq();
+        // Not the state's last number: it knows root events of a batch not yet committed, which a later window brings.
+        let brought = roots.iter().map(|root| state.root_seq(*root)).max();
+        self.planned_upto = self.planned_upto.max(brought.unwrap_or(0));
         (repos, new_roots)
     }
 
