@@ -216,7 +216,7 @@ impl Engine {
             self.serve.acknowledge(client, &id, true, "");
         }
         self.metrics.relays_refused.add_many("announcement", owed.changes.relays_refused as u64);
-        self.window.add(now.mono, owed.changes);
+        self.window.add(now.mono, Changes { upto: self.store.last_seq(), ..owed.changes });
         self.schedule_expiry(now)?;
         self.collect_served();
         Ok(())
@@ -390,7 +390,7 @@ impl Engine {
         }
         for (key, roots) in self.news_by_relay(&changes) {
             let gained = changes.gained.get(self.relays[key].relay.url()).cloned().unwrap_or_default();
-            self.drive(now, key, |relay, cx| relay.on_window(&gained, &roots, cx))?;
+            self.drive(now, key, |relay, cx| relay.on_window(&gained, &roots, changes.upto, cx))?;
         }
         self.add_missing_relays(now);
         Ok(())

@@ -582,6 +582,7 @@ mod tests {
         metrics.relays_refused.add("own");
         metrics.state_entries.add("Live");
         metrics.sweeps.add("done");
+        metrics.live_lost.add("closed");
         metrics.messages_refused.add("not_json");
         metrics.clients_closed.add("slow");
         metrics.relay_links_closed.add("peer");

@@ -219,21 +219,6 @@ impl Store {
         self.change(|store| store.try_stage(event))
     }
 
-    /// Remembers a verified event whose verdict is [`Verdict::Deleted`], so that its id alone refuses it next time.
-    ///
-    /// # Errors
-    ///
-    /// If the store cannot be read, or has failed before. It takes no more writes then.
-    pub fn remember_deleted(&mut self, event: &Event) -> Result<(), StoreError> {
-        self.change(|store| {
-            assert_eq!(store.verdict(event)?, Verdict::Deleted, "only what is deleted is remembered as such");
-            if store.known(&event.id)?.is_none() {
-                store.batch.remember_deleted(event.id, event.created_at.as_secs());
-            }
-            Ok(())
-        })
-    }
-
     /// Puts progress into the batch.
     pub fn stage_progress(&mut self, progress: Progress) {
         self.batch.progress(progress);

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
 use nostr::event::Event;
-use nostr::filter::{Filter, MatchEventOptions};
+use nostr::filter::Filter;
 
 use super::{Outbox, ServeOutput};
 use crate::limits::{CLIENT_HELD_EVENTS_MAX, CLIENT_PAGE_BYTES, QUERY_LIMIT_MAX};
@@ -44,7 +44,7 @@ impl Subscription {
     }
 
     fn matches(&self, event: &Event) -> bool {
-        self.filters.iter().any(|filter| filter.match_event(event, MatchEventOptions::new()))
+        self.filters.iter().any(|filter| message::filter_matches(filter, event))
     }
 }
 

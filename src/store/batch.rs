@@ -164,11 +164,6 @@ impl Batch {
         }
     }
 
-    /// Remembers an event that was never held as deleted.
-    pub(super) fn remember_deleted(&mut self, id: EventId, created_at: u64) {
-        self.ids.insert(id, IdChange::Deleted { created_at });
-    }
-
     pub(super) fn delete_id(&mut self, key: IdAuthorKey) {
         self.deleted_ids.insert(key);
     }

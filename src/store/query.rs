@@ -5,9 +5,10 @@
 
 use super::schema::{self, Place, Snapshot};
 use super::{Seq, StoreError};
+use crate::protocol::message::filter_matches;
 use crate::time::UnixTime;
 use nostr::event::EventId;
-use nostr::filter::{Filter, MatchEventOptions};
+use nostr::filter::Filter;
 use redb::{Range, ReadOnlyTable};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -178,7 +179,7 @@ impl Query {
         let json = snapshot.events.get(seq)?.ok_or(StoreError::Corrupt)?;
         let event = schema::parse(json.value())?;
         let expired = schema::expiration(&event).is_some_and(|at| at <= step.now.as_secs());
-        if expired || !self.filter.match_event(&event, MatchEventOptions::new().nip50(false)) {
+        if expired || !filter_matches(&self.filter, &event) {
             return Ok(None);
         }
         self.left -= 1;

@@ -209,12 +209,6 @@ fn a_deletion_refuses_what_comes_after_it() {
         // The id was only named, so nothing is known of it until its event has been verified.
         assert_eq!(store.known(&late.id), Ok(None));
         assert_eq!(store.verdict(&late), Ok(Verdict::Deleted));
-        store.remember_deleted(&late).unwrap();
-        assert_eq!(store.known(&late.id), deleted(10));
-        assert!(!store.batch_is_empty());
-        commit(&mut store);
-        assert_eq!(store.known(&late.id), deleted(10));
-        assert_eq!(store.verdict(&late), Ok(Verdict::Deleted));
     }
 }
 
@@ -714,10 +708,6 @@ fn the_rules_agree_with_a_naive_model() {
                     let expected = model.stage(&event);
                     assert_eq!(removed.len(), expected.len(), "seed {seed}: each removal is reported once");
                     assert_eq!(removed.into_iter().collect::<BTreeSet<_>>(), expected, "seed {seed}");
-                }
-                Verdict::Deleted if random.chance(2) => {
-                    store.remember_deleted(&event).unwrap();
-                    model.deleted.insert(event.id, event.created_at.as_secs());
                 }
                 _ => {}
             }

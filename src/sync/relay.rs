@@ -21,7 +21,7 @@ use nostr::key::PublicKey;
 use crate::contract::{CloseReason, LinkId, Output};
 use crate::limits::FULL_CATCHUP_RETRY_AFTER;
 use crate::protocol::relay_url::RelayUrl;
-use crate::store::Progress;
+use crate::store::{Progress, Seq};
 use crate::sync::Cx;
 use crate::sync::filters::Unit;
 use crate::sync::health::Health;
@@ -292,11 +292,12 @@ impl Relay {
         self.settle(cx);
     }
 
-    /// A window has closed: these repos are newly shared, these root events are new.
-    pub fn on_window(&mut self, gained: &BTreeSet<RepoId>, roots: &BTreeSet<RootId>, cx: &mut Cx<'_>) {
+    /// A window has closed: these repos are newly shared, these root events are new. With it, windows have brought every
+    /// root event up to number `upto`; the state may know later ones, of a batch that is not committed yet.
+    pub fn on_window(&mut self, gained: &BTreeSet<RepoId>, roots: &BTreeSet<RootId>, upto: Seq, cx: &mut Cx<'_>) {
         let url = &self.url;
         let Some(linked) = linked_in(&mut self.state) else { return };
-        let (repos, roots) = linked.take_new(url, gained, roots, cx);
+        let (repos, roots) = linked.take_new(url, gained, roots, upto, cx);
         if repos.is_empty() && roots.is_empty() {
             return;
         }
@@ -671,7 +672,7 @@ mod tests {
         fn window_with_root(&mut self) {
             self.seq += 1;
             let changes = self.bench.state.add_root(root_id(self.seq as u32), self.seq, &[addr(1, "a")]);
-            self.relay.on_window(&BTreeSet::new(), &changes.roots, &mut self.bench.cx());
+            self.relay.on_window(&BTreeSet::new(), &changes.roots, self.seq, &mut self.bench.cx());
         }
     }
 
@@ -829,8 +830,8 @@ mod tests {
         let committed = rig.bench.state.add_root(root_id(1), 101, &[addr(1, "a")]);
         // The state learns of an event when it is staged, the window only when it is committed.
         let staged = rig.bench.state.add_root(root_id(2), 102, &[addr(1, "a")]);
-        for (changes, id) in [(committed, root_id(1)), (staged, root_id(2))] {
-            rig.relay.on_window(&BTreeSet::new(), &changes.roots, &mut rig.bench.cx());
+        for (changes, upto, id) in [(committed, 101, root_id(1)), (staged, 102, root_id(2))] {
+            rig.relay.on_window(&BTreeSet::new(), &changes.roots, upto, &mut rig.bench.cx());
             let texts = rig.answer_all();
             assert!(reqs(&texts).iter().any(|text| text.contains(&id.to_hex())), "{id} is never asked about");
         }
@@ -851,7 +852,7 @@ mod tests {
         for n in 2_000..12_000 {
             changes.merge(rig.bench.state.add_root(root_id(n), u64::from(n) + 2, &[addr(1, "a")]));
         }
-        rig.relay.on_window(&BTreeSet::new(), &changes.roots, &mut rig.bench.cx());
+        rig.relay.on_window(&BTreeSet::new(), &changes.roots, 12_001, &mut rig.bench.cx());
         let session = rig.relay.session().expect("a link");
         assert!(session.open_subscriptions() <= crate::limits::RELAY_SUBSCRIPTIONS_MAX);
         // Every page that was taken back is asked again: each root event is asked about in all three ways.

@@ -34,6 +34,8 @@ pub struct Changes {
     pub lost: BTreeSet<RelayUrl>,
     /// New root events.
     pub roots: BTreeSet<RootId>,
+    /// Everything up to this store sequence number has been brought, with what came before.
+    pub upto: Seq,
     /// Relays that an announcement listed beyond the allowed number, or that are not valid URLs.
     pub relays_refused: usize,
 }
@@ -51,6 +53,7 @@ impl Changes {
         }
         self.lost.extend(later.lost);
         self.roots.extend(later.roots);
+        self.upto = self.upto.max(later.upto);
         self.relays_refused += later.relays_refused;
     }
 }

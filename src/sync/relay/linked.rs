@@ -78,6 +78,7 @@ impl Linked {
         relay: &RelayUrl,
         gained: &BTreeSet<RepoId>,
         roots: &BTreeSet<RootId>,
+        upto: Seq,
         cx: &Cx<'_>,
     ) -> (BTreeSet<RepoId>, BTreeSet<RootId>) {
         let state = cx.state;
@@ -96,9 +97,7 @@ impl Linked {
         let touched = touched.filter(|repo| state.shares(relay, *repo)).chain(repos.iter().copied());
         self.session.round_mut().touch(touched);
         self.planned.extend(&repos);
-        // Not the state's last number: it knows root events of a batch not yet committed, which a later window brings.
-        let brought = roots.iter().map(|root| state.root_seq(*root)).max();
-        self.planned_upto = self.planned_upto.max(brought.unwrap_or(0));
+        self.planned_upto = self.planned_upto.max(upto);
         (repos, new_roots)
     }
 
