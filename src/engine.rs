@@ -4,36 +4,36 @@
 //! It owns the store, the two maps, one machine per relay and the clients' sessions, and carries values between them:
 //! an event from `intake` into the batch, a commit's changes into the window, a window's changes to the relays.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use log::{debug, warn};
+use log::debug;
 use nostr::event::EventId;
 use slab::Slab;
 
 pub use crate::contract::{CloseReason, Input, LinkId, Output};
 pub use crate::settings::Settings;
 
-use crate::intake::{Desk, Intake, Outcome, Rules, StateChange, remove_from_state};
-use crate::limits::{
-    BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, EXPIRY_BATCH, EXPIRY_PERIOD, THROUGH_SAVE_AFTER,
-};
+use crate::intake::{Desk, Intake, Outcome, Rules, remove_from_state};
+use crate::limits::{BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, EXPIRY_BATCH, EXPIRY_PERIOD};
 use crate::metrics::{Metrics, Side, Source};
 use crate::policy::Refusal;
 use crate::protocol::message::{RawEvent, RelayMessage, parse_relay_message};
 use crate::protocol::relay_url::RelayUrl;
-use crate::protocol::repo::{ANNOUNCEMENT_KIND, ROOT_KINDS};
 use crate::serve::{Serve, ServeOutput, info::relay_info};
-use crate::store::{Progress, Seq, Store, StoreError};
-use crate::sync::Cx;
+use crate::store::{Store, StoreError};
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::{Fate, Relay, Why};
 use crate::sync::session::Origin;
-use crate::sync::state::{Changes, RootId, State};
+use crate::sync::state::{Changes, State};
 use crate::sync::window::Window;
 use crate::time::{Duration, Instant, Now};
 use crate::timer_wheel::{TimerId, TimerWheel};
 
+mod relays;
 mod report;
+mod start;
+
+use start::{load_progress, load_state};
 
 /// What became of one line of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -375,136 +375,6 @@ impl Engine {
         Ok(())
     }
 
-    /// The window has closed: relays without repos are forgotten, followed ones are asked for what is new to them, and
-    /// new ones are followed.
-    fn act_on_window(&mut self, now: Now, changes: Changes) -> Result<(), StoreError> {
-        self.metrics.windows += 1;
-        let unneeded = self.keys.iter().filter(|(url, _)| !self.state.needs(url)).map(|(_, key)| *key);
-        for key in unneeded.collect::<Vec<_>>() {
-            self.forget_relay(now, key)?;
-        }
-        for url in &changes.lost {
-            if let Some(&key) = self.keys.get(url) {
-                self.drive(now, key, |relay, cx| relay.on_repos_lost(cx))?;
-            }
-        }
-        for (key, roots) in self.news_by_relay(&changes) {
-            let gained = changes.gained.get(self.relays[key].relay.url()).cloned().unwrap_or_default();
-            self.drive(now, key, |relay, cx| relay.on_window(&gained, &roots, changes.upto, cx))?;
-        }
-        self.add_missing_relays(now);
-        Ok(())
-    }
-
-    /// Which followed relays something is new to, and the new root events of each.
-    fn news_by_relay(&self, changes: &Changes) -> BTreeMap<usize, BTreeSet<RootId>> {
-        let mut news: BTreeMap<usize, BTreeSet<RootId>> = BTreeMap::new();
-        for key in changes.gained.keys().filter_map(|url| self.keys.get(url)) {
-            news.entry(*key).or_default();
-        }
-        for root in &changes.roots {
-            for repo in self.state.repos_of_root(*root) {
-                for key in self.state.relays_of(*repo).iter().filter_map(|url| self.keys.get(url)) {
-                    news.entry(*key).or_default().insert(*root);
-                }
-            }
-        }
-        news
-    }
-
-    /// Follows the relays that the state names, bootstrap relays first, as far as `limits.relays_max` allows.
-    fn add_missing_relays(&mut self, now: Now) {
-        let missing: Vec<RelayUrl> = self.state.relays().filter(|url| !self.keys.contains_key(*url)).cloned().collect();
-        for url in missing {
-            if self.relays.len() >= self.settings.limits.relays_max {
-                self.metrics.relays_refused.add("relays_max");
-                warn!("{url}: not followed, limits.relays_max is reached");
-                continue;
-            }
-            let progress = self.restored.remove(&url).unwrap_or_default();
-            let mut cx = Cx {
-                now,
-                state: &self.state,
-                settings: &self.settings,
-                next_link: &mut self.next_link,
-                out: &mut self.out,
-                metrics: &mut self.metrics,
-            };
-            let relay = Relay::new(url.clone(), progress, &mut cx);
-            let key = self.relays.insert(Entry { relay, timer: None });
-            self.keys.insert(url, key);
-            self.arm(key, Some(now.mono));
-        }
-    }
-
-    fn forget_relay(&mut self, now: Now, key: usize) -> Result<(), StoreError> {
-        self.drive(now, key, |relay, cx| relay.close(Why::Unneeded, cx))?;
-        self.arm(key, None);
-        let url = self.relays.remove(key).relay.url().clone();
-        self.keys.remove(&url);
-        self.store.stage_progress(Progress::ForgetRelay { relay: url });
-        Ok(())
-    }
-
-    fn with_relay(
-        &mut self,
-        now: Now,
-        link: LinkId,
-        act: impl FnOnce(&mut Relay, &mut Cx<'_>),
-    ) -> Result<(), StoreError> {
-        match self.links.get(&link) {
-            Some(&key) => self.drive(now, key, act),
-            None => Ok(()),
-        }
-    }
-
-    /// Lets a relay's machine act, then carries away what it wants written and watched.
-    fn drive(&mut self, now: Now, key: usize, act: impl FnOnce(&mut Relay, &mut Cx<'_>)) -> Result<(), StoreError> {
-        let mut cx = Cx {
-            now,
-            state: &self.state,
-            settings: &self.settings,
-            next_link: &mut self.next_link,
-            out: &mut self.out,
-            metrics: &mut self.metrics,
-        };
-        let relay = &mut self.relays[key].relay;
-        let link_before = relay.link();
-        act(relay, &mut cx);
-        while relay.wants_authors() {
-            let mut authors = BTreeSet::new();
-            self.store.authors(&mut |author| {
-                authors.insert(author);
-            })?;
-            relay.add_deletions(authors, &mut cx);
-        }
-        let deadline = relay.next_deadline(&cx);
-        let link = relay.link();
-        if link != link_before {
-            link_before.map(|link| self.links.remove(&link));
-            link.map(|link| self.links.insert(link, key));
-        }
-        for progress in relay.take_unsaved() {
-            self.store.stage_progress(progress);
-        }
-        let save_by = relay.through_moved_at().map(|at| at + THROUGH_SAVE_AFTER);
-        self.through_due = [self.through_due, save_by].into_iter().flatten().min();
-        self.arm(key, deadline);
-        Ok(())
-    }
-
-    /// Sets a relay's deadline in the wheel.
-    fn arm(&mut self, key: usize, deadline: Option<Instant>) {
-        let entry = &mut self.relays[key];
-        if entry.timer.map(|(at, _)| at) == deadline {
-            return;
-        }
-        if let Some((_, timer)) = entry.timer.take() {
-            self.wheel.cancel(timer);
-        }
-        entry.timer = deadline.map(|at| (at, self.wheel.insert(at, key)));
-    }
-
     fn stage_moved_throughs(&mut self) {
         self.through_due = None;
         for (_, entry) in &mut self.relays {
@@ -570,37 +440,3 @@ impl Engine {
 
 /// RFC 6455: the endpoint goes away.
 const GOING_AWAY: u16 = 1001;
-
-/// The two store queries of the start: root events, then announcements (spec section 3). They are applied together, in
-/// the order in which they were stored: the state's sequence numbers only grow.
-fn load_state(store: &Store, settings: &Settings) -> Result<State, StoreError> {
-    let mut state = State::new(settings.clone());
-    let mut found: Vec<(Seq, StateChange)> = Vec::new();
-    for kinds in [&ROOT_KINDS[..], &[ANNOUNCEMENT_KIND]] {
-        store.for_each_of_kinds(kinds, &mut |seq, event| found.push((seq, StateChange::of(&event))))?;
-    }
-    found.sort_unstable_by_key(|(seq, _)| *seq);
-    for (seq, change) in found {
-        let _ = change.apply(seq, &mut state);
-    }
-    Ok(state)
-}
-
-/// What each relay had reached. Records of relays and repos that are no longer shared are left aside.
-fn load_progress(store: &Store, state: &State) -> Result<BTreeMap<RelayUrl, RelayProgress>, StoreError> {
-    let mut restored: BTreeMap<RelayUrl, RelayProgress> = BTreeMap::new();
-    for record in store.progress()? {
-        match record {
-            Progress::Relay { relay, through, full_catchup } => {
-                restored.entry(relay).or_default().restore(through, full_catchup);
-            }
-            Progress::Confirmed { relay, repo, seq } => {
-                if let Some(repo) = state.repo_id(&repo).filter(|repo| state.shares(&relay, *repo)) {
-                    restored.entry(relay).or_default().confirm(repo, seq);
-                }
-            }
-            Progress::ForgetRepo { .. } | Progress::ForgetRelay { .. } => {}
-        }
-    }
-    Ok(restored)
-}

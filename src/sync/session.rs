@@ -1,7 +1,7 @@
 //! What lives and dies with one open link to a relay: its subscriptions, the sweeps that wait for one, rotation, the
 //! relay's patience. The machine in `relay` decides *when*; this module does the asking and reads the answers.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use nostr::event::EventId;
 
@@ -19,53 +19,12 @@ use crate::sync::plan::{filter_count, fit_live, unit_sweeps};
 use crate::sync::refusal::is_rate_limit;
 use crate::sync::rotation::Rotation;
 use crate::sync::round::Round;
-use crate::sync::state::{RepoId, RootId};
 use crate::sync::sweep::{PageEnd, PageEvent, Sweep};
 use crate::time::{Instant, UnixTime};
 
-/// Why a sweep is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    /// The relay is not complete before it has ended.
-    Round,
-    /// A turn of rotation.
-    Rotation,
-}
+mod subscription;
 
-/// A sweep and its fate so far.
-#[derive(Debug)]
-struct Task {
-    sweep: Sweep,
-    purpose: Purpose,
-    failures: u32,
-}
-
-/// A REQ that is open.
-#[derive(Debug)]
-enum Subscription {
-    /// Stays open.
-    Live {
-        units: Vec<Unit>,
-        /// It was closed once by a rate limit and has been opened again.
-        reopened: bool,
-        /// When it was asked for.
-        opened_at: UnixTime,
-        /// Silent since then; `None` once it has reached EOSE. A live subscription that never does is not live.
-        waiting_since: Option<Instant>,
-    },
-    /// One page of a sweep; silent since `heard_at`.
-    Page { task: Task, heard_at: Instant },
-}
-
-impl Subscription {
-    /// Since when an answer has been awaited in vain.
-    fn silent_since(&self) -> Option<Instant> {
-        match self {
-            Subscription::Live { waiting_since, .. } => *waiting_since,
-            Subscription::Page { heard_at, .. } => Some(*heard_at),
-        }
-    }
-}
+use subscription::{Held, Purpose, Subscription, Task, is_page_of, name_of, number_of};
 
 /// What kind of subscription an event came for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -555,48 +514,4 @@ impl Session {
         cx.metrics.rate_limit_cooldowns += 1;
         self.cooldown_until = Some(cx.now.mono + cx.settings.timing.rate_limit_cooldown);
     }
-}
-
-fn is_page_of(subscription: &Subscription, purpose: Purpose) -> bool {
-    matches!(subscription, Subscription::Page { task, .. } if task.purpose == purpose)
-}
-
-/// Everything that some units hold.
-#[derive(Default)]
-struct Held {
-    announcements: bool,
-    repos: BTreeSet<RepoId>,
-    roots: BTreeSet<RootId>,
-}
-
-impl Held {
-    fn of<'a>(units: impl Iterator<Item = &'a Unit>) -> Held {
-        let mut held = Held::default();
-        for unit in units {
-            match unit {
-                Unit::Announcements => held.announcements = true,
-                Unit::Repos(repos) => held.repos.extend(repos.iter()),
-                Unit::Roots(roots) => held.roots.extend(roots.iter()),
-            }
-        }
-        held
-    }
-
-    fn meets(&self, unit: &Unit) -> bool {
-        match unit {
-            Unit::Announcements => self.announcements,
-            Unit::Repos(repos) => repos.iter().any(|repo| self.repos.contains(repo)),
-            Unit::Roots(roots) => roots.iter().any(|root| self.roots.contains(root)),
-        }
-    }
-}
-
-/// Subscription ids are short, plain and never used twice on a link.
-fn name_of(number: u64) -> String {
-    format!("g{number}")
-}
-
-fn number_of(name: &str) -> Option<u64> {
-    let number = name.strip_prefix('g')?.parse().ok()?;
-    (name_of(number) == name).then_some(number)
 }

@@ -1,0 +1,152 @@
+//! The engine's relays: which exist, how their machines are driven, and what a closed window means to each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use log::warn;
+
+use super::{Engine, Entry};
+use crate::contract::LinkId;
+use crate::limits::THROUGH_SAVE_AFTER;
+use crate::protocol::relay_url::RelayUrl;
+use crate::store::{Progress, StoreError};
+use crate::sync::Cx;
+use crate::sync::relay::{Relay, Why};
+use crate::sync::state::{Changes, RootId};
+use crate::time::{Instant, Now};
+
+impl Engine {
+    /// The window has closed: relays without repos are forgotten, followed ones are asked for what is new to them, and
+    /// new ones are followed.
+    pub(super) fn act_on_window(&mut self, now: Now, changes: Changes) -> Result<(), StoreError> {
+        self.metrics.windows += 1;
+        let unneeded = self.keys.iter().filter(|(url, _)| !self.state.needs(url)).map(|(_, key)| *key);
+        for key in unneeded.collect::<Vec<_>>() {
+            self.forget_relay(now, key)?;
+        }
+        for url in &changes.lost {
+            if let Some(&key) = self.keys.get(url) {
+                self.drive(now, key, |relay, cx| relay.on_repos_lost(cx))?;
+            }
+        }
+        for (key, roots) in self.news_by_relay(&changes) {
+            let gained = changes.gained.get(self.relays[key].relay.url()).cloned().unwrap_or_default();
+            self.drive(now, key, |relay, cx| relay.on_window(&gained, &roots, changes.upto, cx))?;
+        }
+        self.add_missing_relays(now);
+        Ok(())
+    }
+
+    /// Which followed relays something is new to, and the new root events of each.
+    fn news_by_relay(&self, changes: &Changes) -> BTreeMap<usize, BTreeSet<RootId>> {
+        let mut news: BTreeMap<usize, BTreeSet<RootId>> = BTreeMap::new();
+        for key in changes.gained.keys().filter_map(|url| self.keys.get(url)) {
+            news.entry(*key).or_default();
+        }
+        for root in &changes.roots {
+            for repo in self.state.repos_of_root(*root) {
+                for key in self.state.relays_of(*repo).iter().filter_map(|url| self.keys.get(url)) {
+                    news.entry(*key).or_default().insert(*root);
+                }
+            }
+        }
+        news
+    }
+
+    /// Follows the relays that the state names, bootstrap relays first, as far as `limits.relays_max` allows.
+    pub(super) fn add_missing_relays(&mut self, now: Now) {
+        let missing: Vec<RelayUrl> = self.state.relays().filter(|url| !self.keys.contains_key(*url)).cloned().collect();
+        for url in missing {
+            if self.relays.len() >= self.settings.limits.relays_max {
+                self.metrics.relays_refused.add("relays_max");
+                warn!("{url}: not followed, limits.relays_max is reached");
+                continue;
+            }
+            let progress = self.restored.remove(&url).unwrap_or_default();
+            let mut cx = Cx {
+                now,
+                state: &self.state,
+                settings: &self.settings,
+                next_link: &mut self.next_link,
+                out: &mut self.out,
+                metrics: &mut self.metrics,
+            };
+            let relay = Relay::new(url.clone(), progress, &mut cx);
+            let key = self.relays.insert(Entry { relay, timer: None });
+            self.keys.insert(url, key);
+            self.arm(key, Some(now.mono));
+        }
+    }
+
+    fn forget_relay(&mut self, now: Now, key: usize) -> Result<(), StoreError> {
+        self.drive(now, key, |relay, cx| relay.close(Why::Unneeded, cx))?;
+        self.arm(key, None);
+        let url = self.relays.remove(key).relay.url().clone();
+        self.keys.remove(&url);
+        self.store.stage_progress(Progress::ForgetRelay { relay: url });
+        Ok(())
+    }
+
+    pub(super) fn with_relay(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        act: impl FnOnce(&mut Relay, &mut Cx<'_>),
+    ) -> Result<(), StoreError> {
+        match self.links.get(&link) {
+            Some(&key) => self.drive(now, key, act),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets a relay's machine act, then carries away what it wants written and watched.
+    pub(super) fn drive(
+        &mut self,
+        now: Now,
+        key: usize,
+        act: impl FnOnce(&mut Relay, &mut Cx<'_>),
+    ) -> Result<(), StoreError> {
+        let mut cx = Cx {
+            now,
+            state: &self.state,
+            settings: &self.settings,
+            next_link: &mut self.next_link,
+            out: &mut self.out,
+            metrics: &mut self.metrics,
+        };
+        let relay = &mut self.relays[key].relay;
+        let link_before = relay.link();
+        act(relay, &mut cx);
+        while relay.wants_authors() {
+            let mut authors = BTreeSet::new();
+            self.store.authors(&mut |author| {
+                authors.insert(author);
+            })?;
+            relay.add_deletions(authors, &mut cx);
+        }
+        let deadline = relay.next_deadline(&cx);
+        let link = relay.link();
+        if link != link_before {
+            link_before.map(|link| self.links.remove(&link));
+            link.map(|link| self.links.insert(link, key));
+        }
+        for progress in relay.take_unsaved() {
+            self.store.stage_progress(progress);
+        }
+        let save_by = relay.through_moved_at().map(|at| at + THROUGH_SAVE_AFTER);
+        self.through_due = [self.through_due, save_by].into_iter().flatten().min();
+        self.arm(key, deadline);
+        Ok(())
+    }
+
+    /// Sets a relay's deadline in the wheel.
+    pub(super) fn arm(&mut self, key: usize, deadline: Option<Instant>) {
+        let entry = &mut self.relays[key];
+        if entry.timer.map(|(at, _)| at) == deadline {
+            return;
+        }
+        if let Some((_, timer)) = entry.timer.take() {
+            self.wheel.cancel(timer);
+        }
+        entry.timer = deadline.map(|at| (at, self.wheel.insert(at, key)));
+    }
+}

@@ -1,0 +1,174 @@
+//! What follows from an input: a round that is over is confirmed, a finished catch-up goes live, a stale set is
+//! consolidated, the daily turn begins, `through` moves along.
+
+use log::info;
+
+use super::{Deletions, Linked, Reach, Relay, State, Why, linked_in};
+use crate::limits::FULL_CATCHUP_RETRY_AFTER;
+use crate::store::Progress;
+use crate::sync::Cx;
+use crate::sync::plan::minimal_units;
+use crate::sync::round::Tally;
+use crate::time::{Duration, Instant, UnixTime};
+
+impl Relay {
+    /// Acts on what the last input completed.
+    pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
+        self.note_stability(cx);
+        match &mut self.state {
+            State::Catchup { linked, deletions, .. } if linked.session.round().is_over() => {
+                if *deletions == Deletions::Owed {
+                    *deletions = Deletions::AuthorsWanted;
+                }
+                if *deletions == Deletions::Settled {
+                    self.finish_catchup(cx);
+                }
+            }
+            State::Consolidating { linked }
+                if linked.session.round().is_over() && linked.session.cooldown_until().is_none() =>
+            {
+                self.finish_consolidation(cx);
+            }
+            State::Live { linked } => {
+                if linked.in_round && linked.session.round().is_over() {
+                    self.finish_round(None, cx);
+                }
+                self.follow(cx);
+                self.consolidate_if_stale(cx);
+                self.begin_daily_turn_if_due(cx);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn note_frame(&mut self, cx: &Cx<'_>) {
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.on_frame(cx);
+        }
+    }
+
+    fn note_stability(&mut self, cx: &Cx<'_>) {
+        let stable_after = cx.settings.timing.stable_after;
+        let Some(linked) = linked_in(&mut self.state).filter(|linked| !linked.stable) else { return };
+        if linked.session.has_answered() || cx.now.mono.since(linked.session.opened_at()) >= stable_after {
+            linked.stable = true;
+            self.health.on_stable(cx.now.mono);
+        }
+    }
+
+    fn finish_catchup(&mut self, cx: &mut Cx<'_>) {
+        let State::Catchup { linked, reach, .. } = &self.state else { unreachable!("only called in Catchup") };
+        let (reach, round) = (*reach, linked.session.round());
+        let (tally, (_, sweeps)) = (round.tally, round.sweeps_done());
+        let took = cx.now.mono.since(round.began.mono).as_secs_f64();
+        self.finish_round(Some(reach), cx);
+        let kind = if reach == Reach::Full { "full" } else { "short" };
+        let flaw = if self.is_incomplete() { "; incomplete: some sweeps failed" } else { "" };
+        let Tally { new, known, refused } = tally;
+        info!(
+            "{}: {kind} catch-up done: {new} new, {known} known, {refused} refused, {sweeps} sweeps, {took:.1} s{flaw}",
+            self.url
+        );
+        self.enter(Why::SweepsFinished, cx, |state| State::Live { linked: state.into_linked() });
+        self.settle(cx);
+    }
+
+    fn finish_consolidation(&mut self, cx: &mut Cx<'_>) {
+        self.finish_round(None, cx);
+        let units = minimal_units(&self.url, cx.settings.limits.filter_values_max, cx.state);
+        let linked = linked_in(&mut self.state).expect("only called in Consolidating");
+        linked.stale = None;
+        linked.session.reopen(units, cx);
+        linked.in_round = !linked.session.round().is_over();
+        linked.session.pump(cx);
+        self.enter(Why::Consolidated, cx, |state| State::Live { linked: state.into_linked() });
+        self.settle(cx);
+    }
+
+    fn consolidate_if_stale(&mut self, cx: &mut Cx<'_>) {
+        let State::Live { linked } = &self.state else { return };
+        let Some(why) = linked.stale.filter(|_| linked.session.cooldown_until().is_none()) else { return };
+        self.enter(why, cx, |state| State::Consolidating { linked: state.into_linked() });
+        self.settle(cx);
+    }
+
+    /// Every sweep of the round has ended: what they covered is confirmed.
+    fn finish_round(&mut self, catchup: Option<Reach>, cx: &mut Cx<'_>) {
+        let linked = linked_in(&mut self.state).expect("a round belongs to a link");
+        let round = linked.session.round();
+        let (began, sound) = (round.began, round.is_sound());
+        linked.failed.extend(round.failed_repos());
+        linked.broken |= round.is_broken();
+        for repo in round.finished_repos() {
+            let confirmed = !linked.failed.contains(&repo) && cx.state.shares(&self.url, repo);
+            if confirmed && self.progress.confirm(repo, linked.planned_upto) {
+                let addr = cx.state.addr(repo).clone();
+                self.unsaved.push(Progress::Confirmed {
+                    relay: self.url.clone(),
+                    repo: addr,
+                    seq: linked.planned_upto,
+                });
+            }
+        }
+        match (catchup, sound) {
+            (Some(Reach::Full), true) => self.progress.finish_full_catchup(began.wall),
+            (Some(Reach::Full), false) => linked.full_not_before = cx.now.mono + FULL_CATCHUP_RETRY_AFTER,
+            _ => {}
+        }
+        linked.in_round = false;
+        self.follow(cx);
+        self.through_moved_at = None;
+        self.unsaved.push(self.progress_record());
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.begin_round(cx);
+        }
+    }
+
+    /// Moves `through` along, as far as everything is complete.
+    fn follow(&mut self, cx: &Cx<'_>) {
+        let Some(linked) = linked_in(&mut self.state).filter(|linked| !linked.is_incomplete()) else { return };
+        let Some(until) = linked.session.complete_until() else { return };
+        if self.progress.advance_through(until, cx.now) {
+            self.through_moved_at.get_or_insert(cx.now.mono);
+        }
+    }
+
+    fn begin_daily_turn_if_due(&mut self, cx: &mut Cx<'_>) {
+        let State::Live { linked } = &self.state else { return };
+        let reach = Reach::Full;
+        let busy = linked.in_round || linked.session.cooldown_until().is_some();
+        if busy || self.full_catchup_at(linked, cx) > cx.now.mono {
+            return;
+        }
+        let linked = linked_in(&mut self.state).expect("just looked at");
+        linked.plan_catchup(&self.url, reach, &self.progress, cx);
+        self.enter(Why::DailyTurn, cx, |state| State::Catchup {
+            linked: state.into_linked(),
+            reach,
+            deletions: Deletions::of(reach),
+        });
+        self.settle(cx);
+    }
+
+    pub(super) fn full_catchup_in(&self, cx: &Cx<'_>) -> Duration {
+        self.progress.full_catchup_in(cx.now, cx.settings.timing.daily_catchup)
+    }
+
+    pub(super) fn full_catchup_at(&self, linked: &Linked, cx: &Cx<'_>) -> Instant {
+        (cx.now.mono + self.full_catchup_in(cx)).max(linked.full_not_before)
+    }
+
+    /// Whether what the round finds new was missed live: it asks about a time at which we were following already.
+    pub(super) fn is_looking_back(&self) -> bool {
+        let followed = self.progress.full_catchup() != UnixTime::EPOCH;
+        followed && matches!(self.state, State::Catchup { .. })
+    }
+
+    pub(super) fn progress_record(&self) -> Progress {
+        Progress::Relay {
+            relay: self.url.clone(),
+            through: self.progress.through(),
+            full_catchup: self.progress.full_catchup(),
+        }
+    }
+}

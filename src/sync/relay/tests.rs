@@ -1,0 +1,325 @@
+//! The machine, driven by hand through each of its states.
+
+use super::*;
+use crate::sync::testing::{Bench, addr, announcement, relay, root_id};
+
+/// A machine with its world, driven by hand.
+struct Rig {
+    bench: Bench,
+    relay: Relay,
+    seq: u64,
+}
+
+impl Rig {
+    fn new(progress: impl FnOnce(&mut Bench) -> RelayProgress) -> Rig {
+        let mut bench = Bench::new();
+        let progress = progress(&mut bench);
+        let relay = Relay::new(relay("one"), progress, &mut bench.cx());
+        Rig { bench, relay, seq: 100 }
+    }
+
+    fn state(&self) -> StateName {
+        self.relay.state_name()
+    }
+
+    fn tick(&mut self) {
+        self.relay.on_time(&mut self.bench.cx());
+    }
+
+    fn open(&mut self) {
+        self.tick();
+        let link = self.relay.link().expect("dialled");
+        self.relay.on_opened(link, &mut self.bench.cx());
+    }
+
+    fn drop_link(&mut self) {
+        self.relay.on_closed(CloseReason::Peer(1006), &mut self.bench.cx());
+    }
+
+    /// Answers every page with nothing until no page is asked any more; the texts that went out meanwhile.
+    fn answer_all(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        loop {
+            let texts = self.bench.sent();
+            if texts.is_empty() {
+                return all;
+            }
+            for text in &texts {
+                let message: serde_json::Value = serde_json::from_str(text).unwrap();
+                if message[0] == "REQ" {
+                    self.relay.on_eose(message[1].as_str().unwrap(), &mut self.bench.cx());
+                }
+            }
+            if self.relay.wants_authors() {
+                self.relay.add_deletions(BTreeSet::new(), &mut self.bench.cx());
+            }
+            all.extend(texts);
+        }
+    }
+
+    /// A window that brings one root event to repo `a`.
+    fn window_with_root(&mut self) {
+        self.seq += 1;
+        let changes = self.bench.state.add_root(root_id(self.seq as u32), self.seq, &[addr(1, "a")]);
+        self.relay.on_window(&BTreeSet::new(), &changes.roots, self.seq, &mut self.bench.cx());
+    }
+}
+
+fn with_repo(bench: &mut Bench) -> RelayProgress {
+    bench.state.set_announcement(&announcement(1, "a", &["one"]), 1);
+    RelayProgress::default()
+}
+
+fn reqs(texts: &[String]) -> Vec<&String> {
+    texts.iter().filter(|text| text.starts_with("[\"REQ\"")).collect()
+}
+
+#[test]
+fn live_opens_first_then_history_is_swept_then_it_is_live() {
+    let mut rig = Rig::new(with_repo);
+    assert_eq!(rig.state(), StateName::Idle);
+    rig.open();
+    assert_eq!(rig.state(), StateName::Catchup);
+    let texts = rig.answer_all();
+    let since = rig.bench.now.wall.as_secs() - 900;
+    assert!(texts[0].contains(&format!("\"since\":{since}")), "live, from before now: {}", texts[0]);
+    assert!(reqs(&texts)[1..].iter().all(|text| !text.contains("since")), "a first catch-up asks for everything");
+    assert!(reqs(&texts).iter().all(|text| text.contains("\"limit\":")));
+    assert_eq!(rig.state(), StateName::Live);
+    assert_eq!(rig.relay.progress().through(), rig.bench.now.wall);
+    assert_eq!(rig.relay.progress().full_catchup(), rig.bench.now.wall);
+    let unsaved = rig.relay.take_unsaved();
+    assert!(matches!(&unsaved[0], Progress::Confirmed { seq: 1, .. }), "{unsaved:?}");
+    assert!(matches!(&unsaved[1], Progress::Relay { .. }));
+}
+
+#[test]
+fn a_reconnect_asks_since_through_less_the_overlap() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    rig.answer_all();
+    let through = rig.relay.progress().through().as_secs();
+    rig.bench.advance(7_200);
+    rig.drop_link();
+    assert_eq!(rig.state(), StateName::Connecting, "a healthy relay is dialled at once");
+    rig.open();
+    let texts = rig.answer_all();
+    let swept = format!("\"since\":{}", through - 900);
+    assert!(reqs(&texts)[1..].iter().all(|text| text.contains(&swept)), "{texts:#?}");
+    assert_eq!(rig.state(), StateName::Live);
+}
+
+#[test]
+fn through_follows_the_last_frame_not_the_clock() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    rig.answer_all();
+    let heard = rig.bench.now.wall;
+    rig.bench.advance(25);
+    rig.tick();
+    assert_eq!(rig.relay.progress().through(), heard);
+    rig.relay.on_alive(&mut rig.bench.cx());
+    assert_eq!(rig.relay.progress().through(), rig.bench.now.wall);
+}
+
+#[test]
+fn a_link_that_drops_before_it_is_stable_is_a_failure() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    rig.drop_link();
+    assert_eq!(rig.state(), StateName::Backoff);
+    rig.bench.advance(4);
+    rig.tick();
+    assert_eq!(rig.state(), StateName::Backoff);
+    rig.bench.advance(1);
+    rig.open();
+    rig.bench.advance(60);
+    rig.relay.on_alive(&mut rig.bench.cx());
+    rig.drop_link();
+    assert_eq!(rig.state(), StateName::Connecting, "sixty seconds of life are a success, EOSE or not");
+}
+
+#[test]
+fn connecting_has_a_deadline() {
+    let mut rig = Rig::new(with_repo);
+    rig.tick();
+    assert_eq!(rig.state(), StateName::Connecting);
+    rig.bench.advance(30);
+    rig.tick();
+    assert_eq!(rig.state(), StateName::Backoff);
+    assert_eq!(rig.relay.entered().1, Why::LinkClosed(CloseReason::Timeout));
+}
+
+#[test]
+fn a_failed_sweep_leaves_its_repos_unconfirmed_and_through_where_it_was() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    for _ in 0..SWEEP_TRIES {
+        for text in rig.bench.sent() {
+            let message: serde_json::Value = serde_json::from_str(&text).unwrap();
+            if message[0] == "REQ" {
+                let name = message[1].as_str().unwrap();
+                // Layer 2 by `q` is refused whenever it is swept; everything else is answered.
+                match message[2].get("#q").is_some() && message.as_array().unwrap().len() == 3 {
+                    true => rig.relay.on_subscription_closed(name, "error: no", &mut rig.bench.cx()),
+                    false => rig.relay.on_eose(name, &mut rig.bench.cx()),
+                }
+            }
+        }
+        if rig.relay.wants_authors() {
+            rig.relay.add_deletions(BTreeSet::new(), &mut rig.bench.cx());
+        }
+        rig.bench.advance(20);
+        rig.relay.on_alive(&mut rig.bench.cx());
+        rig.tick();
+    }
+    assert_eq!(rig.state(), StateName::Live);
+    assert!(rig.relay.is_incomplete());
+    assert_eq!(rig.relay.progress().through(), UnixTime::EPOCH);
+    assert_eq!(rig.relay.progress().confirmed_repos().count(), 0);
+    assert_eq!(rig.relay.progress().full_catchup(), UnixTime::EPOCH);
+}
+
+/// Rounds of the test above: three tries with a minute between them, at twenty seconds a round, and some to spare.
+const SWEEP_TRIES: usize = 12;
+
+#[test]
+fn windows_consolidate_in_two_phases_when_their_filters_become_too_many() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    rig.answer_all();
+    let mut consolidated = 0;
+    for _ in 0..30 {
+        rig.bench.advance(5);
+        rig.window_with_root();
+        if rig.state() == StateName::Consolidating {
+            let texts = rig.answer_all();
+            let reqs = reqs(&texts);
+            let since = format!("\"since\":{}", rig.bench.now.wall.as_secs() - 900);
+            let reopened = reqs.iter().position(|text| text.contains(&since)).expect("phase two reopens");
+            assert_eq!(reopened, 3, "phase one sweeps the new root event by its three letters: {reqs:#?}");
+            assert!(reqs[..reopened].iter().all(|text| !text.contains("since")));
+            assert_eq!(reqs.len(), reopened + 1, "the minimal set fits into one REQ");
+            consolidated += 1;
+        }
+        rig.answer_all();
+        assert_eq!(rig.state(), StateName::Live);
+        let session = rig.relay.session().unwrap();
+        assert!(session.open_subscriptions() <= crate::limits::RELAY_SUBSCRIPTIONS_MAX);
+        assert_eq!(session.rotation().units().count(), 0, "a small relay is all live");
+    }
+    assert!((2..10).contains(&consolidated), "{consolidated} consolidations in 30 windows");
+}
+
+#[test]
+fn what_was_staged_when_a_window_closed_is_asked_about_by_the_next() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    rig.answer_all();
+    let committed = rig.bench.state.add_root(root_id(1), 101, &[addr(1, "a")]);
+    // The state learns of an event when it is staged, the window only when it is committed.
+    let staged = rig.bench.state.add_root(root_id(2), 102, &[addr(1, "a")]);
+    for (changes, upto, id) in [(committed, 101, root_id(1)), (staged, 102, root_id(2))] {
+        rig.relay.on_window(&BTreeSet::new(), &changes.roots, upto, &mut rig.bench.cx());
+        let texts = rig.answer_all();
+        assert!(reqs(&texts).iter().any(|text| text.contains(&id.to_hex())), "{id} is never asked about");
+    }
+}
+
+#[test]
+fn a_large_window_in_a_catch_up_takes_its_live_slots_from_pages() {
+    let mut rig = Rig::new(|bench| {
+        bench.state.set_announcement(&announcement(1, "a", &["one"]), 1);
+        for n in 0..2_000 {
+            bench.state.add_root(root_id(n), u64::from(n) + 2, &[addr(1, "a")]);
+        }
+        RelayProgress::default()
+    });
+    rig.open();
+    assert_eq!(rig.state(), StateName::Catchup);
+    let mut changes = crate::sync::state::Changes::default();
+    for n in 2_000..12_000 {
+        changes.merge(rig.bench.state.add_root(root_id(n), u64::from(n) + 2, &[addr(1, "a")]));
+    }
+    rig.relay.on_window(&BTreeSet::new(), &changes.roots, 12_001, &mut rig.bench.cx());
+    let session = rig.relay.session().expect("a link");
+    assert!(session.open_subscriptions() <= crate::limits::RELAY_SUBSCRIPTIONS_MAX);
+    // Every page that was taken back is asked again: each root event is asked about in all three ways.
+    let texts = rig.answer_all();
+    for n in [0, 1_999, 2_000, 11_999] {
+        let id = root_id(n).to_hex();
+        let pages = texts.iter().filter(|text| text.contains(&id) && !text.contains("since")).count();
+        assert!(pages >= 3, "{n}: {pages} pages");
+    }
+    assert_eq!(rig.state(), StateName::Live);
+}
+
+#[test]
+fn the_daily_turn_asks_for_everything_again() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    rig.answer_all();
+    for _ in 0..86_400 / 20 {
+        rig.bench.advance(20);
+        rig.relay.on_alive(&mut rig.bench.cx());
+    }
+    assert_eq!(rig.state(), StateName::Catchup);
+    assert_eq!(rig.relay.entered().1, Why::DailyTurn);
+    let texts = rig.answer_all();
+    let pages = reqs(&texts);
+    assert!(pages[1..].iter().all(|text| !text.contains("since")), "{pages:#?}");
+    assert_eq!(rig.state(), StateName::Live);
+    assert_eq!(rig.relay.progress().full_catchup(), rig.bench.now.wall);
+}
+
+#[test]
+fn a_rate_limit_silences_us_for_65_seconds_on_the_same_link() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    let first = rig.bench.sent();
+    rig.relay.on_subscription_closed("g1", "rate-limited: slow down", &mut rig.bench.cx());
+    rig.relay.on_eose("g2", &mut rig.bench.cx());
+    assert!(reqs(&rig.bench.sent()).is_empty(), "nothing is asked while it cools down");
+    rig.bench.advance(64);
+    rig.relay.on_alive(&mut rig.bench.cx());
+    rig.tick();
+    assert!(reqs(&rig.bench.sent()).is_empty());
+    rig.bench.advance(1);
+    rig.tick();
+    let again = rig.bench.sent();
+    let question = |text: &str| text.split_once(',').unwrap().1.split_once(',').unwrap().1.to_owned();
+    let refused = question(reqs(&first)[1]);
+    assert!(reqs(&again).iter().any(|text| question(text) == refused), "the refused page is asked again");
+    assert_eq!(rig.relay.health().failures(), 0, "no failure");
+}
+
+#[test]
+fn a_lost_repo_is_no_longer_asked_about_and_its_progress_is_forgotten() {
+    let mut rig = Rig::new(with_repo);
+    rig.bench.state.set_announcement(&announcement(1, "b", &["one"]), 2);
+    rig.open();
+    rig.answer_all();
+    rig.relay.take_unsaved();
+    rig.bench.state.remove_announcement(&addr(1, "a"));
+    rig.relay.on_repos_lost(&mut rig.bench.cx());
+    let texts = rig.answer_all();
+    let live = reqs(&texts).last().copied().unwrap();
+    assert!(live.contains(":b\"") && !live.contains(":a\""), "{live}");
+    let forgotten = rig.relay.take_unsaved();
+    assert!(forgotten.iter().any(|p| matches!(p, Progress::ForgetRepo { repo, .. } if *repo == addr(1, "a"))));
+}
+
+#[test]
+fn a_silent_link_is_pinged_and_then_given_up() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    rig.answer_all();
+    rig.bench.out.clear();
+    rig.bench.advance(30);
+    rig.tick();
+    assert!(rig.bench.out.iter().any(|output| matches!(output, Output::Ping { .. })));
+    rig.bench.advance(30);
+    rig.tick();
+    assert!(rig.bench.out.iter().any(|output| matches!(output, Output::Close { .. })));
+    assert_eq!(rig.relay.entered().1, Why::Silent);
+}

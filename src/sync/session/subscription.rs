@@ -1,0 +1,96 @@
+//! The REQs of one link: what each is for, and how it is named.
+
+use std::collections::BTreeSet;
+
+use crate::sync::filters::Unit;
+use crate::sync::state::{RepoId, RootId};
+use crate::sync::sweep::Sweep;
+use crate::time::{Instant, UnixTime};
+
+/// Why a sweep is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The relay is not complete before it has ended.
+    Round,
+    /// A turn of rotation.
+    Rotation,
+}
+
+/// A sweep and its fate so far.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) sweep: Sweep,
+    pub(super) purpose: Purpose,
+    pub(super) failures: u32,
+}
+
+/// A REQ that is open.
+#[derive(Debug)]
+pub(super) enum Subscription {
+    /// Stays open.
+    Live {
+        units: Vec<Unit>,
+        /// It was closed once by a rate limit and has been opened again.
+        reopened: bool,
+        /// When it was asked for.
+        opened_at: UnixTime,
+        /// Silent since then; `None` once it has reached EOSE. A live subscription that never does is not live.
+        waiting_since: Option<Instant>,
+    },
+    /// One page of a sweep; silent since `heard_at`.
+    Page { task: Task, heard_at: Instant },
+}
+
+impl Subscription {
+    /// Since when an answer has been awaited in vain.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        match self {
+            Subscription::Live { waiting_since, .. } => *waiting_since,
+            Subscription::Page { heard_at, .. } => Some(*heard_at),
+        }
+    }
+}
+
+pub(super) fn is_page_of(subscription: &Subscription, purpose: Purpose) -> bool {
+    matches!(subscription, Subscription::Page { task, .. } if task.purpose == purpose)
+}
+
+/// Everything that some units hold.
+#[derive(Default)]
+pub(super) struct Held {
+    announcements: bool,
+    repos: BTreeSet<RepoId>,
+    roots: BTreeSet<RootId>,
+}
+
+impl Held {
+    pub(super) fn of<'a>(units: impl Iterator<Item = &'a Unit>) -> Held {
+        let mut held = Held::default();
+        for unit in units {
+            match unit {
+                Unit::Announcements => held.announcements = true,
+                Unit::Repos(repos) => held.repos.extend(repos.iter()),
+                Unit::Roots(roots) => held.roots.extend(roots.iter()),
+            }
+        }
+        held
+    }
+
+    pub(super) fn meets(&self, unit: &Unit) -> bool {
+        match unit {
+            Unit::Announcements => self.announcements,
+            Unit::Repos(repos) => repos.iter().any(|repo| self.repos.contains(repo)),
+            Unit::Roots(roots) => roots.iter().any(|root| self.roots.contains(root)),
+        }
+    }
+}
+
+/// Subscription ids are short, plain and never used twice on a link.
+pub(super) fn name_of(number: u64) -> String {
+    format!("g{number}")
+}
+
+pub(super) fn number_of(name: &str) -> Option<u64> {
+    let number = name.strip_prefix('g')?.parse().ok()?;
+    (name_of(number) == name).then_some(number)
+}
