@@ -86,6 +86,8 @@ pub struct Engine {
     metrics: Metrics,
     out: VecDeque<Output>,
     started: Now,
+    /// When catch-ups under way are next reported.
+    progress_due: Instant,
     stopping: bool,
 }
 
@@ -118,6 +120,7 @@ impl Engine {
             metrics: Metrics::default(),
             out: VecDeque::new(),
             started: now,
+            progress_due: now.mono,
             stopping: false,
         };
         engine.add_missing_relays(now);
@@ -372,6 +375,7 @@ impl Engine {
             self.expire(now)?;
         }
         self.serve.step(now, &self.store, &mut self.metrics)?;
+        self.report_progress(now);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What the engine says of itself: `/metrics` and `/status.json` (spec section 11).
 
+use log::info;
 use serde_json::{Value, json};
 
 use crate::engine::{Engine, Entry};
@@ -9,7 +10,8 @@ use crate::limits::{
 use crate::metrics::{Gauges, QueueSample, RelaySample};
 use crate::sync::filters::Unit;
 use crate::sync::relay::StateName;
-use crate::time::{Now, UnixTime};
+use crate::sync::session::Session;
+use crate::time::{Duration, Now, UnixTime};
 
 impl Engine {
     /// Metrics in the Prometheus text format (spec section 11).
@@ -39,6 +41,28 @@ impl Engine {
             states: &STATE_NAMES,
         };
         self.metrics.render(&gauges, &relays)
+    }
+
+    /// While relays catch up, says every few seconds how far that is, in one line for all. Never wakes the process: it
+    /// speaks only when something has happened anyway.
+    pub(super) fn report_progress(&mut self, now: Now) {
+        if now.mono < self.progress_due {
+            return;
+        }
+        self.progress_due = now.mono + PROGRESS_PERIOD;
+        let (mut relays, mut done, mut total, mut new) = (0, 0, 0, 0);
+        for (_, entry) in &self.relays {
+            let catching_up = entry.relay.state_name() == StateName::Catchup;
+            let Some(round) = entry.relay.session().filter(|_| catching_up).map(Session::round) else { continue };
+            if round.began.mono + PROGRESS_PERIOD > now.mono {
+                continue;
+            }
+            let sweeps = round.sweeps_done();
+            (relays, done, total, new) = (relays + 1, done + sweeps.0, total + sweeps.1, new + round.tally.new);
+        }
+        if relays > 0 {
+            info!("catching up with {relays} relays: {done} of {total} sweeps, {new} new events so far");
+        }
     }
 
     /// The JSON of `/status.json`: what is followed, and per relay its state, since when and why, how much is live and
@@ -105,6 +129,9 @@ impl Engine {
         status
     }
 }
+
+/// Time between two lines about catch-ups under way.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(5);
 
 const STATE_NAMES: [&str; 7] = {
     let mut names = [""; 7];
