@@ -16,6 +16,8 @@ use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::protocol::repo::{self, Announcement, RepoAddr};
 use crate::timer_wheel::model::{Model, Step};
 
+pub use crate::io::resolver::fuzz_answer as dns_answer;
+
 /// Steps of one run of the timer wheel. Beyond: the rest of the bytes is ignored.
 const STEPS_MAX: usize = 4_096;
 
@@ -207,5 +209,6 @@ mod tests {
         run_seeds("announcement", super::announcement);
         run_seeds("http_head", super::http_head);
         run_seeds("timer_wheel", super::timer_wheel);
+        run_seeds("dns_answer", super::dns_answer);
     }
 }

@@ -33,7 +33,7 @@ use crate::limits::{
 use crate::time::{Duration, Instant, Now};
 
 pub use self::config::ResolverConfig;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub use self::packet::fuzz_answer;
 
 /// Tokens that a resolver may use, from its first on: one per question under way.

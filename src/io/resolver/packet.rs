@@ -161,7 +161,7 @@ fn ttl(record: &ResourceRecord<'_>) -> u32 {
 
 /// Body of the fuzz target for answers: the first two bytes are the id expected, the next the family, the rest a message.
 /// Must not panic, must keep the bound on addresses.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub fn fuzz_answer(bytes: &[u8]) {
     let [a, b, family, message @ ..] = bytes else { return };
     let family = if family & 1 == 0 { Family::V4 } else { Family::V6 };
