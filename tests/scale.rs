@@ -56,7 +56,7 @@ fn two_capped_relays_are_complete_after_catch_up_outage_and_restart() {
     let setup = Setup::new(DOMAIN).bootstrap(&urls[0]);
     let started = Instant::now();
     let process = setup.start();
-    wait_until("every event is stored", catch_up, || process.events_stored() >= total as u64);
+    process.wait_stored(total, catch_up);
     process.wait_live(2, catch_up.saturating_sub(started.elapsed()).max(Duration::from_secs(30)));
     println!(
         "catch-up: {:.1} s, {:.1} s of processor, {:.1} MiB resident (peak {:.1})",

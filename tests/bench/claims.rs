@@ -102,7 +102,7 @@ fn catch_up(limit: Duration, claims: &mut Claims) {
 
     let start = Instant::now();
     let process = setup.start();
-    wait_until("every event is stored", LONG, || process.events_stored() >= total as u64);
+    process.wait_stored(total, LONG);
     process.wait_live(2, LONG);
     let (cpu, elapsed, received) = (process.cpu_time(), start.elapsed(), sent(&relays));
     let new = cpu / total as u32;

@@ -2,7 +2,7 @@
 
 use super::client::Client;
 use super::http::{self, Response};
-use super::wait::{wait_at_most, wait_for};
+use super::wait::{wait_at_most, wait_for, wait_looking_every};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Pause between two looks at metrics or status, which cost the process time.
+const STATUS_PAUSE: Duration = Duration::from_millis(200);
 /// How long a start may take before the test fails.
 const START: Duration = Duration::from_secs(30);
 
@@ -432,12 +434,19 @@ impl Process {
     /// Waits until `count` relays are live with nothing left to sweep.
     pub fn wait_live(&self, count: usize, deadline: Duration) {
         let mut last = Vec::new();
-        let live = wait_at_most(deadline, || {
+        let live = wait_looking_every(STATUS_PAUSE, deadline, || {
             last = self.relays();
             let live = last.iter().filter(|r| r.state == "live" && r.sweeps_left == 0).count();
             (live >= count).then_some(())
         });
         assert!(live.is_some(), "not {count} live relays within {deadline:?}: {last:#?}");
+    }
+
+    /// Waits until `count` events have been stored since the start.
+    pub fn wait_stored(&self, count: usize, deadline: Duration) {
+        let stored =
+            wait_looking_every(STATUS_PAUSE, deadline, || (self.events_stored() >= count as u64).then_some(()));
+        assert!(stored.is_some(), "{} of {count} events stored within {deadline:?}", self.events_stored());
     }
 
     /// Events stored since the start, whatever their source.

@@ -17,7 +17,16 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
 }
 
 /// Looks at `condition` until it gives a value; `None` after `deadline`.
-pub fn wait_at_most<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn wait_at_most<T>(deadline: Duration, condition: impl FnMut() -> Option<T>) -> Option<T> {
+    wait_looking_every(PAUSE, deadline, condition)
+}
+
+/// Like [`wait_at_most`], with a longer pause: for looks that cost the process under test time that is being measured.
+pub fn wait_looking_every<T>(
+    pause: Duration,
+    deadline: Duration,
+    mut condition: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let end = Instant::now() + deadline;
     loop {
         if let Some(value) = condition() {
@@ -26,7 +35,7 @@ pub fn wait_at_most<T>(deadline: Duration, mut condition: impl FnMut() -> Option
         if Instant::now() >= end {
             return None;
         }
-        std::thread::park_timeout(PAUSE);
+        std::thread::park_timeout(pause);
     }
 }
 
