@@ -300,8 +300,3 @@ impl Store {
         }
     }
 }
-
-/// When an event expires (NIP-40): at this second it is expired. A malformed `expiration` tag counts as none.
-pub fn expiration(event: &Event) -> Option<UnixTime> {
-    schema::expiration(event).map(UnixTime::from_secs)
-}

@@ -11,7 +11,8 @@
 //! are in no order among themselves) and 10^12 events.
 
 use super::{Seq, StoreError};
-use crate::protocol::public_key;
+use crate::protocol::{public_key, repo};
+use crate::time::UnixTime;
 use nostr::event::{Event, EventId, Tags};
 use nostr::key::PublicKey;
 use redb::{
@@ -338,5 +339,5 @@ fn address_key(kind: u16, author: &PublicKey, identifier: &str) -> AddressKey {
 
 /// When an event expires: the first `expiration` tag, in seconds since 1970 (NIP-40). A malformed one counts as none.
 pub(super) fn expiration(event: &Event) -> Option<u64> {
-    event.tags.iter().find(|tag| tag.kind() == "expiration")?.content()?.parse().ok()
+    repo::expiration(event).map(UnixTime::as_secs)
 }
