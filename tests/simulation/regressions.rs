@@ -40,8 +40,8 @@ fn what_lies_behind_a_deleted_issue_with_many_comments_is_found() {
         let v = village(w, 60);
         w.relay("far").config.keeps_everything = true;
         settle(w);
-        let deleted = v.owner.issue(&v.repo, OLD + 60, "deleted");
-        let other = v.owner.issue(&v.repo, OLD + 61, "kept");
+        let deleted = v.owner.issue(&v.repo, w.clock.wall(), "deleted");
+        let other = v.owner.issue(&v.repo, w.clock.wall(), "kept");
         let wanted = v.owner.comment(&other, OLD + 62, "behind");
         // All of it is found by the sweeps of one window, the deletion first.
         w.publish("hub", &deleted);
@@ -51,7 +51,8 @@ fn what_lies_behind_a_deleted_issue_with_many_comments_is_found() {
             let comment = v.owner.comment(&deleted, OLD + 1_000 + n, &n.to_string());
             w.hold("far", &comment);
         }
-        w.hold("far", &v.owner.deletion(&[&deleted], &[], OLD + 5_000));
+        let deletion = v.owner.deletion(&[&deleted], &[], w.clock.wall());
+        w.hold("far", &deletion);
         w.run_for(MINUTE);
         assert!(!w.has(&deleted));
         assert!(w.has(&other));
