@@ -13,15 +13,15 @@ use slab::Slab;
 pub use crate::contract::{CloseReason, Input, LinkId, Output};
 pub use crate::settings::Settings;
 
-use crate::intake::{Desk, Intake, Outcome, Rules, remove_from_state};
+use crate::intake::{Desk, Intake, Outcome, Rules, remove_from_state, vouched};
 use crate::limits::{BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, EXPIRY_BATCH, EXPIRY_PERIOD};
 use crate::metrics::{Metrics, Side, Source};
 use crate::policy::Refusal;
 use crate::protocol::message::{RawEvent, RelayMessage, parse_relay_message};
 use crate::protocol::relay_url::RelayUrl;
 use crate::serve::{Serve, ServeOutput, info::relay_info};
-use crate::store::{Store, StoreError};
-use crate::sync::progress::RelayProgress;
+use crate::store::{Progress, Store, StoreError};
+use crate::sync::health::Rest;
 use crate::sync::relay::{Fate, Relay, Why};
 use crate::sync::session::Origin;
 use crate::sync::state::{Changes, State};
@@ -33,7 +33,7 @@ mod relays;
 mod report;
 mod start;
 
-use start::{load_progress, load_state};
+use start::{Restored, load_progress, load_state};
 
 /// What became of one line of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,11 @@ pub struct Engine {
     through_due: Option<Instant>,
     expiry_due: Option<Instant>,
     /// What relays had reached when the process began; taken out as they appear.
-    restored: BTreeMap<RelayUrl, RelayProgress>,
+    restored: Restored,
+    /// Records that no longer hold, to be forgotten with the first tick: an import, which has none, touches no relay's.
+    stale: Vec<Progress>,
+    /// Relays that were failing when they were forgotten; bounded by `FORGOTTEN_RELAYS_MAX`.
+    forgotten: BTreeMap<RelayUrl, Rest>,
     metrics: Metrics,
     out: VecDeque<Output>,
     started: Now,
@@ -99,7 +103,7 @@ impl Engine {
     /// If the store cannot be read.
     pub fn new(store: Store, settings: Settings, now: Now) -> Result<Engine, StoreError> {
         let state = load_state(&store, &settings)?;
-        let restored = load_progress(&store, &state)?;
+        let (restored, stale) = load_progress(&store, &state)?;
         let mut engine = Engine {
             window: Window::new(settings.timing.batch_window),
             serve: Serve::new(&settings.limits, &settings.timing),
@@ -117,6 +121,8 @@ impl Engine {
             through_due: None,
             expiry_due: None,
             restored,
+            stale,
+            forgotten: BTreeMap::new(),
             metrics: Metrics::default(),
             out: VecDeque::new(),
             started: now,
@@ -295,7 +301,7 @@ impl Engine {
             Some(Origin::Round | Origin::Rotation) => Source::Catchup,
             None => {
                 self.metrics.messages_refused.add("no_subscription");
-                return Ok(());
+                return self.drive(now, key, |relay, cx| relay.on_alive(cx));
             }
         };
         self.metrics.events_received.add(source);
@@ -305,6 +311,10 @@ impl Engine {
             Outcome::Stored { created_at }
             | Outcome::Pending { created_at }
             | Outcome::RefusedBefore { created_at, .. } => (Fate::Known, Some(created_at)),
+            // On a page it counts all the same: a sweep must see what lies behind it.
+            Outcome::Refused { refusal: Refusal::TooLarge | Refusal::NotAsked, .. } if source == Source::Catchup => {
+                (Fate::Refused, vouched(raw))
+            }
             Outcome::Refused { created_at, .. } => (Fate::Refused, created_at),
         };
         self.drive(now, key, |relay, cx| relay.on_event(subscription, raw.id, created_at, fate, cx))
@@ -360,6 +370,9 @@ impl Engine {
     fn on_tick(&mut self, now: Now) -> Result<(), StoreError> {
         if self.stopping {
             return Ok(());
+        }
+        for progress in self.stale.drain(..) {
+            self.store.stage_progress(progress);
         }
         while let Some(key) = self.wheel.pop_expired(now.mono) {
             self.relays[key].timer = None;

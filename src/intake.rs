@@ -152,6 +152,12 @@ impl Intake {
     }
 }
 
+/// When an event was created, if its signature is valid.
+pub fn vouched(raw: &RawEvent<'_>) -> Option<UnixTime> {
+    let event = raw.parse().ok()?;
+    event.verify().ok().map(|()| UnixTime::from(event.created_at))
+}
+
 fn judge(event: &Event, rules: Rules, desk: &Desk<'_>) -> Result<Result<(), Refusal>, StoreError> {
     let by_clock = match rules {
         Rules::All => policy::check_time(event, desk.now.wall),

@@ -151,6 +151,8 @@ pub const SWEEP_PAGE_LIMIT: usize = 500;
 /// Not the limit of a sweep's page: a live filter and a sweep that begin at the same second must differ, because some
 /// relays leave a REQ that is identical to an open one unanswered.
 pub const LIVE_LIMIT: usize = 499;
+/// Ids of one second that a sweep keeps to tell new ones from those it had. Beyond: the sweep has failed.
+pub const SWEEP_BOUNDARY_IDS_MAX: usize = 65_536;
 /// Pages of one sweep. Beyond: the sweep has failed (`pages_exceeded`).
 pub const SWEEP_PAGES_MAX: usize = 20_000;
 /// Events in one page of a sweep. Beyond: the sweep has failed (`flood`); no relay we know sends more than asked.
@@ -169,6 +171,13 @@ pub const ROTATION_BYTES_PER_SEC: usize = 32 << 10;
 pub const ROTATION_PERIOD: Duration = Duration::from_secs(60);
 /// Longest time that a moved `through` waits for an event to be committed with.
 pub const THROUGH_SAVE_AFTER: Duration = Duration::from_secs(300);
+
+/// Seconds by which a recorded moment may lie ahead of the wall clock, which may be corrected a little. Beyond: the clock
+/// was wrong, and the relay gets a full catch-up.
+pub const CLOCK_SLACK_SECS: u64 = 900;
+/// Relays whose failures are remembered though no repo needs them now. Beyond: the one that may be tried soonest is
+/// forgotten.
+pub const FORGOTTEN_RELAYS_MAX: usize = 1_024;
 
 // Intake and store.
 

@@ -6,10 +6,11 @@ use log::warn;
 
 use super::{Engine, Entry};
 use crate::contract::LinkId;
-use crate::limits::THROUGH_SAVE_AFTER;
+use crate::limits::{FORGOTTEN_RELAYS_MAX, THROUGH_SAVE_AFTER};
 use crate::protocol::relay_url::RelayUrl;
 use crate::store::{Progress, StoreError};
 use crate::sync::Cx;
+use crate::sync::health::Rest;
 use crate::sync::relay::{Relay, Why};
 use crate::sync::state::{Changes, RootId};
 use crate::time::{Instant, Now};
@@ -42,6 +43,10 @@ impl Engine {
         for key in changes.gained.keys().filter_map(|url| self.keys.get(url)) {
             news.entry(*key).or_default();
         }
+        // The state is ahead by one batch: a relay that has lost a repo there may get it back before the next window.
+        for key in self.owed.changes.lost.iter().filter_map(|url| self.keys.get(url)) {
+            news.entry(*key).or_default().extend(&changes.roots);
+        }
         for root in &changes.roots {
             for repo in self.state.repos_of_root(*root) {
                 for key in self.state.relays_of(*repo).iter().filter_map(|url| self.keys.get(url)) {
@@ -70,7 +75,10 @@ impl Engine {
                 out: &mut self.out,
                 metrics: &mut self.metrics,
             };
-            let relay = Relay::new(url.clone(), progress, &mut cx);
+            let mut relay = Relay::new(url.clone(), progress, &mut cx);
+            if let Some(rest) = self.forgotten.remove(&url) {
+                relay.resume(rest, &mut cx);
+            }
             let key = self.relays.insert(Entry { relay, timer: None });
             self.keys.insert(url, key);
             self.arm(key, Some(now.mono));
@@ -78,12 +86,25 @@ impl Engine {
     }
 
     fn forget_relay(&mut self, now: Now, key: usize) -> Result<(), StoreError> {
+        let rest = self.relays[key].relay.rest(now.mono, &self.settings.timing);
         self.drive(now, key, |relay, cx| relay.close(Why::Unneeded, cx))?;
         self.arm(key, None);
         let url = self.relays.remove(key).relay.url().clone();
         self.keys.remove(&url);
+        if let Some(rest) = rest {
+            self.remember(url.clone(), rest);
+        }
         self.store.stage_progress(Progress::ForgetRelay { relay: url });
         Ok(())
+    }
+
+    /// Remembers that a relay that is not needed now has failed, so that listing it again is no way to have it dialled.
+    fn remember(&mut self, url: RelayUrl, rest: Rest) {
+        if self.forgotten.len() >= FORGOTTEN_RELAYS_MAX {
+            let soonest = self.forgotten.iter().min_by_key(|(_, rest)| rest.until).map(|(url, _)| url.clone());
+            soonest.map(|url| self.forgotten.remove(&url));
+        }
+        self.forgotten.insert(url, rest);
     }
 
     pub(super) fn with_relay(

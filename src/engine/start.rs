@@ -10,6 +10,9 @@ use crate::store::{Progress, Seq, Store, StoreError};
 use crate::sync::progress::RelayProgress;
 use crate::sync::state::State;
 
+/// What relays had reached when the process began.
+pub(super) type Restored = BTreeMap<RelayUrl, RelayProgress>;
+
 /// The two store queries of the start: root events, then announcements (spec section 3). They are applied together, in
 /// the order in which they were stored: the state's sequence numbers only grow.
 pub(super) fn load_state(store: &Store, settings: &Settings) -> Result<State, StoreError> {
@@ -25,21 +28,25 @@ pub(super) fn load_state(store: &Store, settings: &Settings) -> Result<State, St
     Ok(state)
 }
 
-/// What each relay had reached. Records of relays and repos that are no longer shared are left aside.
-pub(super) fn load_progress(store: &Store, state: &State) -> Result<BTreeMap<RelayUrl, RelayProgress>, StoreError> {
-    let mut restored: BTreeMap<RelayUrl, RelayProgress> = BTreeMap::new();
+/// What each relay had reached, and what is to be forgotten: the process may have ended before it forgot relays and repos
+/// that are no longer shared, and should they come back, their old record would claim the time between.
+pub(super) fn load_progress(store: &Store, state: &State) -> Result<(Restored, Vec<Progress>), StoreError> {
+    let mut restored = Restored::new();
+    let mut stale = Vec::new();
     for record in store.progress()? {
         match record {
+            Progress::Relay { relay, .. } if !state.needs(&relay) => stale.push(Progress::ForgetRelay { relay }),
             Progress::Relay { relay, through, full_catchup } => {
                 restored.entry(relay).or_default().restore(through, full_catchup);
             }
             Progress::Confirmed { relay, repo, seq } => {
-                if let Some(repo) = state.repo_id(&repo).filter(|repo| state.shares(&relay, *repo)) {
-                    restored.entry(relay).or_default().confirm(repo, seq);
+                match state.repo_id(&repo).filter(|repo| state.shares(&relay, *repo)) {
+                    Some(repo) => _ = restored.entry(relay).or_default().confirm(repo, seq),
+                    None => stale.push(Progress::ForgetRepo { relay, repo }),
                 }
             }
             Progress::ForgetRepo { .. } | Progress::ForgetRelay { .. } => {}
         }
     }
-    Ok(restored)
+    Ok((restored, stale))
 }

@@ -33,6 +33,15 @@ pub struct Health {
     dialled_at: Option<Instant>,
 }
 
+/// What is remembered of a relay that was failing when it was forgotten.
+#[derive(Clone, Debug)]
+pub struct Rest {
+    /// Its dialling record.
+    pub health: Health,
+    /// No dial before this.
+    pub until: Instant,
+}
+
 impl Health {
     /// A relay that was never tried.
     pub fn new(now: Instant) -> Self {

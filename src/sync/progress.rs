@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::limits::CLOCK_SLACK_SECS;
 use crate::store::Seq;
 use crate::sync::state::{RepoId, RootId, State};
 use crate::time::{Duration, Now, UnixTime};
@@ -36,14 +37,18 @@ impl RelayProgress {
         self.full_catchup
     }
 
-    /// A full catch-up that began at `began` has finished.
-    pub fn finish_full_catchup(&mut self, began: UnixTime) {
+    /// A full catch-up that began at `began` has finished. A `through` that a wrong clock left in the future ends with it.
+    pub fn finish_full_catchup(&mut self, began: UnixTime, now: Now) {
         self.full_catchup = began;
+        if is_ahead(self.through, now) {
+            self.through = UnixTime::EPOCH;
+        }
     }
 
-    /// How long until the next full catch-up is due; zero if it is.
+    /// How long until the next full catch-up is due; zero if it is. What lies in the future was written by a clock that
+    /// was wrong: neither the record nor what was asked meanwhile can be believed.
     pub fn full_catchup_in(&self, now: Now, every: Duration) -> Duration {
-        if self.full_catchup == UnixTime::EPOCH {
+        if self.full_catchup == UnixTime::EPOCH || is_ahead(self.full_catchup.max(self.through), now) {
             return Duration::ZERO;
         }
         let due = self.full_catchup.plus_secs(every.as_secs());
@@ -93,6 +98,11 @@ impl RelayProgress {
     }
 }
 
+/// Whether a moment that was recorded lies further ahead of the clock than small corrections explain.
+fn is_ahead(recorded: UnixTime, now: Now) -> bool {
+    recorded > now.wall.plus_secs(CLOCK_SLACK_SECS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,9 +128,23 @@ mod tests {
         let day = Duration::from_secs(86_400);
         let mut progress = RelayProgress::default();
         assert_eq!(progress.full_catchup_in(now(1), day), Duration::ZERO, "never done");
-        progress.finish_full_catchup(UnixTime::from_secs(1_000));
+        progress.finish_full_catchup(UnixTime::from_secs(1_000), now(1_000));
         assert_eq!(progress.full_catchup_in(now(1_000), day), day);
         assert_eq!(progress.full_catchup_in(now(87_399), day).as_secs(), 1);
         assert_eq!(progress.full_catchup_in(now(200_000), day), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_a_clock_wrote_that_was_ahead_is_not_believed() {
+        let day = Duration::from_secs(86_400);
+        let mut progress = RelayProgress::default();
+        progress.finish_full_catchup(UnixTime::from_secs(100_000), now(100_000));
+        assert!(progress.advance_through(UnixTime::from_secs(101_000), now(101_000)));
+        assert!(progress.full_catchup_in(now(100_100), day) > Duration::ZERO, "a small correction");
+        assert_eq!(progress.full_catchup_in(now(100_099), day), Duration::ZERO, "through lies ahead");
+        progress.finish_full_catchup(UnixTime::from_secs(50_000), now(50_010));
+        assert!(progress.advance_through(UnixTime::from_secs(50_010), now(50_010)));
+        assert_eq!(progress.through(), UnixTime::from_secs(50_010));
+        assert!(progress.full_catchup_in(now(50_010), day) > Duration::ZERO);
     }
 }

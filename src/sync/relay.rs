@@ -19,11 +19,12 @@ use nostr::event::EventId;
 use nostr::key::PublicKey;
 
 use crate::contract::{CloseReason, LinkId, Output};
+use crate::limits::Timing;
 use crate::protocol::relay_url::RelayUrl;
 use crate::store::{Progress, Seq};
 use crate::sync::Cx;
 use crate::sync::filters::Unit;
-use crate::sync::health::Health;
+use crate::sync::health::{Health, Rest};
 use crate::sync::plan::{Reach, deletion_sweeps, increment_sweeps, units_of};
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::linked::Linked;
@@ -120,6 +121,28 @@ impl Relay {
             through_moved_at: None,
             totals: Totals::default(),
         }
+    }
+
+    /// A relay that was failing when it was last known: it goes on waiting.
+    pub fn resume(&mut self, rest: Rest, cx: &mut Cx<'_>) {
+        let Rest { health, until } = rest;
+        self.health = health;
+        if until > cx.now.mono {
+            self.enter(Why::Needed, cx, |_| State::Backoff { until });
+        }
+    }
+
+    /// What to remember if the relay is forgotten now; a try whose outcome is open counts as failed. `None` if it stands
+    /// well.
+    pub fn rest(&self, now: Instant, timing: &Timing) -> Option<Rest> {
+        let mut health = self.health.clone();
+        let until = match &self.state {
+            State::Backoff { until } => *until,
+            State::Connecting { .. } => health.on_failure(now, timing),
+            _ if self.linked().is_some_and(|linked| !linked.stable) => health.on_failure(now, timing),
+            _ => return None,
+        };
+        Some(Rest { health, until })
     }
 
     /// Its URL.

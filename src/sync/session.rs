@@ -7,8 +7,8 @@ use nostr::event::EventId;
 
 use crate::contract::{LinkId, Output};
 use crate::limits::{
-    LIVE_LIMIT, RELAY_LIVE_SUBSCRIPTIONS_MAX, RELAY_SUBSCRIPTIONS_MAX, SWEEP_ATTEMPTS_MAX, SWEEP_RETRY_AFTER,
-    SWEEPS_IN_FLIGHT_MAX,
+    LIVE_LIMIT, RELAY_LIVE_SUBSCRIPTIONS_MAX, RELAY_SUBSCRIPTIONS_MAX, SWEEP_ATTEMPTS_MAX, SWEEP_FULL_PAGE_MIN,
+    SWEEP_RETRY_AFTER, SWEEPS_IN_FLIGHT_MAX,
 };
 use crate::metrics::Side;
 use crate::protocol::message::close_message;
@@ -137,10 +137,14 @@ impl Session {
     }
 
     /// The moment up to which this relay is complete, if every sweep of the round has finished: the last frame, or the
-    /// least covered unit of rotation.
+    /// least covered unit of rotation or of a live subscription that was opened again.
     pub fn complete_until(&self) -> Option<UnixTime> {
         let whole = self.round.is_over() && self.postponed.is_empty();
-        whole.then(|| self.rotation.covered().map_or(self.last_frame, |covered| covered.min(self.last_frame)))
+        let catching_up = self.subscriptions.values().filter_map(|subscription| match subscription {
+            Subscription::Live { reopened: true, waiting_since: Some(_), covered, .. } => Some(*covered),
+            _ => None,
+        });
+        whole.then(|| catching_up.chain(self.rotation.covered()).chain([self.last_frame]).min()).flatten()
     }
 
     /// Begins a new round without sweeps; any that wait are dropped.
@@ -168,9 +172,8 @@ impl Session {
         }
         let free = RELAY_LIVE_SUBSCRIPTIONS_MAX.saturating_sub(self.live_subscriptions());
         let (reqs, rest) = fit_live(units, free, cx.state);
-        let since = cx.now.wall.minus_secs(cx.settings.timing.overlap_secs);
         for units in reqs {
-            self.open_live(units, since, false, cx);
+            self.open_live(units, cx.now.wall, false, cx);
         }
         for unit in rest {
             self.add_rotating(unit, cx.now.wall, cx);
@@ -198,7 +201,7 @@ impl Session {
         for units in reqs {
             let behind = units.iter().filter(|unit| covered < since && rotated.meets(unit)).cloned();
             let sweeps: Vec<Sweep> = unit_sweeps(behind, Some(covered.minus_secs(overlap))).collect();
-            self.open_live(units, since, false, cx);
+            self.open_live(units, cx.now.wall, false, cx);
             self.add_sweeps(sweeps);
         }
         for unit in rest {
@@ -227,9 +230,10 @@ impl Session {
         let Some(number) = number_of(subscription) else { return };
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
         let task = match subscription {
-            Subscription::Live { waiting_since, .. } => {
+            Subscription::Live { waiting_since, brought, .. } => {
                 if waiting_since.is_some() {
                     *waiting_since = Some(cx.now.mono);
+                    *brought += 1;
                 }
                 return;
             }
@@ -249,9 +253,15 @@ impl Session {
         let Some(number) = number_of(subscription) else { return };
         match self.subscriptions.get_mut(&number) {
             None => {}
-            Some(Subscription::Live { units, waiting_since, .. }) => {
-                *waiting_since = None;
+            Some(Subscription::Live { units, waiting_since, reopened, covered, brought }) => {
+                let awaited = waiting_since.take().is_some();
                 self.answered |= units.contains(&Unit::Announcements);
+                // The relay may have cut short what it missed us in; after a first opening sweeps follow in any case.
+                if awaited && *reopened && *brought >= SWEEP_FULL_PAGE_MIN {
+                    let since = covered.minus_secs(cx.settings.timing.overlap_secs);
+                    let sweeps: Vec<Sweep> = unit_sweeps(units.clone().into_iter(), Some(since)).collect();
+                    self.add_sweeps(sweeps);
+                }
             }
             Some(Subscription::Page { .. }) => {
                 if let Some(task) = self.close_page(number, cx) {
@@ -272,12 +282,13 @@ impl Session {
         let Some(number) = number_of(subscription) else { return };
         match self.subscriptions.remove(&number) {
             None => {}
-            Some(Subscription::Live { units, reopened, .. }) => {
+            Some(Subscription::Live { units, reopened, covered, waiting_since, .. }) => {
                 cx.metrics.live_lost.add("closed");
+                let covered = if waiting_since.is_some() { covered } else { cx.now.wall };
                 for unit in units {
                     match limited && !reopened {
-                        true => self.postponed.push((unit, cx.now.wall)),
-                        false => self.add_rotating(unit, cx.now.wall, cx),
+                        true => self.postponed.push((unit, covered)),
+                        false => self.add_rotating(unit, covered, cx),
                     }
                 }
             }
@@ -354,6 +365,7 @@ impl Session {
 
     fn begin_turn(&mut self, cx: &mut Cx<'_>) {
         let Some((unit, covered)) = self.rotation.begin_turn(cx.now) else { return };
+        let covered = covered.min(cx.now.wall);
         cx.metrics.rotation_turns += 1;
         let since = covered.minus_secs(cx.settings.timing.overlap_secs);
         for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
@@ -366,22 +378,23 @@ impl Session {
         let units = std::mem::take(&mut self.postponed).into_iter().map(|(unit, _)| unit).collect();
         let free = RELAY_LIVE_SUBSCRIPTIONS_MAX.saturating_sub(self.live_subscriptions());
         let (reqs, rest) = fit_live(units, free, cx.state);
-        let since = closed_at.minus_secs(cx.settings.timing.overlap_secs);
         for units in reqs {
-            self.open_live(units, since, true, cx);
+            self.open_live(units, closed_at, true, cx);
         }
         for unit in rest {
             self.add_rotating(unit, closed_at, cx);
         }
     }
 
-    fn open_live(&mut self, units: Vec<Unit>, since: UnixTime, reopened: bool, cx: &mut Cx<'_>) {
+    fn open_live(&mut self, units: Vec<Unit>, covered: UnixTime, reopened: bool, cx: &mut Cx<'_>) {
         let subjects: Vec<Subject> = units.iter().flat_map(Unit::subjects).collect();
+        let since = covered.minus_secs(cx.settings.timing.overlap_secs);
         let bounds = Bounds { since: Some(since), until: None, limit: LIVE_LIMIT };
         self.make_room(cx);
         let (number, _) = self.send_req(&subjects, bounds, cx);
-        let (opened_at, waiting_since) = (cx.now.wall, Some(cx.now.mono));
-        self.subscriptions.insert(number, Subscription::Live { units, reopened, opened_at, waiting_since });
+        let waiting_since = Some(cx.now.mono);
+        let live = Subscription::Live { units, reopened, covered, brought: 0, waiting_since };
+        self.subscriptions.insert(number, live);
     }
 
     /// Live comes first: if every subscription is taken, the page that was asked for last waits for its turn again.
@@ -496,10 +509,10 @@ impl Session {
         for number in silent {
             if let Some(task) = self.close_page(number, cx) {
                 self.fail(task, cx);
-            } else if let Some(Subscription::Live { units, opened_at, .. }) = self.subscriptions.remove(&number) {
+            } else if let Some(Subscription::Live { units, covered, .. }) = self.subscriptions.remove(&number) {
                 self.send_close(number, cx);
                 cx.metrics.live_lost.add("unanswered");
-                units.into_iter().for_each(|unit| self.add_rotating(unit, opened_at, cx));
+                units.into_iter().for_each(|unit| self.add_rotating(unit, covered, cx));
             }
         }
     }

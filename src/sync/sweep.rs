@@ -14,7 +14,9 @@ use std::collections::BTreeSet;
 
 use nostr::event::EventId;
 
-use crate::limits::{SWEEP_FULL_PAGE_MIN, SWEEP_PAGE_EVENTS_MAX, SWEEP_PAGE_LIMIT, SWEEP_PAGES_MAX};
+use crate::limits::{
+    SWEEP_BOUNDARY_IDS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_PAGE_EVENTS_MAX, SWEEP_PAGE_LIMIT, SWEEP_PAGES_MAX,
+};
 use crate::sync::filters::{Bounds, Subject};
 use crate::time::UnixTime;
 
@@ -53,7 +55,7 @@ pub enum PageEnd {
     Split(Box<[Sweep; 2]>),
     /// Everything was had.
     Done,
-    /// More pages than any honest history has.
+    /// More pages, or more events in one second, than any honest history has.
     PagesExceeded,
 }
 
@@ -142,6 +144,9 @@ impl Sweep {
         match one_second {
             true => self.boundary.extend(oldest_ids),
             false => self.boundary = oldest_ids,
+        }
+        if self.boundary.len() > SWEEP_BOUNDARY_IDS_MAX {
+            return PageEnd::PagesExceeded;
         }
         self.until = Some(oldest);
         self.largest_page = self.largest_page.max(events);

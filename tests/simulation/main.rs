@@ -16,6 +16,7 @@ mod lifecycle;
 mod link;
 mod live;
 mod model_relay;
+mod regressions;
 mod rng;
 mod script;
 mod setup;

@@ -88,7 +88,9 @@ impl Linked {
         };
         let new_repo = |repo: &RepoId| state.shares(relay, *repo) && !self.planned.contains(repo);
         let repos: BTreeSet<RepoId> = gained.iter().copied().filter(new_repo).collect();
-        let concerns = |root: &RootId| state.repos_of_root(*root).iter().any(|repo| state.shares(relay, *repo));
+        // The state may have lost a repo that its window has not taken from us yet, and may have it back by then.
+        let ours = |repo: &RepoId| state.shares(relay, *repo) || self.planned.contains(repo);
+        let concerns = |root: &RootId| state.repos_of_root(*root).iter().any(ours);
         let of_repos = repos.iter().flat_map(|repo| state.roots_of_repo(*repo));
         let of_roots = roots.iter().copied().filter(concerns);
         let new_roots: BTreeSet<RootId> = of_repos.chain(of_roots).filter(|root| !asked(root)).collect();

@@ -52,7 +52,7 @@ impl StateName {
     pub fn leads_to(self, next: StateName) -> bool {
         use StateName::*;
         match self {
-            Idle => matches!(next, Connecting | Closing),
+            Idle => matches!(next, Connecting | Backoff | Closing),
             Backoff => matches!(next, Connecting | Closing),
             Connecting => matches!(next, Catchup | Backoff | Closing),
             Catchup => matches!(next, Live | Consolidating | Connecting | Backoff | Closing),

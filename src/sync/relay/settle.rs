@@ -30,6 +30,7 @@ impl Relay {
                 self.finish_consolidation(cx);
             }
             State::Live { linked } => {
+                linked.in_round |= !linked.session.round().is_over();
                 if linked.in_round && linked.session.round().is_over() {
                     self.finish_round(None, cx);
                 }
@@ -100,7 +101,9 @@ impl Relay {
         linked.failed.extend(round.failed_repos());
         linked.broken |= round.is_broken();
         for repo in round.finished_repos() {
-            let confirmed = !linked.failed.contains(&repo) && cx.state.shares(&self.url, repo);
+            // A repo that was lost meanwhile is planned no more, even if the state has it back before its window closes.
+            let kept = linked.planned.contains(&repo) && cx.state.shares(&self.url, repo);
+            let confirmed = kept && !linked.failed.contains(&repo);
             if confirmed && self.progress.confirm(repo, linked.planned_upto) {
                 let addr = cx.state.addr(repo).clone();
                 self.unsaved.push(Progress::Confirmed {
@@ -111,7 +114,7 @@ impl Relay {
             }
         }
         match (catchup, sound) {
-            (Some(Reach::Full), true) => self.progress.finish_full_catchup(began.wall),
+            (Some(Reach::Full), true) => self.progress.finish_full_catchup(began.wall, cx.now),
             (Some(Reach::Full), false) => linked.full_not_before = cx.now.mono + FULL_CATCHUP_RETRY_AFTER,
             _ => {}
         }
@@ -155,7 +158,8 @@ impl Relay {
     }
 
     pub(super) fn full_catchup_at(&self, linked: &Linked, cx: &Cx<'_>) -> Instant {
-        (cx.now.mono + self.full_catchup_in(cx)).max(linked.full_not_before)
+        let cooled_down = linked.session.cooldown_until().unwrap_or_default();
+        (cx.now.mono + self.full_catchup_in(cx)).max(linked.full_not_before).max(cooled_down)
     }
 
     /// Whether what the round finds new was missed live: it asks about a time at which we were following already.

@@ -323,3 +323,102 @@ fn a_silent_link_is_pinged_and_then_given_up() {
     assert!(rig.bench.out.iter().any(|output| matches!(output, Output::Close { .. })));
     assert_eq!(rig.relay.entered().1, Why::Silent);
 }
+
+#[test]
+fn a_daily_turn_that_is_due_in_a_cooldown_waits_for_its_end() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    rig.answer_all();
+    rig.bench.advance(86_390);
+    rig.relay.on_notice("rate limited", &mut rig.bench.cx());
+    rig.bench.advance(20);
+    rig.tick();
+    let deadline = rig.relay.next_deadline(&rig.bench.cx()).expect("a deadline");
+    assert!(deadline > rig.bench.now.mono, "a deadline that brings nothing would come for ever");
+    rig.bench.advance(45);
+    rig.tick();
+    assert_eq!(rig.state(), StateName::Catchup);
+}
+
+#[test]
+fn a_root_event_of_a_repo_that_is_leaving_is_asked_about() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    rig.answer_all();
+    let changes = rig.bench.state.add_root(root_id(1), 101, &[addr(1, "a")]);
+    // The batch that is not committed yet takes the repo from the relay; before the next window it is back.
+    rig.bench.state.remove_announcement(&addr(1, "a"));
+    rig.relay.on_window(&BTreeSet::new(), &changes.roots, 101, &mut rig.bench.cx());
+    let texts = rig.answer_all();
+    assert!(reqs(&texts).iter().any(|text| text.contains(&root_id(1).to_hex())));
+}
+
+#[test]
+fn a_repo_that_was_lost_in_a_round_is_not_confirmed_by_it() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    rig.bench.state.remove_announcement(&addr(1, "a"));
+    rig.relay.on_repos_lost(&mut rig.bench.cx());
+    let missed = rig.bench.state.add_root(root_id(1), 101, &[addr(1, "a")]);
+    rig.relay.on_window(&BTreeSet::new(), &missed.roots, 101, &mut rig.bench.cx());
+    // Back in the state, but not in a window yet.
+    rig.bench.state.set_announcement(&announcement(1, "a", &["one"]), 102);
+    rig.answer_all();
+    assert_eq!(rig.state(), StateName::Live);
+    assert_eq!(rig.relay.progress().confirmed_repos().count(), 0);
+}
+
+#[test]
+fn what_a_long_rate_limit_missed_is_claimed_by_nothing() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    let live = "g0";
+    rig.answer_all();
+    let lost_at = rig.bench.now.wall;
+    rig.relay.on_subscription_closed(live, "rate-limited: slow down", &mut rig.bench.cx());
+    for _ in 0..40 {
+        rig.bench.advance(60);
+        rig.relay.on_notice("rate limited", &mut rig.bench.cx());
+        rig.tick();
+    }
+    rig.bench.advance(20);
+    rig.relay.on_alive(&mut rig.bench.cx());
+    assert!(rig.bench.sent().is_empty());
+    rig.bench.advance(45);
+    rig.tick();
+    let again = rig.bench.sent();
+    let name = again[0].split('"').nth(3).unwrap().to_owned();
+    assert!(again[0].contains(&format!("\"since\":{}", lost_at.minus_secs(900))), "{}", again[0]);
+    rig.relay.on_alive(&mut rig.bench.cx());
+    assert_eq!(rig.relay.progress().through(), lost_at, "it has not answered yet");
+    rig.relay.on_subscription_closed(&name, "rate-limited: slow down", &mut rig.bench.cx());
+    assert_eq!(rig.relay.session().unwrap().rotation().covered(), Some(lost_at));
+    assert_eq!(rig.relay.progress().through(), lost_at);
+}
+
+#[test]
+fn what_a_rate_limit_missed_is_swept_if_one_page_may_not_hold_it() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    rig.answer_all();
+    rig.relay.on_subscription_closed("g0", "rate-limited: slow down", &mut rig.bench.cx());
+    let lost_at = rig.bench.now.wall;
+    rig.bench.advance(25);
+    rig.relay.on_alive(&mut rig.bench.cx());
+    rig.bench.advance(25);
+    rig.relay.on_alive(&mut rig.bench.cx());
+    rig.bench.advance(15);
+    rig.tick();
+    let again = rig.bench.sent();
+    let name = again[0].split('"').nth(3).unwrap().to_owned();
+    for n in 0..60 {
+        let at = Some(rig.bench.now.wall);
+        rig.relay.on_event(&name, root_id(n), at, Fate::New, &mut rig.bench.cx());
+    }
+    rig.relay.on_eose(&name, &mut rig.bench.cx());
+    assert_eq!(rig.relay.progress().through(), lost_at);
+    let swept = rig.answer_all();
+    let since = format!("\"since\":{}", lost_at.minus_secs(900));
+    assert_eq!(reqs(&swept).iter().filter(|text| text.contains(&since)).count(), 4, "{swept:#?}");
+    assert_eq!(rig.relay.progress().through(), rig.bench.now.wall);
+}

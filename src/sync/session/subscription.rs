@@ -32,8 +32,10 @@ pub(super) enum Subscription {
         units: Vec<Unit>,
         /// It was closed once by a rate limit and has been opened again.
         reopened: bool,
-        /// When it was asked for.
-        opened_at: UnixTime,
+        /// Its units are complete up to this moment: it was asked since then, less the overlap.
+        covered: UnixTime,
+        /// Events it has brought before EOSE.
+        brought: usize,
         /// Silent since then; `None` once it has reached EOSE. A live subscription that never does is not live.
         waiting_since: Option<Instant>,
     },

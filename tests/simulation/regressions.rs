@@ -1,0 +1,148 @@
+//! Each bug ever found in the whole, as its seed or script: one test per bug, named for what went wrong.
+
+use crate::clock::{HOUR, MINUTE, SECOND};
+use crate::events::EventRef;
+use crate::model_relay::{Mode, notice};
+use crate::scenario;
+use crate::setup::{OLD, quiet, settle, village};
+use crate::swarm::swarm;
+
+/// What each of these worlds showed has a scenario of its own beside.
+#[test]
+fn drawn_worlds_that_once_failed_pass() {
+    for seed in [8, 29, 59] {
+        swarm("drawn_worlds_that_once_failed_pass", seed);
+    }
+}
+
+/// The turn was due, the relay was to be left alone, and the wheel gave the same deadline again and again.
+#[test]
+fn a_daily_turn_that_falls_into_a_cooldown_does_not_hang_the_process() {
+    scenario("a_daily_turn_that_falls_into_a_cooldown_does_not_hang_the_process", |w| {
+        village(w, 60);
+        settle(w);
+        let reqs = w.relay("far").reqs.len();
+        for _ in 0..24 * 60 + 2 {
+            w.run_for(MINUTE);
+            w.relay_says("far", &notice("rate limited"));
+        }
+        assert_eq!(w.relay("far").reqs.len(), reqs, "nothing is asked while it cools down");
+        w.run_for(2 * MINUTE);
+        assert!(w.relay("far").reqs.len() > reqs, "the turn comes with the end of the cooldown");
+    });
+}
+
+/// A deletion took the issue out of the state in the middle of a sweep; comments on it no longer counted as asked for,
+/// and a page of nothing else ended the sweep.
+#[test]
+fn what_lies_behind_a_deleted_issue_with_many_comments_is_found() {
+    scenario("what_lies_behind_a_deleted_issue_with_many_comments_is_found", |w| {
+        let v = village(w, 60);
+        w.relay("far").config.keeps_everything = true;
+        settle(w);
+        let deleted = v.owner.issue(&v.repo, w.clock.wall(), "deleted");
+        let other = v.owner.issue(&v.repo, w.clock.wall(), "kept");
+        let wanted = v.owner.comment(&other, OLD + 62, "behind");
+        // All of it is found by the sweeps of one window, the deletion first.
+        w.publish("hub", &deleted);
+        w.publish("hub", &other);
+        w.hold("far", &wanted);
+        for n in 0..200 {
+            let comment = v.owner.comment(&deleted, OLD + 1_000 + n, &n.to_string());
+            w.hold("far", &comment);
+        }
+        let deletion = v.owner.deletion(&[&deleted], &[], w.clock.wall());
+        w.hold("far", &deletion);
+        w.run_for(MINUTE);
+        assert!(!w.has(&deleted));
+        assert!(w.has(&other));
+        assert!(w.has(&wanted), "a comment on another issue of the same chunk");
+    });
+}
+
+/// Events too large for us counted for nothing, and a page of nothing else ended the sweep.
+#[test]
+fn what_lies_behind_a_page_of_oversized_events_is_found() {
+    scenario("what_lies_behind_a_page_of_oversized_events_is_found", |w| {
+        let v = village(w, 20);
+        w.settings.limits.event_bytes_max = 2_000;
+        let wanted = v.issues(30, OLD + 60);
+        w.hold_all("far", &wanted);
+        for n in 0..50 {
+            let large = v.owner.issue(&v.repo, OLD + 10_000 + n, &format!("{n}{}", "x".repeat(2_000)));
+            w.forbid(&large, "larger than allowed");
+            w.hold("far", &large);
+        }
+        settle(w);
+        assert!(w.has_all(&wanted));
+    });
+}
+
+/// The record of a repo that its owner took off a relay outlived a kill between commit and window. When the owner put it
+/// back it counted as complete.
+#[test]
+fn a_repo_taken_off_a_relay_before_a_kill_and_put_back_later_is_swept_anew() {
+    scenario("a_repo_taken_off_a_relay_before_a_kill_and_put_back_later_is_swept_anew", |w| {
+        let v = village(w, 60);
+        let both = ["wss://hub.example", "wss://far.example"];
+        w.hold("hub", &v.owner.announcement("beta", &both, OLD));
+        settle(w);
+        let kill = |w: &mut crate::World, announcement: EventRef| {
+            w.publish("hub", &announcement);
+            w.run_until("its commit", SECOND, |w| w.has(&announcement));
+            w.kill();
+            w.start();
+            quiet(w);
+        };
+        let at = w.clock.wall();
+        kill(w, v.owner.announcement("alpha", &both[..1], at));
+        w.run_for(HOUR);
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "while off");
+        w.hold("far", &issue);
+        w.run_for(HOUR);
+        let at = w.clock.wall();
+        kill(w, v.owner.announcement("alpha", &both, at));
+        w.run_until("the issue", 5 * MINUTE, |w| w.has(&issue));
+    });
+}
+
+/// A clock that had been years ahead left a daily turn that was years away and a cursor in the future.
+#[test]
+fn a_clock_that_was_far_ahead_for_a_while_leaves_no_gap_of_years() {
+    scenario("a_clock_that_was_far_ahead_for_a_while_leaves_no_gap_of_years", |w| {
+        let v = village(w, 60);
+        let years = 10 * 365 * 86_400;
+        w.clock.jump_wall(years);
+        settle(w);
+        w.clock.jump_wall(-years);
+        let late = v.owner.issue(&v.repo, OLD + 60, "late");
+        w.hold("far", &late);
+        w.run_for(MINUTE);
+        w.drop_links("far");
+        w.relay("far").mode = Mode::Refuses;
+        w.run_for(HOUR);
+        let meanwhile = v.owner.issue(&v.repo, w.clock.wall(), "while away");
+        w.hold("far", &meanwhile);
+        w.run_for(HOUR);
+        w.relay("far").mode = Mode::Up;
+        w.run_until("both", 3 * HOUR, |w| w.has(&meanwhile) && w.has(&late));
+    });
+}
+
+/// Being forgotten wiped a relay's record, so that its owner could have a dead host dialled every ten seconds.
+#[test]
+fn listing_and_unlisting_a_dead_relay_does_not_have_it_hammered() {
+    scenario("listing_and_unlisting_a_dead_relay_does_not_have_it_hammered", |w| {
+        let v = village(w, 60);
+        w.relay("far").mode = Mode::Refuses;
+        settle(w);
+        for n in 0..180 {
+            let listed: &[&str] = if n % 2 == 0 { &[] } else { &["wss://far.example"] };
+            let announcement = v.owner.announcement("alpha", listed, w.clock.wall());
+            w.publish("hub", &announcement);
+            w.run_for(10 * SECOND);
+        }
+        let dials = w.relay("far").dials.len();
+        assert!(dials <= 12, "{dials} dials in half an hour");
+    });
+}
