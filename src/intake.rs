@@ -14,6 +14,10 @@ use crate::store::{Known, Removed, Seq, Store, StoreError};
 use crate::sync::state::{Changes, State};
 use crate::time::{Now, UnixTime};
 
+mod verifier;
+
+use verifier::Verifier;
+
 /// What the operator or the protocol lets pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rules {
@@ -74,12 +78,13 @@ pub struct Desk<'a> {
     pub settings: &'a Settings,
 }
 
-/// The ids that were refused for good lately.
+/// The ids that were refused for good lately, and what verification remembers.
 #[derive(Debug, Default)]
 pub struct Intake {
     refused: BTreeMap<EventId, (Refusal, UnixTime)>,
     /// In the order of their refusal, oldest first.
     order: VecDeque<EventId>,
+    verifier: Verifier,
 }
 
 impl Intake {
@@ -107,7 +112,7 @@ impl Intake {
         if !asked(&event, desk.state) {
             return refuse(Refusal::NotAsked);
         }
-        if event.verify().is_err() {
+        if !self.verifier.is_valid(&event) {
             return refuse(Refusal::Forged);
         }
         let created_at = UnixTime::from(event.created_at);
@@ -211,7 +216,7 @@ pub enum StateChange {
     /// Nothing.
     None,
     /// The current announcement of a repo.
-    Announcement(Announcement),
+    Announcement(Box<Announcement>),
     /// A root event and its repos.
     Root(EventId, Vec<RepoAddr>),
 }
@@ -220,9 +225,8 @@ impl StateChange {
     /// Reads an event.
     pub fn of(event: &Event) -> StateChange {
         match event.kind.as_u16() {
-            ANNOUNCEMENT_KIND => {
-                Announcement::from_event(event, usize::MAX).map_or(StateChange::None, StateChange::Announcement)
-            }
+            ANNOUNCEMENT_KIND => Announcement::from_event(event, usize::MAX)
+                .map_or(StateChange::None, |announcement| StateChange::Announcement(Box::new(announcement))),
             kind if is_root_kind(kind) => StateChange::Root(event.id, root_repos(event)),
             _ => StateChange::None,
         }

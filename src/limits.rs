@@ -191,6 +191,8 @@ pub const BATCH_BYTES_MAX: usize = 8 << 20;
 pub const BATCH_AGE_MAX: Duration = Duration::from_millis(200);
 /// Commits may take one part in this many of recent time before a batch has to wait for its age or size.
 pub const COMMIT_SHARE: u64 = 10;
+/// Authors whose public key is kept ready for verification. Beyond: the oldest is forgotten and found again.
+pub const AUTHOR_KEYS_MAX: usize = 2_048;
 /// Ids refused for good that are remembered in memory. Beyond: the oldest is forgotten and judged again.
 pub const REFUSED_IDS_MAX: usize = 65_536;
 /// Shortest time between two looks for events that have expired (NIP-40). Until then queries skip them.

@@ -109,7 +109,7 @@ impl Engine {
             "through": some_time(relay.progress().through()),
             "last_full_catchup": some_time(relay.progress().full_catchup()),
             "repos": self.state.repos_of(relay.url()).count(),
-            "root_events": self.state.roots_of(relay.url()).len(),
+            "root_events": self.state.root_count_of(relay.url()),
             "gap_events": relay.totals().gap_events,
             "next_due_in_secs": entry.timer.map(|(at, _)| at.since(now.mono).as_secs_f64()),
         });

@@ -6,6 +6,7 @@
 //!
 //! Permessage-deflate is neither offered nor taken: an inflated message has no bound that a peer could not choose.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 
 use tungstenite::error::{CapacityError, ProtocolError};
@@ -42,6 +43,12 @@ pub struct Link<S: Read + Write> {
     phase: Phase,
     /// Something was queued since the last flush that went through.
     unflushed: bool,
+    /// The kernel takes no more for now.
+    blocked: bool,
+    /// Texts behind those that the kernel has not taken. They wait here, because tungstenite's own buffer never gives
+    /// back what a burst has made it grow to.
+    waiting: VecDeque<String>,
+    waiting_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +64,14 @@ impl<S: Read + Write> Link<S> {
     /// A link whose handshake is done. `tail`: bytes that came after it.
     pub fn new(transport: Transport<S>, role: Role, tail: Vec<u8>) -> Self {
         let socket = WebSocket::from_partially_read(transport, tail, role, Some(web_socket_config()));
-        Link { socket, phase: Phase::Open, unflushed: false }
+        Link {
+            socket,
+            phase: Phase::Open,
+            unflushed: false,
+            blocked: false,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+        }
     }
 
     /// The next frame; `None` when there is nothing more for now.
@@ -76,6 +90,7 @@ impl<S: Read + Write> Link<S> {
             Ok(Message::Close(frame)) => {
                 self.unflushed = true;
                 self.phase = Phase::Closing;
+                self.waiting.clear();
                 Err(CloseReason::Peer(frame.map_or(CLOSE_NO_STATUS, |f| f.code.into())))
             }
             Ok(Message::Pong(_) | Message::Binary(_) | Message::Frame(_)) => Ok(Some(Frame::Alive)),
@@ -90,7 +105,16 @@ impl<S: Read + Write> Link<S> {
     ///
     /// [`CloseReason::OutBufferFull`] if more than [`LINK_OUT_BYTES_MAX`] would wait; otherwise what writing ran into.
     pub fn send(&mut self, text: String) -> Result<(), CloseReason> {
-        self.write(Message::Text(text.into()))
+        if !self.blocked && self.waiting.is_empty() {
+            return self.write(Message::Text(text.into()));
+        }
+        if self.waiting_bytes + text.len() > LINK_OUT_BYTES_MAX {
+            return Err(CloseReason::OutBufferFull);
+        }
+        self.unflushed = true;
+        self.waiting_bytes += text.len();
+        self.waiting.push_back(text);
+        Ok(())
     }
 
     /// Queues a ping.
@@ -107,7 +131,10 @@ impl<S: Read + Write> Link<S> {
         self.unflushed = true;
         match self.socket.write(message) {
             Ok(()) => Ok(()),
-            Err(e) if would_block(&e) => Ok(()),
+            Err(e) if would_block(&e) => {
+                self.blocked = true;
+                Ok(())
+            }
             Err(e) => Err(reason_of(&e)),
         }
     }
@@ -121,13 +148,23 @@ impl<S: Read + Write> Link<S> {
         if !self.unflushed {
             return Ok(true);
         }
-        match self.socket.flush() {
-            Ok(()) => {
-                self.unflushed = false;
-                Ok(true)
+        loop {
+            match self.socket.flush() {
+                Ok(()) => self.blocked = false,
+                Err(e) if would_block(&e) => {
+                    self.blocked = true;
+                    return Ok(false);
+                }
+                Err(e) => return Err(reason_of(&e)),
             }
-            Err(e) if would_block(&e) => Ok(false),
-            Err(e) => Err(reason_of(&e)),
+            if self.waiting.is_empty() {
+                self.unflushed = false;
+                return Ok(true);
+            }
+            while let Some(text) = self.waiting.pop_front_if(|_| !self.blocked) {
+                self.waiting_bytes -= text.len();
+                self.write(Message::Text(text.into()))?;
+            }
         }
     }
 
@@ -137,6 +174,9 @@ impl<S: Read + Write> Link<S> {
             self.phase = Phase::Closing;
         }
         self.unflushed = true;
+        for text in std::mem::take(&mut self.waiting) {
+            let _ = self.socket.write(Message::Text(text.into()));
+        }
         // An error here, a full buffer say, only means that the peer will not learn the code; it comes back from
         // `advance_close` if it is one that ends the link.
         let _ = self.socket.close(Some(CloseFrame { code: code.into(), reason: Utf8Bytes::default() }));

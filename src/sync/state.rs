@@ -232,6 +232,14 @@ impl State {
         self.repos_of(relay).flat_map(|repo| self.roots_of_repo(repo)).collect()
     }
 
+    /// How many root events `relay`'s repos have: each counts once, with the first of its repos that the relay shares.
+    pub fn root_count_of(&self, relay: &RelayUrl) -> usize {
+        let Some(shared) = self.sync_relays.get(relay) else { return 0 };
+        let first_of = |root: RootId| self.repos_of_root(root).iter().find(|repo| shared.contains(repo)).copied();
+        let counted = |repo: RepoId| self.roots_of_repo(repo).filter(|root| first_of(*root) == Some(repo)).count();
+        shared.iter().map(|repo| counted(*repo)).sum()
+    }
+
     /// The root events of one repo.
     pub fn roots_of_repo(&self, repo: RepoId) -> impl Iterator<Item = RootId> {
         self.repos[repo.0 as usize].roots.iter().copied()
