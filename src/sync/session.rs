@@ -306,9 +306,25 @@ impl Session {
             if self.queue.is_empty() {
                 self.begin_turn(cx);
             }
-            let Some(task) = self.queue.pop_front() else { break };
+            let Some(task) = self.next_task() else { break };
             self.ask_page(task, cx);
         }
+    }
+
+    /// The first task whose question is not open already: a repo that was lost and is back may be swept twice, and some
+    /// relays leave a REQ that is identical to an open one unanswered.
+    fn next_task(&mut self) -> Option<Task> {
+        let question = |task: &Task| (task.sweep.subject().clone(), task.sweep.bounds());
+        let open: Vec<_> = self
+            .subscriptions
+            .values()
+            .filter_map(|subscription| match subscription {
+                Subscription::Page { task, .. } => Some(question(task)),
+                Subscription::Live { .. } => None,
+            })
+            .collect();
+        let next = self.queue.iter().position(|task| !open.contains(&question(task)))?;
+        self.queue.remove(next)
     }
 
     fn has_slot(&self) -> bool {

@@ -11,7 +11,7 @@ use std::rc::Rc;
 /// What each of these worlds showed has a scenario of its own beside.
 #[test]
 fn drawn_worlds_that_once_failed_pass() {
-    for seed in [8, 29, 59] {
+    for seed in [8, 29, 59, 40_158] {
         swarm("drawn_worlds_that_once_failed_pass", seed);
     }
 }
