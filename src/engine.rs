@@ -13,7 +13,7 @@ use slab::Slab;
 pub use crate::contract::{CloseReason, Input, LinkId, Output};
 pub use crate::settings::Settings;
 
-use crate::intake::{Desk, Intake, Outcome, Rules, remove_from_state, vouched};
+use crate::intake::{Desk, Intake, Outcome, Rules, place_on_page, remove_from_state};
 use crate::limits::{BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, EXPIRY_BATCH, EXPIRY_PERIOD};
 use crate::metrics::{Metrics, Side, Source};
 use crate::policy::Refusal;
@@ -312,8 +312,10 @@ impl Engine {
             | Outcome::Pending { created_at }
             | Outcome::RefusedBefore { created_at, .. } => (Fate::Known, Some(created_at)),
             // On a page it counts all the same: a sweep must see what lies behind it.
-            Outcome::Refused { refusal: Refusal::TooLarge | Refusal::NotAsked, .. } if source == Source::Catchup => {
-                (Fate::Refused, vouched(raw))
+            Outcome::Refused { created_at: None, refusal }
+                if source == Source::Catchup && refusal != Refusal::Forged =>
+            {
+                (Fate::Refused, place_on_page(raw))
             }
             Outcome::Refused { created_at, .. } => (Fate::Refused, created_at),
         };
@@ -374,7 +376,9 @@ impl Engine {
         for progress in self.stale.drain(..) {
             self.store.stage_progress(progress);
         }
-        while let Some(key) = self.wheel.pop_expired(now.mono) {
+        // Taken out together: a deadline that is due again at once waits for the next tick.
+        let due: Vec<usize> = std::iter::from_fn(|| self.wheel.pop_expired(now.mono)).collect();
+        for key in due {
             self.relays[key].timer = None;
             self.drive(now, key, |relay, cx| relay.on_time(cx))?;
         }

@@ -157,10 +157,13 @@ impl Intake {
     }
 }
 
-/// When an event was created, if its signature is valid.
-pub fn vouched(raw: &RawEvent<'_>) -> Option<UnixTime> {
-    let event = raw.parse().ok()?;
-    event.verify().ok().map(|()| UnixTime::from(event.created_at))
+/// Where a refused event stands on a page of a sweep: its time if its signature is valid, the time it claims if it is no
+/// event to us though the relay serves it as one. None of a forged copy.
+pub fn place_on_page(raw: &RawEvent<'_>) -> Option<UnixTime> {
+    match raw.parse() {
+        Ok(event) => event.verify().ok().map(|()| UnixTime::from(event.created_at)),
+        Err(_) => raw.claimed_created_at(),
+    }
 }
 
 fn judge(event: &Event, rules: Rules, desk: &Desk<'_>) -> Result<Result<(), Refusal>, StoreError> {

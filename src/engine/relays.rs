@@ -60,10 +60,11 @@ impl Engine {
     /// Follows the relays that the state names, bootstrap relays first, as far as `limits.relays_max` allows.
     pub(super) fn add_missing_relays(&mut self, now: Now) {
         let missing: Vec<RelayUrl> = self.state.relays().filter(|url| !self.keys.contains_key(*url)).cloned().collect();
+        let mut refused = 0;
         for url in missing {
             if self.relays.len() >= self.settings.limits.relays_max {
                 self.metrics.relays_refused.add("relays_max");
-                warn!("{url}: not followed, limits.relays_max is reached");
+                refused += 1;
                 continue;
             }
             let progress = self.restored.remove(&url).unwrap_or_default();
@@ -82,6 +83,9 @@ impl Engine {
             let key = self.relays.insert(Entry { relay, timer: None });
             self.keys.insert(url, key);
             self.arm(key, Some(now.mono));
+        }
+        if refused > 0 {
+            warn!("{refused} relays are not followed: limits.relays_max is reached");
         }
     }
 

@@ -19,6 +19,7 @@ use super::filter::ClientFilter;
 pub use super::filter::{filter_matches, filter_values};
 use super::{Text, event_id, is_lower_hex, public_key};
 use crate::limits::CLIENT_FILTERS_MAX;
+use crate::time::UnixTime;
 
 /// Why a text is not a message that we know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,6 +114,17 @@ impl<'a> RawEvent<'a> {
         }
         let claim: Claim<'_> = serde_json::from_str(json).map_err(|_| EventError::NotAnEvent)?;
         Ok(RawEvent { json, id: event_id(&claim.id).ok_or(EventError::BadId)? })
+    }
+
+    /// The `created_at` that it claims, even if the rest is no event to us; by it a relay sorts what it serves.
+    pub fn claimed_created_at(&self) -> Option<UnixTime> {
+        #[derive(Deserialize)]
+        struct Claim {
+            created_at: u64,
+        }
+
+        let claim: Claim = serde_json::from_str(self.json).ok()?;
+        Some(UnixTime::from_secs(claim.created_at))
     }
 
     /// Parses the whole event. Id and signature are **not** checked.

@@ -7,24 +7,24 @@ use nostr::event::EventId;
 
 use crate::contract::{LinkId, Output};
 use crate::limits::{
-    LIVE_LIMIT, RELAY_LIVE_SUBSCRIPTIONS_MAX, RELAY_SUBSCRIPTIONS_MAX, SWEEP_ATTEMPTS_MAX, SWEEP_FULL_PAGE_MIN,
-    SWEEP_RETRY_AFTER, SWEEPS_IN_FLIGHT_MAX,
+    RELAY_SUBSCRIPTIONS_MAX, SWEEP_ATTEMPTS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_RETRY_AFTER, SWEEPS_IN_FLIGHT_MAX,
 };
 use crate::metrics::Side;
 use crate::protocol::message::close_message;
 use crate::sync::Cx;
 use crate::sync::filters::{Bounds, Subject, Unit, req_message};
 use crate::sync::liveness::{Liveness, Silence};
-use crate::sync::plan::{filter_count, fit_live, unit_sweeps};
+use crate::sync::plan::{filter_count, unit_sweeps};
 use crate::sync::refusal::is_rate_limit;
 use crate::sync::rotation::Rotation;
 use crate::sync::round::Round;
 use crate::sync::sweep::{PageEnd, PageEvent, Sweep};
 use crate::time::{Instant, UnixTime};
 
+mod live;
 mod subscription;
 
-use subscription::{Held, Purpose, Subscription, Task, is_page_of, name_of, number_of};
+use subscription::{Purpose, Subscription, Task, is_page_of, name_of, number_of};
 
 /// What kind of subscription an event came for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,53 +160,6 @@ impl Session {
         for sweep in sweeps {
             self.round.add_sweep();
             self.queue.push_back(Task { sweep, purpose: Purpose::Round, failures: 0 });
-        }
-    }
-
-    /// Opens units live as far as subscriptions allow, with `since = now − overlap`; the rest rotates. While the relay
-    /// cools down they wait for its end.
-    pub fn add_live(&mut self, units: Vec<Unit>, cx: &mut Cx<'_>) {
-        if self.cooldown_until.is_some() {
-            self.postponed.extend(units.into_iter().map(|unit| (unit, cx.now.wall)));
-            return;
-        }
-        let free = RELAY_LIVE_SUBSCRIPTIONS_MAX.saturating_sub(self.live_subscriptions());
-        let (reqs, rest) = fit_live(units, free, cx.state);
-        for units in reqs {
-            self.open_live(units, cx.now.wall, false, cx);
-        }
-        for unit in rest {
-            self.add_rotating(unit, cx.now.wall, cx);
-        }
-    }
-
-    /// Makes a unit take its turns; it is complete up to `covered`.
-    pub fn add_rotating(&mut self, unit: Unit, covered: UnixTime, cx: &Cx<'_>) {
-        self.rotation.add(unit, covered, cx.now, cx.settings.limits.filter_values_max);
-    }
-
-    /// Closes every live subscription and every turn, then opens `units` anew. What rotated before and was not complete
-    /// within the overlap is swept once more.
-    pub fn reopen(&mut self, units: Vec<Unit>, cx: &mut Cx<'_>) {
-        let overlap = cx.settings.timing.overlap_secs;
-        let covered = self.rotation.covered().unwrap_or(cx.now.wall).min(cx.now.wall);
-        let rotated = Held::of(self.rotation.units().map(|(unit, _)| unit));
-        self.close_where(|subscription| !is_page_of(subscription, Purpose::Round), cx);
-        self.queue.retain(|task| task.purpose == Purpose::Round);
-        self.rotation = Rotation::default();
-        self.postponed.clear();
-        let free = RELAY_LIVE_SUBSCRIPTIONS_MAX;
-        let (reqs, rest) = fit_live(units, free, cx.state);
-        let since = cx.now.wall.minus_secs(overlap);
-        for units in reqs {
-            let behind = units.iter().filter(|unit| covered < since && rotated.meets(unit)).cloned();
-            let sweeps: Vec<Sweep> = unit_sweeps(behind, Some(covered.minus_secs(overlap))).collect();
-            self.open_live(units, cx.now.wall, false, cx);
-            self.add_sweeps(sweeps);
-        }
-        for unit in rest {
-            let covered = if rotated.meets(&unit) { covered } else { cx.now.wall };
-            self.add_rotating(unit, covered, cx);
         }
     }
 
@@ -353,9 +306,25 @@ impl Session {
             if self.queue.is_empty() {
                 self.begin_turn(cx);
             }
-            let Some(task) = self.queue.pop_front() else { break };
+            let Some(task) = self.next_task() else { break };
             self.ask_page(task, cx);
         }
+    }
+
+    /// The first task whose question is not open already: a repo that was lost and is back may be swept twice, and some
+    /// relays leave a REQ that is identical to an open one unanswered.
+    fn next_task(&mut self) -> Option<Task> {
+        let question = |task: &Task| (task.sweep.subject().clone(), task.sweep.bounds());
+        let open: Vec<_> = self
+            .subscriptions
+            .values()
+            .filter_map(|subscription| match subscription {
+                Subscription::Page { task, .. } => Some(question(task)),
+                Subscription::Live { .. } => None,
+            })
+            .collect();
+        let next = self.queue.iter().position(|task| !open.contains(&question(task)))?;
+        self.queue.remove(next)
     }
 
     fn has_slot(&self) -> bool {
@@ -371,43 +340,6 @@ impl Session {
         for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
             self.queue.push_back(Task { sweep, purpose: Purpose::Rotation, failures: 0 });
         }
-    }
-
-    fn reopen_postponed(&mut self, cx: &mut Cx<'_>) {
-        let Some(closed_at) = self.postponed.iter().map(|(_, at)| *at).min() else { return };
-        let units = std::mem::take(&mut self.postponed).into_iter().map(|(unit, _)| unit).collect();
-        let free = RELAY_LIVE_SUBSCRIPTIONS_MAX.saturating_sub(self.live_subscriptions());
-        let (reqs, rest) = fit_live(units, free, cx.state);
-        for units in reqs {
-            self.open_live(units, closed_at, true, cx);
-        }
-        for unit in rest {
-            self.add_rotating(unit, closed_at, cx);
-        }
-    }
-
-    fn open_live(&mut self, units: Vec<Unit>, covered: UnixTime, reopened: bool, cx: &mut Cx<'_>) {
-        let subjects: Vec<Subject> = units.iter().flat_map(Unit::subjects).collect();
-        let since = covered.minus_secs(cx.settings.timing.overlap_secs);
-        let bounds = Bounds { since: Some(since), until: None, limit: LIVE_LIMIT };
-        self.make_room(cx);
-        let (number, _) = self.send_req(&subjects, bounds, cx);
-        let waiting_since = Some(cx.now.mono);
-        let live = Subscription::Live { units, reopened, covered, brought: 0, waiting_since };
-        self.subscriptions.insert(number, live);
-    }
-
-    /// Live comes first: if every subscription is taken, the page that was asked for last waits for its turn again.
-    fn make_room(&mut self, cx: &mut Cx<'_>) {
-        if self.subscriptions.len() < RELAY_SUBSCRIPTIONS_MAX {
-            return;
-        }
-        let mut newest_first = self.subscriptions.iter().rev();
-        let page = newest_first.find(|(_, subscription)| matches!(subscription, Subscription::Page { .. }));
-        let number = *page.expect("live subscriptions alone are fewer").0;
-        let mut task = self.close_page(number, cx).expect("it is a page");
-        task.sweep.restart_page();
-        self.queue.push_front(task);
     }
 
     fn ask_page(&mut self, task: Task, cx: &mut Cx<'_>) {

@@ -422,3 +422,29 @@ fn what_a_rate_limit_missed_is_swept_if_one_page_may_not_hold_it() {
     assert_eq!(reqs(&swept).iter().filter(|text| text.contains(&since)).count(), 4, "{swept:#?}");
     assert_eq!(rig.relay.progress().through(), rig.bench.now.wall);
 }
+
+#[test]
+fn a_question_is_not_asked_again_while_it_is_open() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    let question = |text: &str| text.splitn(3, ',').nth(2).unwrap().to_owned();
+    let sent = rig.bench.sent();
+    let open = reqs(&sent).into_iter().find(|text| text.contains("\"#d\"")).expect("identifiers").clone();
+    let mut unanswered: Vec<String> = sent.iter().filter(|text| **text != open).cloned().collect();
+    rig.bench.state.remove_announcement(&addr(1, "a"));
+    rig.relay.on_repos_lost(&mut rig.bench.cx());
+    let changes = rig.bench.state.set_announcement(&announcement(1, "a", &["one"]), 2);
+    let gained = changes.gained.values().flatten().copied().collect();
+    rig.relay.on_window(&gained, &BTreeSet::new(), 2, &mut rig.bench.cx());
+    while let Some(text) = unanswered.pop() {
+        assert!(text.starts_with("[\"CLOSE\"") || question(&text) != question(&open), "asked again: {text}");
+        if text.starts_with("[\"REQ\"") {
+            rig.relay.on_eose(text.split('"').nth(3).unwrap(), &mut rig.bench.cx());
+        }
+        unanswered.extend(rig.bench.sent());
+    }
+    rig.relay.on_eose(open.split('"').nth(3).unwrap(), &mut rig.bench.cx());
+    let texts = rig.answer_all();
+    assert!(reqs(&texts).iter().any(|text| question(text) == question(&open)), "its turn comes");
+    assert_eq!(rig.state(), StateName::Live);
+}
