@@ -74,7 +74,7 @@ mod tests {
         let pair = Keypair::from_seckey_str(&context, &secret).unwrap();
         let message = Message::from_digest(id.to_bytes());
         let signature = context.sign_schnorr_with_aux_rand(message.as_ref(), &pair, &[7; 32]);
-        let sig = EventSignature::from_byte_array(signature.serialize());
+        let sig = EventSignature::from_byte_array(signature.to_byte_array());
         Event::new(id, author, created_at, kind, tags, content, sig)
     }
 
