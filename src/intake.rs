@@ -244,3 +244,57 @@ impl StateChange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::verifier::tests::event;
+    use super::*;
+    use crate::sync::testing::settings;
+    use crate::time::Instant;
+
+    fn offer(intake: &mut Intake, json: &str, rules: Rules, store: &mut Store) -> Outcome {
+        let settings = settings();
+        let mut state = State::new(settings.clone());
+        let now = Now { mono: Instant::ZERO, wall: UnixTime::from_secs(1_000) };
+        let raw = RawEvent::from_json(json).unwrap();
+        let mut desk = Desk { now, store, state: &mut state, settings: &settings };
+        intake.offer(&raw, rules, |_, _| true, &mut desk).unwrap()
+    }
+
+    #[test]
+    fn a_known_id_is_answered_before_anything_else_of_the_event_is_looked_at() {
+        let (mut intake, mut store) = (Intake::default(), Store::in_memory());
+        let genuine = event(7, "genuine");
+        let json = genuine.as_json();
+        let altered = json.replace("genuine", "altered");
+        let nonsense = format!(r#"{{"id":"{}","kind":"none"}}"#, genuine.id.to_hex());
+        let created_at = UnixTime::from_secs(7);
+
+        let forged = Outcome::Refused { refusal: Refusal::Forged, created_at: None };
+        assert_eq!(offer(&mut intake, &altered, Rules::ValidOnly, &mut store), forged);
+        let outcome = offer(&mut intake, &nonsense, Rules::ValidOnly, &mut store);
+        assert!(matches!(outcome, Outcome::Refused { refusal: Refusal::Malformed, .. }), "{outcome:?}");
+        let staged = offer(&mut intake, &json, Rules::ValidOnly, &mut store);
+        assert!(matches!(staged, Outcome::Staged { .. }), "a forged copy has not marked its id: {staged:?}");
+
+        for copy in [&json, &altered, &nonsense] {
+            assert_eq!(offer(&mut intake, copy, Rules::All, &mut store), Outcome::Pending { created_at });
+        }
+        store.commit().unwrap();
+        for copy in [&json, &altered, &nonsense] {
+            assert_eq!(offer(&mut intake, copy, Rules::All, &mut store), Outcome::Stored { created_at });
+        }
+    }
+
+    #[test]
+    fn only_a_final_verdict_on_a_valid_event_is_remembered() {
+        let (mut intake, mut store) = (Intake::default(), Store::in_memory());
+        let json = event(9, "belongs nowhere").as_json();
+        for _ in 0..2 {
+            let outcome = offer(&mut intake, &json, Rules::All, &mut store);
+            let created_at = Some(UnixTime::from_secs(9));
+            assert_eq!(outcome, Outcome::Refused { refusal: Refusal::Unrelated, created_at });
+        }
+        assert_eq!(intake.refused_ids(), 0, "what is unrelated today may belong tomorrow");
+    }
+}

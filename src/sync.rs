@@ -24,7 +24,7 @@ pub mod session;
 pub mod state;
 pub mod sweep;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod window;
 
 /// What the sync machines see of the world while they handle one input.

@@ -56,7 +56,7 @@ impl Verifier {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use nostr::event::{EventId, Kind, Signature as EventSignature, Tags};
     use nostr::key::Keys;
     use nostr::types::Timestamp;
@@ -64,8 +64,8 @@ mod tests {
 
     use super::*;
 
-    /// A signed event of author `n`, which is any number but zero.
-    fn event(n: u64, content: &str) -> Event {
+    /// A signed event of author `n`, which is any number but zero, created at second `n`.
+    pub fn event(n: u64, content: &str) -> Event {
         let secret = format!("{n:064x}");
         let author = Keys::parse(&secret).unwrap().public_key();
         let (created_at, kind, tags) = (Timestamp::from_secs(n), Kind::from_u16(1), Tags::new());

@@ -161,7 +161,8 @@ impl<S: Read + Write> Link<S> {
                 self.unflushed = false;
                 return Ok(true);
             }
-            while let Some(text) = self.waiting.pop_front_if(|_| !self.blocked) {
+            while !self.blocked {
+                let Some(text) = self.waiting.pop_front() else { break };
                 self.waiting_bytes -= text.len();
                 self.write(Message::Text(text.into()))?;
             }
