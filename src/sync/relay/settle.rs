@@ -9,6 +9,7 @@ use crate::store::Progress;
 use crate::sync::Cx;
 use crate::sync::plan::minimal_units;
 use crate::sync::round::Tally;
+use crate::sync::session::Session;
 use crate::time::{Duration, Instant, UnixTime};
 
 impl Relay {
@@ -58,18 +59,8 @@ impl Relay {
     }
 
     fn finish_catchup(&mut self, cx: &mut Cx<'_>) {
-        let State::Catchup { linked, reach, .. } = &self.state else { unreachable!("only called in Catchup") };
-        let (reach, round) = (*reach, linked.session.round());
-        let (tally, (_, sweeps)) = (round.tally, round.sweeps_done());
-        let took = cx.now.mono.since(round.began.mono).as_secs_f64();
-        self.finish_round(Some(reach), cx);
-        let kind = if reach == Reach::Full { "full" } else { "short" };
-        let flaw = if self.is_incomplete() { "; incomplete: some sweeps failed" } else { "" };
-        let Tally { new, known, refused } = tally;
-        info!(
-            "{}: {kind} catch-up done: {new} new, {known} known, {refused} refused, {sweeps} sweeps, {took:.1} s{flaw}",
-            self.url
-        );
+        let State::Catchup { reach, .. } = &self.state else { unreachable!("only called in Catchup") };
+        self.finish_round(Some(*reach), cx);
         self.enter(Why::SweepsFinished, cx, |state| State::Live { linked: state.into_linked() });
         self.settle(cx);
     }
@@ -122,9 +113,25 @@ impl Relay {
         self.follow(cx);
         self.through_moved_at = None;
         self.unsaved.push(self.progress_record());
+        self.report_round(catchup, cx);
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.begin_round(cx);
         }
+    }
+
+    /// One line for a finished catch-up, or for what a window asked for.
+    fn report_round(&self, catchup: Option<Reach>, cx: &Cx<'_>) {
+        let Some(round) = self.session().map(Session::round) else { return };
+        let took = cx.now.mono.since(round.began.mono).as_secs_f64();
+        let done = match catchup {
+            Some(Reach::Full) => format!("full catch-up done in {took:.1} s"),
+            Some(Reach::Since(_)) => format!("short catch-up done in {took:.1} s"),
+            None => "what a window asked for is here".to_owned(),
+        };
+        let Tally { new, known, refused } = round.tally;
+        let (_, sweeps) = round.sweeps_done();
+        let flaw = if self.is_incomplete() { "; incomplete: some sweeps failed" } else { "" };
+        info!("{}: {done}: {new} new, {known} known, {refused} refused, {sweeps} sweeps{flaw}", self.url);
     }
 
     /// Moves `through` along, as far as everything is complete.
