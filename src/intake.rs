@@ -10,8 +10,8 @@ use crate::policy::{self, Refusal};
 use crate::protocol::message::RawEvent;
 use crate::protocol::repo::{ANNOUNCEMENT_KIND, Announcement, RepoAddr, is_root_kind, root_repos};
 use crate::settings::Settings;
+use crate::state::{Changes, State};
 use crate::store::{Known, Removed, Seq, Store, StoreError};
-use crate::sync::state::{Changes, State};
 use crate::time::{Now, UnixTime};
 
 mod verifier;

@@ -14,9 +14,10 @@
 //! | [`serve`] | the own relay |
 //! | [`intake`] | the one way in for an event |
 //! | [`policy`] | what belongs here |
+//! | [`state`] | what is followed: the two maps, a room of their own because `policy` and `intake` judge by them too |
 //! | [`store`] | what is kept |
+//! | [`contract`], [`settings`] | the engine's words with its caller, and what it is told about its service; apart from it because `sync` speaks them |
 //! | [`protocol`] | what travels |
-//! | [`contract`], [`settings`] | the engine's words with its caller; what it is told about its service |
 //! | [`timer_wheel`], [`metrics`], [`time`], [`limits`] | deadlines, counters, time as a value, bounds |
 //!
 //! # The engine's contract
@@ -43,6 +44,7 @@ pub mod policy;
 pub mod protocol;
 pub mod serve;
 pub mod settings;
+pub mod state;
 pub mod store;
 pub mod sync;
 pub mod time;

@@ -11,8 +11,8 @@ use crate::protocol::repo::{
     identifier, is_protected, repo_references,
 };
 use crate::settings::Settings;
+use crate::state::State;
 use crate::store::{Query, QueryStep, Store, StoreError, Verdict};
-use crate::sync::state::State;
 use crate::time::UnixTime;
 
 /// Why an event is not taken in.

@@ -1,6 +1,6 @@
 //! What to ask whom, and when.
 //!
-//! `state` holds what is followed; `window` batches its changes; `plan` turns it into units and sweeps; `relay` is the
+//! `crate::state` holds what is followed; `window` batches its changes; `plan` turns it into units and sweeps; `relay` is the
 //! machine of one relay, with `session` for what lives and dies with its link.
 
 use std::collections::VecDeque;
@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use crate::contract::Output;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::sync::state::State;
+use crate::state::State;
 use crate::time::Now;
 
 pub mod filters;
@@ -21,7 +21,6 @@ pub mod relay;
 pub mod rotation;
 pub mod round;
 pub mod session;
-pub mod state;
 pub mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;

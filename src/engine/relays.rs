@@ -8,11 +8,11 @@ use super::{Engine, Entry};
 use crate::contract::LinkId;
 use crate::limits::{FORGOTTEN_RELAYS_MAX, THROUGH_SAVE_AFTER};
 use crate::protocol::relay_url::RelayUrl;
+use crate::state::{Changes, RootId};
 use crate::store::{Progress, StoreError};
 use crate::sync::Cx;
 use crate::sync::health::Rest;
 use crate::sync::relay::{Relay, Why};
-use crate::sync::state::{Changes, RootId};
 use crate::time::{Instant, Now};
 
 impl Engine {

@@ -6,9 +6,9 @@ use crate::intake::StateChange;
 use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::{ANNOUNCEMENT_KIND, ROOT_KINDS};
 use crate::settings::Settings;
+use crate::state::State;
 use crate::store::{Progress, Seq, Store, StoreError};
 use crate::sync::progress::RelayProgress;
-use crate::sync::state::State;
 
 /// What relays had reached when the process began.
 pub(super) type Restored = BTreeMap<RelayUrl, RelayProgress>;

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use nostr::key::PublicKey;
 
 use crate::limits::{FILTER_BYTES_MAX, REQ_BYTES_MAX, REQ_FILTERS_MAX};
-use crate::sync::state::{RepoId, RootId, State};
+use crate::state::{RepoId, RootId, State};
 use crate::time::UnixTime;
 
 /// What is live or rotated as a whole.

@@ -7,9 +7,9 @@ use nostr::key::PublicKey;
 
 use crate::limits::RELAY_LIVE_SUBSCRIPTIONS_MAX;
 use crate::protocol::relay_url::RelayUrl;
+use crate::state::{RepoId, RootId, State};
 use crate::sync::filters::{Subject, Unit, chunk, chunk_repos, pack};
 use crate::sync::progress::RelayProgress;
-use crate::sync::state::{RepoId, RootId, State};
 use crate::sync::sweep::Sweep;
 use crate::time::UnixTime;
 

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use crate::limits::CLOCK_SLACK_SECS;
+use crate::state::{RepoId, RootId, State};
 use crate::store::Seq;
-use crate::sync::state::{RepoId, RootId, State};
 use crate::time::{Duration, Now, UnixTime};
 
 /// The durable progress of one relay.

@@ -21,6 +21,7 @@ use nostr::key::PublicKey;
 use crate::contract::{CloseReason, LinkId, Output};
 use crate::limits::Timing;
 use crate::protocol::relay_url::RelayUrl;
+use crate::state::{RepoId, RootId};
 use crate::store::{Progress, Seq};
 use crate::sync::Cx;
 use crate::sync::filters::Unit;
@@ -29,7 +30,6 @@ use crate::sync::plan::{Reach, deletion_sweeps, increment_sweeps, units_of};
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::linked::Linked;
 use crate::sync::session::{Origin, Session};
-use crate::sync::state::{RepoId, RootId};
 use crate::time::{Duration, Instant, UnixTime};
 
 mod linked;

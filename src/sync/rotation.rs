@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::limits::{ROTATION_BYTES_PER_SEC, ROTATION_PERIOD};
+use crate::state::RootId;
 use crate::sync::filters::Unit;
-use crate::sync::state::RootId;
 use crate::time::{Duration, Instant, Now, UnixTime};
 
 /// The units that take turns on one link.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::state::{RepoId, State};
 use crate::sync::filters::Subject;
-use crate::sync::state::{RepoId, State};
 use crate::time::Now;
 
 /// Sweeps under way together, and what they brought.

@@ -11,8 +11,8 @@ use crate::metrics::Metrics;
 use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::protocol::repo::{Announcement, RepoAddr};
 use crate::settings::Settings;
+use crate::state::State;
 use crate::sync::Cx;
-use crate::sync::state::State;
 use crate::time::{Duration, Instant, Now, UnixTime};
 
 pub fn relay(name: &str) -> RelayUrl {

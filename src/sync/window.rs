@@ -2,7 +2,7 @@
 //! else arrives. Without it each new event would become a subscription of its own; with an end that moved, a steady
 //! trickle would never be acted on.
 
-use crate::sync::state::Changes;
+use crate::state::Changes;
 use crate::time::{Duration, Instant};
 
 /// Changes waiting to be acted on.

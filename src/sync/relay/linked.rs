@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::protocol::relay_url::RelayUrl;
+use crate::state::{RepoId, RootId};
 use crate::store::Seq;
 use crate::sync::Cx;
 use crate::sync::filters::Unit;
@@ -10,7 +11,6 @@ use crate::sync::plan::{Reach, catchup_sweeps, consolidation_pays, filter_count,
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::names::Why;
 use crate::sync::session::Session;
-use crate::sync::state::{RepoId, RootId};
 use crate::time::Instant;
 
 /// An open link and what has been planned on it.

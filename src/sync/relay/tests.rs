@@ -237,7 +237,7 @@ fn a_large_window_in_a_catch_up_takes_its_live_slots_from_pages() {
     });
     rig.open();
     assert_eq!(rig.state(), StateName::Catchup);
-    let mut changes = crate::sync::state::Changes::default();
+    let mut changes = crate::state::Changes::default();
     for n in 2_000..12_000 {
         changes.merge(rig.bench.state.add_root(root_id(n), u64::from(n) + 2, &[addr(1, "a")]));
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::state::{RepoId, RootId};
 use crate::sync::filters::Unit;
-use crate::sync::state::{RepoId, RootId};
 use crate::sync::sweep::Sweep;
 use crate::time::{Instant, UnixTime};
 
