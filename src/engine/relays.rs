@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use log::warn;
+use slab::Slab;
 
 use super::{Engine, Entry};
 use crate::contract::LinkId;
 use crate::limits::{FORGOTTEN_RELAYS_MAX, THROUGH_SAVE_AFTER};
 use crate::protocol::relay_url::RelayUrl;
 use crate::state::{Changes, RootId};
-use crate::store::{Progress, StoreError};
+use crate::store::{Progress, Store, StoreError};
 use crate::sync::Cx;
 use crate::sync::health::Rest;
 use crate::sync::relay::{Relay, Why};
@@ -68,16 +69,10 @@ impl Engine {
                 continue;
             }
             let progress = self.restored.remove(&url).unwrap_or_default();
-            let mut cx = Cx {
-                now,
-                state: &self.state,
-                settings: &self.settings,
-                next_link: &mut self.next_link,
-                out: &mut self.out,
-                metrics: &mut self.metrics,
-            };
+            let forgotten = self.forgotten.remove(&url);
+            let (_, _, mut cx) = self.split(now);
             let mut relay = Relay::new(url.clone(), progress, &mut cx);
-            if let Some(rest) = self.forgotten.remove(&url) {
+            if let Some(rest) = forgotten {
                 relay.resume(rest, &mut cx);
             }
             let key = self.relays.insert(Entry { relay, timer: None });
@@ -123,6 +118,12 @@ impl Engine {
         }
     }
 
+    /// The relays and the store beside what a machine sees while it acts.
+    fn split(&mut self, now: Now) -> (&mut Slab<Entry>, &mut Store, Cx<'_>) {
+        let Engine { relays, store, state, settings, next_link, out, metrics, .. } = self;
+        (relays, store, Cx { now, state, settings, next_link, out, metrics })
+    }
+
     /// Lets a relay's machine act, then carries away what it wants written and watched.
     pub(super) fn drive(
         &mut self,
@@ -130,34 +131,27 @@ impl Engine {
         key: usize,
         act: impl FnOnce(&mut Relay, &mut Cx<'_>),
     ) -> Result<(), StoreError> {
-        let mut cx = Cx {
-            now,
-            state: &self.state,
-            settings: &self.settings,
-            next_link: &mut self.next_link,
-            out: &mut self.out,
-            metrics: &mut self.metrics,
-        };
-        let relay = &mut self.relays[key].relay;
+        let (relays, store, mut cx) = self.split(now);
+        let relay = &mut relays[key].relay;
         let link_before = relay.link();
         act(relay, &mut cx);
         while relay.wants_authors() {
             let mut authors = BTreeSet::new();
-            self.store.authors(&mut |author| {
+            store.authors(&mut |author| {
                 authors.insert(author);
             })?;
             relay.add_deletions(authors, &mut cx);
         }
         let deadline = relay.next_deadline(&cx);
         let link = relay.link();
+        for progress in relay.take_unsaved() {
+            store.stage_progress(progress);
+        }
+        let save_by = relay.through_moved_at().map(|at| at + THROUGH_SAVE_AFTER);
         if link != link_before {
             link_before.map(|link| self.links.remove(&link));
             link.map(|link| self.links.insert(link, key));
         }
-        for progress in relay.take_unsaved() {
-            self.store.stage_progress(progress);
-        }
-        let save_by = relay.through_moved_at().map(|at| at + THROUGH_SAVE_AFTER);
         self.through_due = [self.through_due, save_by].into_iter().flatten().min();
         self.arm(key, deadline);
         Ok(())
