@@ -1,0 +1,65 @@
+//! Messages of relays and clients.
+
+use nostr::event::Event;
+use serde_json::Value;
+
+use crate::limits::{CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX};
+use crate::protocol::message::{
+    self, ClientMessage, RawEvent, RelayMessage, filter_values, parse_client_message, parse_relay_message,
+};
+
+/// What a relay may send: an EVENT's parts are what a full parse finds there, and what we write is read back the same.
+pub fn relay_message(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(parsed) = parse_relay_message(text) else { return };
+    let written = match &parsed {
+        RelayMessage::Event { subscription, event } => {
+            // A full parse refuses more than we do: depth, and half surrogates in what we skip.
+            if let Ok(whole) = serde_json::from_str::<Value>(text) {
+                assert_eq!(whole[0], "EVENT");
+                assert_eq!(whole[1], **subscription);
+                assert_eq!(whole[2], serde_json::from_str::<Value>(event.json).unwrap());
+                assert_eq!(whole[2]["id"], event.id.to_hex());
+            }
+            raw_event(event);
+            message::event_message(subscription, event.json)
+        }
+        RelayMessage::Eose { subscription } => message::eose_message(subscription),
+        RelayMessage::Closed { subscription, reason } => message::closed_message(subscription, reason),
+        RelayMessage::Notice(why) => message::notice_message(why),
+        RelayMessage::Ok { id, accepted, reason } => message::ok_message(id, *accepted, reason),
+        RelayMessage::Auth { .. } => return,
+    };
+    assert_eq!(parse_relay_message(&written).as_ref(), Ok(&parsed));
+}
+
+/// What a client may send: bounded, and read back the same when written.
+pub fn client_message(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let refused = message::refused_subscription(text);
+    let Ok(parsed) = parse_client_message(text) else { return };
+    let written = match &parsed {
+        ClientMessage::Event(event) => {
+            raw_event(event);
+            format!(r#"["EVENT",{}]"#, event.json)
+        }
+        ClientMessage::Req { subscription, filters } => {
+            assert_eq!(refused.as_ref(), Some(subscription));
+            assert!((1..=CLIENT_FILTERS_MAX + 1).contains(&filters.len()));
+            assert!(filters.iter().all(|filter| filter_values(filter) <= CLIENT_FILTER_VALUES_MAX + 1));
+            let mut parts = vec![Value::from("REQ"), Value::from(subscription.as_ref())];
+            parts.extend(filters.iter().map(|filter| serde_json::to_value(filter).unwrap()));
+            Value::from(parts).to_string()
+        }
+        ClientMessage::Close { subscription } => message::close_message(subscription),
+    };
+    assert_eq!(parse_client_message(&written).as_ref(), Ok(&parsed));
+}
+
+fn raw_event(raw: &RawEvent<'_>) {
+    let Ok(event) = raw.parse() else { return };
+    assert_eq!(event.id, raw.id);
+    assert_eq!(serde_json::from_str::<Event>(raw.json).unwrap(), event);
+    let written = serde_json::to_string(&event).unwrap();
+    assert_eq!(RawEvent::from_json(&written).unwrap().parse(), Ok(event));
+}
