@@ -8,6 +8,7 @@ mod catchup;
 mod checks;
 mod client;
 mod clock;
+mod crash;
 mod disk;
 mod events;
 mod health;

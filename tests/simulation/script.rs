@@ -6,6 +6,7 @@ use crate::model_relay::{Mode, RelayConfig};
 use crate::world::{Process, World};
 use grasp_sync::engine::{Input, LinkId, Output};
 use grasp_sync::protocol::relay_url::RelayUrl;
+use grasp_sync::store::StoreError;
 use grasp_sync::time::{Duration, Instant, Now};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -30,7 +31,7 @@ impl Script {
 }
 
 impl Process for Script {
-    fn handle(&mut self, now: Now, input: Input<'_>) {
+    fn handle(&mut self, now: Now, input: Input<'_>) -> Result<(), StoreError> {
         match input {
             Input::Opened { link } => {
                 self.hear("opened");
@@ -57,6 +58,7 @@ impl Process for Script {
             self.ping_at = Some(now.mono + Duration::from_secs(30));
             self.outputs.push_back(Output::Ping { link: LinkId::Relay(self.links) });
         }
+        Ok(())
     }
     fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -67,7 +69,9 @@ impl Process for Script {
     fn commit_due(&self, _: Now, _: bool) -> bool {
         false
     }
-    fn commit(&mut self, _: Now) {}
+    fn commit(&mut self, _: Now) -> Result<(), StoreError> {
+        Ok(())
+    }
     fn status_json(&self, _: Now) -> String {
         String::from("{}")
     }
@@ -81,7 +85,7 @@ fn world(redial: Micros, greeting: &'static str, spins: bool) -> (World, Heard) 
     let heard = Heard::default();
     let ears = heard.clone();
     let boot = move |_disk, _settings, _now| {
-        Box::new(Script {
+        let script = Script {
             outputs: VecDeque::new(),
             heard: ears.clone(),
             url: RelayUrl::parse("wss://hub.example").expect("a relay URL"),
@@ -91,7 +95,8 @@ fn world(redial: Micros, greeting: &'static str, spins: bool) -> (World, Heard) 
             links: 0,
             greeting: greeting.to_owned(),
             spins,
-        }) as Box<dyn Process>
+        };
+        Ok(Box::new(script) as Box<dyn Process>)
     };
     let mut world = World::around("script", crate::seed(), Box::new(boot));
     world.add_relay("hub", RelayConfig::strfry());

@@ -1,6 +1,7 @@
 //! The world around one process: model relays, clients, links, a disk and a clock, moved on by one queue of happenings
 //! in order of time and then of origin. No thread, socket or real clock; the same seed gives the same outputs.
 
+mod life;
 mod look;
 mod wires;
 
@@ -16,24 +17,24 @@ use crate::trace::Trace;
 use grasp_sync::engine::{CloseReason, Engine, Input, LinkId, Output, Settings};
 use grasp_sync::limits::{Limits, Timing};
 use grasp_sync::protocol::relay_url::{RelayUrl, Service};
-use grasp_sync::store::Store;
+use grasp_sync::store::{Store, StoreError};
 use grasp_sync::time::{Duration, Instant, Now};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What the world drives: the engine, or a script in the world's own tests.
+/// What the world drives: the engine, or a script in the world's own tests. An error ends the process.
 pub trait Process {
-    fn handle(&mut self, now: Now, input: Input<'_>);
+    fn handle(&mut self, now: Now, input: Input<'_>) -> Result<(), StoreError>;
     fn poll_output(&mut self) -> Option<Output>;
     fn next_deadline(&self) -> Option<Instant>;
     fn commit_due(&self, now: Now, idle: bool) -> bool;
-    fn commit(&mut self, now: Now);
+    fn commit(&mut self, now: Now) -> Result<(), StoreError>;
     fn status_json(&self, now: Now) -> String;
 }
 
 impl Process for Engine {
-    fn handle(&mut self, now: Now, input: Input<'_>) {
-        Engine::handle(self, now, input).expect("the disk has no faults");
+    fn handle(&mut self, now: Now, input: Input<'_>) -> Result<(), StoreError> {
+        Engine::handle(self, now, input)
     }
     fn poll_output(&mut self) -> Option<Output> {
         Engine::poll_output(self)
@@ -44,8 +45,8 @@ impl Process for Engine {
     fn commit_due(&self, now: Now, idle: bool) -> bool {
         Engine::commit_due(self, now, idle)
     }
-    fn commit(&mut self, now: Now) {
-        Engine::commit(self, now).expect("the disk has no faults");
+    fn commit(&mut self, now: Now) -> Result<(), StoreError> {
+        Engine::commit(self, now)
     }
     fn status_json(&self, now: Now) -> String {
         Engine::status_json(self, now)
@@ -53,7 +54,7 @@ impl Process for Engine {
 }
 
 /// Starts a process on a disk.
-pub type Boot = Box<dyn Fn(Disk, Settings, Now) -> Box<dyn Process>>;
+pub type Boot = Box<dyn Fn(Disk, Settings, Now) -> Result<Box<dyn Process>, StoreError>>;
 
 #[derive(Clone, Debug)]
 enum Frame {
@@ -96,8 +97,12 @@ pub struct World {
     /// Turns so far: one for each time that the process woke.
     pub turns: u64,
     pub commits: u64,
+    /// Errors that ended the process, with their time.
+    pub endings: Vec<(Micros, StoreError)>,
     boot: Boot,
     disk: Disk,
+    /// Whether the disk was ever anything but sound.
+    disk_fails: bool,
     process: Option<Box<dyn Process>>,
     started: Micros,
     queue: BTreeMap<(Micros, u64), Happening>,
@@ -135,8 +140,10 @@ impl World {
             turns_per_hour_max: TURNS_PER_HOUR_MAX,
             turns: 0,
             commits: 0,
+            endings: Vec::new(),
             boot,
             disk: Disk::default(),
+            disk_fails: false,
             process: None,
             started: 0,
             queue: BTreeMap::new(),
@@ -258,54 +265,6 @@ impl World {
         self.client_sends(client, &crate::client::publish(event));
     }
 
-    // The life of the process.
-
-    pub fn start(&mut self) {
-        assert!(self.process.is_none(), "already running");
-        self.say("the process starts");
-        self.started = self.clock.now();
-        let now = self.now();
-        self.process = Some((self.boot)(self.disk.clone(), self.settings.clone(), now));
-        self.idle_turns = 0;
-        self.drain();
-        self.finish_turn();
-    }
-
-    /// The process is killed and the machine loses power: only what was synced remains.
-    pub fn kill(&mut self) {
-        self.say("the process is killed");
-        self.disk = self.disk.after_power_cut();
-        self.process = None;
-        self.forget_links();
-    }
-
-    /// The process stops as on SIGTERM.
-    pub fn stop(&mut self) {
-        self.say("the process stops");
-        self.feed(Input::Stop);
-        let now = self.now();
-        if let Some(mut process) = self.process.take() {
-            process.commit(now);
-        }
-        self.disk = self.disk.after_clean_exit();
-        self.forget_links();
-    }
-
-    fn forget_links(&mut self) {
-        for serial in std::mem::take(&mut self.serials).into_values() {
-            self.ids.remove(&serial);
-            if let Some(Link { far: Far::Relay(n), .. }) = self.links.get(&serial) {
-                self.relays[*n].close(serial);
-            }
-            self.links.remove(&serial);
-            self.checks.links.remove(&serial);
-        }
-        self.checks.health.clear();
-        self.durable.0 = u64::MAX;
-        let verdict = self.refresh_durable();
-        self.demand(verdict);
-    }
-
     // The passing of time.
 
     /// Runs until `cond` holds, at most for `max`.
@@ -399,7 +358,10 @@ impl World {
         if !process.commit_due(now, idle) {
             return false;
         }
-        process.commit(now);
+        if let Err(error) = process.commit(now) {
+            self.process_ends(error);
+            return true;
+        }
         self.commits += 1;
         self.say("commit");
         self.drain();
@@ -417,9 +379,9 @@ impl Drop for World {
     }
 }
 
-fn boot_engine(disk: Disk, settings: Settings, now: Now) -> Box<dyn Process> {
-    let store = Store::open(disk, CACHE_BYTES).expect("the store opens");
-    Box::new(Engine::new(store, settings, now).expect("the disk has no faults"))
+fn boot_engine(disk: Disk, settings: Settings, now: Now) -> Result<Box<dyn Process>, StoreError> {
+    let store = Store::open(disk, CACHE_BYTES)?;
+    Ok(Box::new(Engine::new(store, settings, now)?))
 }
 
 fn settings() -> Settings {

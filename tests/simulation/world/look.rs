@@ -3,6 +3,7 @@
 use super::{CACHE_BYTES, World};
 use crate::checks::{Durable, LinkCheck, Verdict};
 use crate::clock::{Micros, SECOND};
+use crate::disk::{DiskFaults, Lost};
 use crate::events::{EventRef, SimEvent};
 use crate::link::Far;
 use grasp_sync::store::Store;
@@ -44,7 +45,8 @@ impl World {
         if self.durable.0 == syncs {
             return Ok(());
         }
-        let image = self.disk.after_power_cut();
+        let image = self.disk.after(Lost::All);
+        image.set_faults(DiskFaults::default());
         let mut events = BTreeMap::new();
         if !image.is_blank() {
             let store = Store::open(image, CACHE_BYTES).map_err(|e| format!("the store does not open: {e:?}"))?;

@@ -99,9 +99,10 @@ impl World {
     /// Gives the process one input and carries out what it wants.
     pub(super) fn feed(&mut self, input: Input<'_>) {
         let now = self.now();
-        if let Some(process) = self.process.as_mut() {
-            process.handle(now, input);
-            self.drain();
+        match self.process.as_mut().map(|process| process.handle(now, input)) {
+            Some(Ok(())) => self.drain(),
+            Some(Err(error)) => self.process_ends(error),
+            None => {}
         }
     }
 
