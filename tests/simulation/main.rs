@@ -23,6 +23,7 @@ mod script;
 mod setup;
 mod swarm;
 mod trace;
+mod traps;
 mod world;
 
 use world::World;

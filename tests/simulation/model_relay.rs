@@ -1,39 +1,48 @@
-//! A relay as the world has it: NIP-01 as strfry answers it, with the caps and limits that one may set, and the ways in
-//! which it may fail.
+//! A relay as the world has it: some implementation (`flavour`), perhaps a liar, its store and its links, and the ways
+//! in which a scenario may let it fail.
 
-use crate::clock::Micros;
+mod asking;
+mod flavour;
+mod liar;
+mod talk;
+#[cfg(test)]
+mod tests;
+
+pub use flavour::{Flavour, Quirk};
+pub use liar::Liar;
+pub use talk::{Act, Door, Reply, closed, event_text, notice};
+
+use crate::clock::{Micros, SECOND, WALL_START};
 use crate::events::{DumbFilter, EventRef};
-use serde_json::{Value, json};
+use flavour::{Above, Cap, Counted, Idle};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use talk::{Bucket, Wire};
 
-/// What one implementation allows.
+/// How one relay is set up.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
-    /// Events that one filter is answered with at most; more are withheld without a word.
-    pub cap: usize,
-    pub subscriptions_max: usize,
-    pub filters_max: usize,
-    pub message_bytes_max: usize,
+    pub flavour: Flavour,
     /// Whether it keeps all versions of what NIP-01 says is replaced, and what its author deleted.
     pub keeps_everything: bool,
+    pub liar: Option<Liar>,
 }
 
 impl RelayConfig {
-    /// strfry 1.1 as it comes out of the box.
+    /// strfry, but for what its clock would do.
     pub fn strfry() -> RelayConfig {
-        RelayConfig {
-            cap: 500,
-            subscriptions_max: 200,
-            filters_max: 200,
-            message_bytes_max: 131_072,
-            keeps_everything: false,
-        }
+        Flavour { pings: None, quirks: &[], ..Flavour::named("strfry") }.config()
     }
 
     /// The same with another cap.
     pub fn capped(cap: usize) -> RelayConfig {
-        RelayConfig { cap, ..RelayConfig::strfry() }
+        let strfry = RelayConfig::strfry();
+        let cap = Cap { max: cap, absent: cap, above: Above::Gives(cap) };
+        RelayConfig { flavour: Flavour { cap, ..strfry.flavour }, ..strfry }
+    }
+
+    pub fn lying(self, liar: Liar) -> RelayConfig {
+        RelayConfig { liar: Some(liar), ..self }
     }
 }
 
@@ -76,10 +85,30 @@ impl ReqSeen {
     }
 }
 
-/// One link's subscriptions.
+/// A limit that was passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Breach {
+    Subscriptions,
+    Filters,
+    Values,
+    Limit,
+    MessageBytes,
+    /// The relay tells nobody of these before they are passed.
+    Rate(Counted),
+}
+
+/// One link.
 #[derive(Default)]
 pub struct Session {
     pub subscriptions: BTreeMap<String, Vec<DumbFilter>>,
+    /// When the last frame came.
+    heard_at: Micros,
+    /// Since when there has been no subscription.
+    bare_since: Micros,
+    /// Tenths of the errors that end the link.
+    errors: u64,
+    /// When the last message of a trickle leaves.
+    trickles_until: Micros,
 }
 
 pub struct ModelRelay {
@@ -89,6 +118,7 @@ pub struct ModelRelay {
     /// Newest first, ties by lowest id: the order of every answer.
     held: BTreeMap<(Reverse<u64>, String), EventRef>,
     sessions: BTreeMap<u64, Session>,
+    buckets: BTreeMap<Counted, Bucket>,
     /// Taken from the front, one for each REQ; `None` lets that REQ through.
     pub refusals: VecDeque<Option<Refusal>>,
     /// Never answers a REQ without `since`.
@@ -99,6 +129,13 @@ pub struct ModelRelay {
     /// How often each event was sent to anyone.
     pub sent: BTreeMap<String, u64>,
     pub received_close: Vec<(Micros, u64, String)>,
+    /// How often each limit was passed.
+    pub breaches: BTreeMap<Breach, u64>,
+    /// REQs refused for what they ask, not for how much.
+    pub refused: u64,
+    /// Live events of this moment.
+    burst: (Micros, usize),
+    answers: u64,
 }
 
 impl ModelRelay {
@@ -109,21 +146,96 @@ impl ModelRelay {
             mode: Mode::Up,
             held: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            buckets: BTreeMap::new(),
             refusals: VecDeque::new(),
             ignores_history: false,
             reqs: Vec::new(),
             dials: Vec::new(),
             sent: BTreeMap::new(),
             received_close: Vec::new(),
+            breaches: BTreeMap::new(),
+            refused: 0,
+            burst: (0, 0),
+            answers: 0,
         }
     }
 
-    pub fn open(&mut self, session: u64) {
-        self.sessions.insert(session, Session::default());
+    /// Someone dials.
+    pub fn on_dial(&mut self, at: Micros) -> Door {
+        self.dials.push(at);
+        if self.mode == Mode::Up && !self.take(Counted::Dials, at, 1) {
+            return Door::Status(429);
+        }
+        Door::Mode(self.mode)
+    }
+
+    /// A link is open.
+    pub fn open(&mut self, at: Micros, session: u64) -> Vec<Reply> {
+        self.sessions.insert(session, Session { heard_at: at, bare_since: at, ..Session::default() });
+        let mut wire = Wire::new(session);
+        if self.config.flavour.has(Quirk::Challenges) {
+            wire.challenge();
+        }
+        if let Some(after) = self.config.flavour.pings {
+            wire.later(after, Act::Ping);
+        }
+        if let Idle::Unsubscribed(after) | Idle::Quiet(after) = self.config.flavour.idle {
+            wire.later(after, Act::Look);
+        }
+        wire.into_replies()
     }
 
     pub fn close(&mut self, session: u64) {
         self.sessions.remove(&session);
+    }
+
+    /// A frame came that is no message.
+    pub fn on_beat(&mut self, at: Micros, session: u64) {
+        if let Some(s) = self.sessions.get_mut(&session) {
+            s.heard_at = at;
+        }
+    }
+
+    /// The relay pings, and would do so again.
+    pub fn on_pinged(&self, session: u64) -> Option<Reply> {
+        let after = self.config.flavour.pings.filter(|_| self.sessions.contains_key(&session))?;
+        Some(Reply { session, after, act: Act::Ping })
+    }
+
+    /// A time has passed after which a link may be idle.
+    pub fn on_look(&mut self, at: Micros, session: u64) -> Vec<Reply> {
+        let Some(s) = self.sessions.get(&session) else { return Vec::new() };
+        let mut wire = Wire::new(session);
+        let (due, code, bare) = match self.config.flavour.idle {
+            Idle::Never => return Vec::new(),
+            Idle::Unsubscribed(max) => (s.bare_since + max, 1008, s.subscriptions.is_empty()),
+            Idle::Quiet(max) => (s.heard_at + max, 1006, true),
+        };
+        match bare && due <= at {
+            true => wire.hang_up(code),
+            false => wire.later(due.saturating_sub(at).max(SECOND), Act::Look),
+        }
+        wire.into_replies()
+    }
+
+    /// The time by the relay's own clock.
+    fn wall(&self, at: Micros) -> u64 {
+        let slow = if self.config.liar == Some(Liar::SlowClock) { liar::CLOCK_SLOW_SECS } else { 0 };
+        WALL_START + at / SECOND - slow
+    }
+
+    fn breach(&mut self, breach: Breach) {
+        *self.breaches.entry(breach).or_default() += 1;
+    }
+
+    /// Takes from a bucket, if there is such a limit; whether there was enough.
+    fn take(&mut self, of: Counted, at: Micros, n: u64) -> bool {
+        let Some(rate) = self.config.flavour.rate(of) else { return true };
+        let enough = self.buckets.entry(of).or_insert_with(|| Bucket::full(rate)).take(rate, at, n);
+        if !enough {
+            self.breach(Breach::Rate(of));
+        }
+        enough
     }
 
     pub fn sessions(&self) -> &BTreeMap<u64, Session> {
@@ -142,6 +254,11 @@ impl ModelRelay {
 
     pub fn reqs_since(&self, at: Micros) -> impl Iterator<Item = &ReqSeen> {
         self.reqs.iter().filter(move |r| r.at >= at)
+    }
+
+    /// Limits passed but those that count what comes in a time.
+    pub fn known_breaches(&self) -> Vec<(&Breach, &u64)> {
+        self.breaches.iter().filter(|(b, _)| !matches!(b, Breach::Rate(_))).collect()
     }
 
     /// Puts an event into the relay's store without telling its subscribers, as if it had been there before them.
@@ -185,179 +302,50 @@ impl ModelRelay {
         });
     }
 
-    /// Takes a published event: keeps it and says what to send to whom.
-    pub fn publish(&mut self, event: &EventRef) -> Vec<(u64, String)> {
-        if self.held.contains_key(&(Reverse(event.created_at), event.id.clone())) || !self.hold(event) {
+    /// Takes a published event: keeps it and tells its subscribers.
+    pub fn publish(&mut self, at: Micros, event: &EventRef) -> Vec<Reply> {
+        let known = self.held.contains_key(&(Reverse(event.created_at), event.id.clone()));
+        if known || self.is_future(at, event) || !self.hold(event) || self.is_lost(at) {
             return Vec::new();
         }
+        let alone = self.config.flavour.has(Quirk::FiltersAlone);
         let mut out = Vec::new();
         for (session, s) in &self.sessions {
+            let mut wire = Wire::new(*session);
             for (subscription, filters) in &s.subscriptions {
-                if filters.iter().any(|f| f.matches(event)) {
+                let matching = filters.iter().filter(|f| f.matches(event)).count();
+                for _ in 0..if alone { matching } else { matching.min(1) } {
                     *self.sent.entry(event.id.clone()).or_default() += 1;
-                    out.push((*session, event_text(subscription, event)));
+                    wire.event(subscription, event);
                 }
             }
+            out.push(wire);
         }
-        out
+        out.into_iter().flat_map(|wire| self.tell(at, wire)).collect()
     }
 
-    /// Answers one text message.
-    pub fn on_text(&mut self, at: Micros, session: u64, text: &str) -> Vec<String> {
-        if !self.sessions.contains_key(&session) {
-            return Vec::new();
-        }
-        if text.len() > self.config.message_bytes_max {
-            return vec![notice("ERROR: bad msg: message too large")];
-        }
-        let message: Vec<Value> = serde_json::from_str(text).unwrap_or_default();
-        let subscription = message.get(1).and_then(Value::as_str).unwrap_or("").to_owned();
-        match message.first().and_then(Value::as_str) {
-            Some("REQ") => self.on_req(at, session, subscription, &message[2..]),
-            Some("CLOSE") => {
-                self.received_close.push((at, session, subscription.clone()));
-                if let Some(s) = self.sessions.get_mut(&session) {
-                    s.subscriptions.remove(&subscription);
-                }
-                Vec::new()
-            }
-            _ => vec![notice("ERROR: bad msg: unknown cmd")],
-        }
+    /// Whether it is too far ahead of the relay's clock to be taken.
+    fn is_future(&self, at: Micros, event: &EventRef) -> bool {
+        let flavour = self.config.flavour.quirks.iter().find_map(|q| match q {
+            Quirk::RefusesFuture(secs) => Some(*secs),
+            _ => None,
+        });
+        let ahead = flavour.or((self.config.liar == Some(Liar::SlowClock)).then_some(900));
+        ahead.is_some_and(|secs| event.created_at > self.wall(at) + secs)
     }
 
-    fn on_req(&mut self, at: Micros, session: u64, subscription: String, filters: &[Value]) -> Vec<String> {
-        if filters.len() > self.config.filters_max {
-            return vec![closed(&subscription, "ERROR: bad req: arr too big")];
-        }
-        let Some(filters) = filters.iter().map(DumbFilter::from_json).collect::<Option<Vec<_>>>() else {
-            return vec![closed(&subscription, "ERROR: bad req: unrecognised filter item")];
-        };
-        let mut refusal = self.refusals.pop_front().flatten();
-        if self.ignores_history && filters.iter().all(|f| f.since.is_none()) {
-            refusal = Some(Refusal::Nothing);
-        }
-        let answer = match &refusal {
-            Some(Refusal::Closed(_) | Refusal::Notice(_) | Refusal::Nothing) => Vec::new(),
-            _ => self.answer(&filters),
-        };
-        self.reqs.push(ReqSeen { at, filters: filters.clone() });
-        match refusal {
-            Some(Refusal::Closed(reason)) => return vec![closed(&subscription, reason)],
-            Some(Refusal::Notice(text)) => return vec![notice(text)],
-            Some(Refusal::Nothing) => return Vec::new(),
-            Some(Refusal::NoEose) | None => {}
-        }
-        let max = self.config.subscriptions_max;
-        let s = self.sessions.get_mut(&session).expect("looked up by the caller");
-        if s.subscriptions.len() >= max && !s.subscriptions.contains_key(&subscription) {
-            return vec![notice("ERROR: too many concurrent REQs")];
-        }
-        s.subscriptions.insert(subscription.clone(), filters);
-        let mut out = Vec::new();
-        for event in &answer {
-            *self.sent.entry(event.id.clone()).or_default() += 1;
-            out.push(event_text(&subscription, event));
-        }
-        if !matches!(refusal, Some(Refusal::NoEose)) {
-            out.push(json!(["EOSE", subscription]).to_string());
-        }
-        out
+    /// Whether too much happens at this moment for subscribers to be told.
+    fn is_lost(&mut self, at: Micros) -> bool {
+        self.burst = if self.burst.0 == at { (at, self.burst.1 + 1) } else { (at, 1) };
+        self.config.flavour.quirks.iter().any(|q| matches!(q, Quirk::LosesBehind(n) if self.burst.1 > *n))
     }
 
-    /// Each filter on its own, newest first, up to its limit and the cap; an event that several match comes once.
-    fn answer(&self, filters: &[DumbFilter]) -> Vec<EventRef> {
-        let mut sent: BTreeSet<&str> = BTreeSet::new();
-        let mut out = Vec::new();
-        for filter in filters {
-            let limit = filter.limit.map_or(self.config.cap, |n| self.config.cap.min(n as usize));
-            for event in self.held.values().filter(|e| filter.matches(e)).take(limit) {
-                if sent.insert(&event.id) {
-                    out.push(event.clone());
-                }
-            }
+    /// What goes out, as a liar would have it, within the bytes that the relay allows itself.
+    fn tell(&mut self, at: Micros, mut wire: Wire) -> Vec<Reply> {
+        if self.config.flavour.rate(Counted::Bytes).is_some() && !self.take_unfilled(wire.bytes()) {
+            wire = Wire::new(wire.session());
+            self.pass_rate(Counted::Bytes, "", &mut wire);
         }
-        out
-    }
-}
-
-pub fn event_text(subscription: &str, event: &EventRef) -> String {
-    format!("[\"EVENT\",{},{}]", Value::from(subscription), event.json)
-}
-
-pub fn notice(text: &str) -> String {
-    json!(["NOTICE", text]).to_string()
-}
-
-pub fn closed(subscription: &str, reason: &str) -> String {
-    json!(["CLOSED", subscription, reason]).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::events::Author;
-
-    fn relay(cap: usize) -> ModelRelay {
-        let mut relay = ModelRelay::new("wss://r.example", RelayConfig::capped(cap));
-        relay.open(1);
-        relay
-    }
-
-    #[test]
-    fn answers_newest_first_with_ties_by_lowest_id_up_to_the_cap_without_a_word() {
-        let author = Author::new(1);
-        let mut relay = relay(3);
-        let mut events: Vec<EventRef> =
-            [10, 20, 20, 30].iter().enumerate().map(|(n, at)| author.sign(1, *at, &[], &n.to_string())).collect();
-        events.iter().for_each(|e| assert!(relay.hold(e)));
-        events.sort_by_key(|e| (Reverse(e.created_at), e.id.clone()));
-        let out = relay.on_text(0, 1, r#"["REQ","s",{"limit":10}]"#);
-        let mut expected: Vec<String> = events[..3].iter().map(|e| event_text("s", e)).collect();
-        expected.push(r#"["EOSE","s"]"#.to_owned());
-        assert_eq!(out, expected);
-    }
-
-    #[test]
-    fn a_limit_counts_for_each_filter_and_an_event_comes_once() {
-        let author = Author::new(1);
-        let mut relay = relay(100);
-        (0..4).for_each(|n| assert!(relay.hold(&author.sign(1, n, &[], ""))));
-        let out = relay.on_text(0, 1, r#"["REQ","s",{"limit":2},{"until":1,"limit":2},{"limit":1}]"#);
-        assert_eq!(out.len(), 5);
-    }
-
-    #[test]
-    fn a_subscription_is_live_until_closed() {
-        let author = Author::new(1);
-        let mut relay = relay(100);
-        relay.on_text(0, 1, r#"["REQ","s",{"kinds":[1],"since":5,"limit":1}]"#);
-        assert_eq!(relay.publish(&author.sign(1, 4, &[], "")).len(), 0);
-        let event = author.sign(1, 6, &[], "");
-        assert_eq!(relay.publish(&event), vec![(1, event_text("s", &event))]);
-        assert_eq!(relay.publish(&event).len(), 0, "known");
-        relay.on_text(0, 1, r#"["CLOSE","s"]"#);
-        assert_eq!(relay.publish(&author.sign(1, 7, &[], "")).len(), 0);
-    }
-
-    #[test]
-    fn replaces_and_deletes() {
-        let author = Author::new(1);
-        let mut relay = relay(100);
-        let old = author.foreign_announcement("x", 1);
-        assert!(relay.hold(&author.foreign_announcement("x", 2)) && !relay.hold(&old));
-        assert!(relay.hold(&author.deletion(&[], &[&author.repo("x")], 3)));
-        assert_eq!(relay.held.len(), 1, "the deletion alone");
-    }
-
-    #[test]
-    fn refuses_as_strfry_does() {
-        let mut relay = relay(100);
-        relay.config.subscriptions_max = 1;
-        relay.config.filters_max = 1;
-        assert_eq!(relay.on_text(0, 1, r#"["REQ","a",{},{}]"#), [r#"["CLOSED","a","ERROR: bad req: arr too big"]"#]);
-        assert_eq!(relay.on_text(0, 1, r#"["REQ","a",{}]"#).len(), 1);
-        assert_eq!(relay.on_text(0, 1, r#"["REQ","b",{}]"#), [r#"["NOTICE","ERROR: too many concurrent REQs"]"#]);
-        relay.refusals.push_back(Some(Refusal::Closed("rate-limited: wait")));
-        assert_eq!(relay.on_text(0, 1, r#"["REQ","a",{}]"#), [r#"["CLOSED","a","rate-limited: wait"]"#]);
+        self.lie(at, wire).into_replies()
     }
 }

@@ -11,7 +11,7 @@ use crate::clock::{Clock, HOUR, MILLI, Micros, SECOND};
 use crate::disk::Disk;
 use crate::events::{DOMAIN, EventRef};
 use crate::link::{Far, Link, Path};
-use crate::model_relay::{ModelRelay, RelayConfig};
+use crate::model_relay::{Act, ModelRelay, RelayConfig};
 use crate::rng::Rng;
 use crate::trace::Trace;
 use grasp_sync::engine::{CloseReason, Engine, Input, LinkId, Output, Settings};
@@ -72,6 +72,8 @@ enum Happening {
     Out(u64, Frame),
     /// Reaches the process.
     In(u64, Frame),
+    /// A relay does something on its end of a link.
+    Far(u64, Act),
 }
 
 /// Bytes of redb's cache: small, so that pages are really evicted and read again.
@@ -199,9 +201,9 @@ impl World {
     pub fn publish(&mut self, relay: &str, event: &EventRef) {
         self.checks.genuine.insert(event.id.clone(), event.clone());
         self.say(&format!("{relay} takes {} ({})", short(&event.id), event.kind));
-        for (session, text) in self.relay(relay).publish(event) {
-            self.send_in(session, Frame::Text(text));
-        }
+        let at = self.clock.now();
+        let replies = self.relay(relay).publish(at, event);
+        self.carry_out(replies);
     }
 
     /// A relay says something on all its links.

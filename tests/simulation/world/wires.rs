@@ -5,14 +5,16 @@ use crate::checks::LinkCheck;
 use crate::clock::MILLI;
 use crate::clock::Micros;
 use crate::link::{Far, Link, LinkState};
-use crate::model_relay::Mode;
+use crate::model_relay::{Act, Door, Mode, Reply};
 use grasp_sync::engine::{CloseReason, Input, LinkId, Output};
+use grasp_sync::limits::MESSAGE_BYTES_MAX;
 
 impl World {
     pub(super) fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Out(serial, frame) => self.reach_far(serial, frame),
             Happening::In(serial, frame) => self.reach_process(serial, frame),
+            Happening::Far(serial, act) => self.act(serial, act),
         }
     }
 
@@ -21,11 +23,15 @@ impl World {
         let at = self.clock.now();
         match (link.far, frame) {
             (Far::Relay(n), Frame::Text(text)) => {
-                for reply in self.relays[n].on_text(at, serial, &text) {
-                    self.send_in(serial, Frame::Text(reply));
-                }
+                let replies = self.relays[n].on_text(at, serial, &text);
+                self.carry_out(replies);
             }
-            (_, Frame::Beat) => self.send_in(serial, Frame::Beat),
+            (far, Frame::Beat) => {
+                if let Far::Relay(n) = far {
+                    self.relays[n].on_beat(at, serial);
+                }
+                self.send_in(serial, Frame::Beat);
+            }
             (Far::Relay(n), Frame::Closed(_)) => {
                 self.relays[n].close(serial);
                 self.links.remove(&serial);
@@ -39,6 +45,44 @@ impl World {
         }
     }
 
+    /// Does what a relay wants done, now or later.
+    pub(super) fn carry_out(&mut self, replies: Vec<Reply>) {
+        for Reply { session, after, act } in replies {
+            if after == 0 {
+                self.act(session, act);
+            } else {
+                self.enqueue(self.clock.now() + after, Happening::Far(session, act));
+            }
+        }
+    }
+
+    /// A relay acts on one of its links. What it sends to one that has broken is lost.
+    pub(super) fn act(&mut self, serial: u64, act: Act) {
+        let Some(Link { far: Far::Relay(n), .. }) = self.links.get(&serial) else { return };
+        let n = *n;
+        match act {
+            // The transport would not read such a message to its end.
+            Act::Say(text) if text.len() > MESSAGE_BYTES_MAX => {
+                self.relays[n].close(serial);
+                self.send_in(serial, Frame::Closed(CloseReason::TooLarge));
+            }
+            Act::Say(text) => self.send_in(serial, Frame::Text(text)),
+            Act::Ping => {
+                self.send_in(serial, Frame::Beat);
+                let next = self.relays[n].on_pinged(serial);
+                self.carry_out(next.into_iter().collect());
+            }
+            Act::Close(code) => {
+                self.relays[n].close(serial);
+                self.send_in(serial, Frame::Closed(CloseReason::Peer(code)));
+            }
+            Act::Look => {
+                let replies = self.relays[n].on_look(self.clock.now(), serial);
+                self.carry_out(replies);
+            }
+        }
+    }
+
     pub(super) fn reach_process(&mut self, serial: u64, frame: Frame) {
         let Some(&link) = self.ids.get(&serial) else { return };
         let at = self.clock.now();
@@ -49,7 +93,8 @@ impl World {
                 let far = state.far;
                 self.say(&format!("{} opened", self.far_name(serial)));
                 if let Far::Relay(n) = far {
-                    self.relays[n].open(serial);
+                    let replies = self.relays[n].open(at, serial);
+                    self.carry_out(replies);
                     self.checks.links.entry(serial).or_default().opened(at);
                 }
                 self.feed(if let Far::Relay(_) = far { Input::Opened { link } } else { Input::Accepted { link } });
@@ -145,15 +190,15 @@ impl World {
         let serial = self.add_link(Far::Relay(n));
         self.name_link(serial, link);
         self.checks.links.insert(serial, LinkCheck::default());
-        self.relays[n].dials.push(at);
-        match self.relays[n].mode {
-            Mode::Up => self.send_in(serial, Frame::Opened),
-            Mode::Refuses => self.send_in(serial, Frame::Closed(CloseReason::Connect)),
-            Mode::HangsUp => {
+        match self.relays[n].on_dial(at) {
+            Door::Status(status) => self.send_in(serial, Frame::Closed(CloseReason::Handshake(status))),
+            Door::Mode(Mode::Up) => self.send_in(serial, Frame::Opened),
+            Door::Mode(Mode::Refuses) => self.send_in(serial, Frame::Closed(CloseReason::Connect)),
+            Door::Mode(Mode::HangsUp) => {
                 self.send_in(serial, Frame::Opened);
                 self.send_in(serial, Frame::Closed(CloseReason::Peer(1000)));
             }
-            Mode::BlackHole => {
+            Door::Mode(Mode::BlackHole) => {
                 let late = at + self.settings.timing.connect_timeout.as_micros() + MILLI;
                 self.enqueue(late, Happening::In(serial, Frame::Closed(CloseReason::Timeout)));
             }

@@ -1,0 +1,196 @@
+//! Relays that do not mean well, or are broken beyond any implementation's quirks: what they do to answers.
+
+use super::ModelRelay;
+use super::talk::{Act, Reply, Wire, closed, notice};
+use crate::clock::{Micros, SECOND};
+use crate::events::{Author, DumbFilter, EventRef};
+use grasp_sync::limits::MESSAGE_BYTES_MAX;
+
+/// One way to misbehave, on top of any flavour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liar {
+    /// Adds signed events that nobody asked for to each answer.
+    Strangers,
+    /// Sends everything first with a false signature.
+    Forger,
+    /// Sends everything first under its right id, but with other content.
+    Alterer,
+    /// Ignores `until`, so that every page is the same.
+    Endless,
+    /// Repeats its answer for as long as anyone listens: a page of ten thousand events.
+    Flooder,
+    /// Adds frames of nearly the size that is allowed, and now and then one that is larger.
+    Giant,
+    /// Sends its messages one by one, twenty seconds apart.
+    Trickler,
+    /// Sends a hundred challenges with each answer.
+    Challenger,
+    /// Sends a hundred NOTICEs with each answer, of which none means anything.
+    Nagger,
+    /// Speaks of subscriptions that do not exist, and of those that do as another type.
+    Confused,
+    /// Closes every subscription after its EOSE.
+    Closer,
+    /// Sends what is no message at all.
+    Babbler,
+    /// Its clock is three hours slow: it refuses what is published now.
+    SlowClock,
+    /// Its events bear times hours ahead.
+    Prophet,
+}
+
+impl Liar {
+    pub const ALL: [Liar; 14] = [
+        Liar::Strangers,
+        Liar::Forger,
+        Liar::Alterer,
+        Liar::Endless,
+        Liar::Flooder,
+        Liar::Giant,
+        Liar::Trickler,
+        Liar::Challenger,
+        Liar::Nagger,
+        Liar::Confused,
+        Liar::Closer,
+        Liar::Babbler,
+        Liar::SlowClock,
+        Liar::Prophet,
+    ];
+
+    /// Whether what such a relay alone holds can be had from it in the end.
+    pub fn gives_all(self) -> bool {
+        !matches!(self, Liar::Flooder | Liar::Giant)
+    }
+}
+
+/// Seconds that a slow clock is behind.
+pub const CLOCK_SLOW_SECS: u64 = 3 * 3_600;
+
+/// Events with which a relay repeats itself.
+const FLOOD_EVENTS: usize = 10_000;
+/// Messages of a storm.
+const STORM: u64 = 100;
+/// Time between two messages of a trickle.
+const TRICKLE: Micros = 20 * SECOND;
+/// Answers of a giant of which one is too large.
+const GIANT_EVERY: u64 = 5;
+
+impl ModelRelay {
+    /// What goes out, as a liar would have it.
+    pub(super) fn lie(&mut self, at: Micros, wire: Wire) -> Wire {
+        let Some(liar) = self.config.liar else { return wire };
+        let session = wire.session();
+        let replies = wire.into_replies();
+        let answered = replies.iter().find_map(|r| subscription_of(r, "[\"EOSE\"")).is_some();
+        let mut out = Wire::new(session);
+        let before_each = |n: usize, out: &mut Wire| match liar {
+            Liar::Forger => replies[n].altered("\"sig\":\"", "\"sig\":\"00").into_iter().for_each(|t| out.say(t)),
+            Liar::Alterer => {
+                replies[n].altered("\"content\":\"", "\"content\":\"not ").into_iter().for_each(|t| out.say(t))
+            }
+            _ => {}
+        };
+        for (n, reply) in replies.iter().enumerate() {
+            if let Some(subscription) = subscription_of(reply, "[\"EOSE\"") {
+                self.before_eose(liar, at, &subscription, &replies, &mut out);
+            }
+            before_each(n, &mut out);
+            out.later(reply.after, reply.act.clone());
+            if let (Liar::Closer, Some(subscription)) = (liar, subscription_of(reply, "[\"EOSE\"")) {
+                out.say(closed(&subscription, "error: shutting down"));
+                self.end_subscription(at, session, &subscription);
+            }
+        }
+        if answered && liar == Liar::Trickler { self.trickle(at, out) } else { out }
+    }
+
+    /// What a liar puts in before it says that this was all.
+    fn before_eose(&mut self, liar: Liar, at: Micros, subscription: &str, replies: &[Reply], out: &mut Wire) {
+        match liar {
+            Liar::Strangers => (0..20).for_each(|n| out.event(subscription, &stranger(self.wall(at) - n))),
+            Liar::Prophet => out.event(subscription, &prophecy(self.wall(at) + 3 * 3_600 + self.answers % 60)),
+            Liar::Challenger => (0..STORM).for_each(|_| out.challenge()),
+            Liar::Nagger => (0..STORM).for_each(|n| out.say(notice(&format!("{n}: have you seen our terms?")))),
+            Liar::Babbler => BABBLE.iter().for_each(|text| out.say((*text).to_owned())),
+            Liar::Confused => {
+                let events = replies.iter().filter_map(|r| r.altered(&format!("\"{subscription}\""), "\"nobody\""));
+                events.for_each(|text| out.say(text));
+                out.eose("nobody");
+                out.say(closed("nobody", "error: unknown"));
+                out.say(format!("[\"OK\",\"{}\",true,\"\"]", "0".repeat(64)));
+                out.say(format!("[\"COUNT\",\"{subscription}\",{{\"count\":1000000}}]"));
+            }
+            Liar::Giant => {
+                let room = if self.answers.is_multiple_of(GIANT_EVERY) {
+                    MESSAGE_BYTES_MAX + 1
+                } else {
+                    MESSAGE_BYTES_MAX - 100
+                };
+                out.say(notice(&"x".repeat(room)));
+            }
+            Liar::Flooder => {
+                let events: Vec<&Reply> =
+                    replies.iter().filter(|r| subscription_of(r, "[\"EVENT\"").is_some()).collect();
+                let asks_for_kinds = self.reqs.last().is_some_and(|r| r.filters.iter().any(DumbFilter::is_layer_1));
+                if asks_for_kinds {
+                    events.iter().cycle().take(FLOOD_EVENTS).for_each(|r| out.later(0, r.act.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// One message after the other, each after a pause.
+    fn trickle(&mut self, at: Micros, wire: Wire) -> Wire {
+        let mut out = Wire::new(wire.session());
+        let Some(s) = self.sessions.get_mut(&wire.session()) else { return out };
+        for reply in wire.into_replies() {
+            s.trickles_until = s.trickles_until.max(at) + TRICKLE;
+            out.later(s.trickles_until - at, reply.act);
+        }
+        out
+    }
+}
+
+impl Reply {
+    /// An event of an answer with something in it replaced.
+    fn altered(&self, from: &str, to: &str) -> Option<String> {
+        match &self.act {
+            Act::Say(text) if text.starts_with("[\"EVENT\"") && text.contains(from) => Some(text.replacen(from, to, 1)),
+            _ => None,
+        }
+    }
+}
+
+/// The subscription of a message of this type.
+fn subscription_of(reply: &Reply, begins: &str) -> Option<String> {
+    let Act::Say(text) = &reply.act else { return None };
+    let rest = text.strip_prefix(begins)?.strip_prefix(",\"")?;
+    rest.split('"').next().map(str::to_owned)
+}
+
+/// A note by someone whom nobody asked for.
+fn stranger(at: u64) -> EventRef {
+    Author::new(901).sign(1, at, &[&["t", "news"]], "a note")
+}
+
+/// An announcement that layer 1 asks for, from hours ahead.
+fn prophecy(at: u64) -> EventRef {
+    Author::new(902).announcement("tomorrow", &[], at)
+}
+
+/// What no relay says.
+const BABBLE: [&str; 12] = [
+    "",
+    "hello",
+    "[",
+    "[]",
+    "null",
+    "{}",
+    "[\"EVENT\"]",
+    "[\"EVENT\",\"g0\"]",
+    "[\"EVENT\",\"g0\",{}]",
+    "[\"EOSE\"]",
+    "[\"CLOSED\",7]",
+    "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
+];

@@ -1,0 +1,122 @@
+//! What a relay does on its links, message by message.
+
+use super::Mode;
+use super::flavour::Rate;
+use crate::clock::Micros;
+use crate::events::EventRef;
+use serde_json::{Value, json};
+
+/// What a relay does on one link, at once or after a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub session: u64,
+    pub after: Micros,
+    pub act: Act,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    Say(String),
+    Ping,
+    /// The link ends with this close code.
+    Close(u16),
+    /// The relay looks whether something is due.
+    Look,
+}
+
+/// What someone who dials finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Mode(Mode),
+    /// Another HTTP status than 101.
+    Status(u16),
+}
+
+/// What goes out on one link, in order.
+pub struct Wire {
+    session: u64,
+    replies: Vec<Reply>,
+}
+
+impl Wire {
+    pub fn new(session: u64) -> Wire {
+        Wire { session, replies: Vec::new() }
+    }
+
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+
+    pub fn into_replies(self) -> Vec<Reply> {
+        self.replies
+    }
+
+    pub fn later(&mut self, after: Micros, act: Act) {
+        self.replies.push(Reply { session: self.session, after, act });
+    }
+
+    pub fn say(&mut self, text: String) {
+        self.later(0, Act::Say(text));
+    }
+
+    pub fn event(&mut self, subscription: &str, event: &EventRef) {
+        self.say(event_text(subscription, event));
+    }
+
+    pub fn eose(&mut self, subscription: &str) {
+        self.say(json!(["EOSE", subscription]).to_string());
+    }
+
+    pub fn challenge(&mut self) {
+        self.say(json!(["AUTH", "a challenge"]).to_string());
+    }
+
+    pub fn hang_up(&mut self, code: u16) {
+        self.later(0, Act::Close(code));
+    }
+
+    /// Bytes of text in it.
+    pub fn bytes(&self) -> u64 {
+        let texts =
+            self.replies.iter().filter_map(|r| if let Act::Say(text) = &r.act { Some(text.len()) } else { None });
+        texts.sum::<usize>() as u64
+    }
+}
+
+/// Tokens that come back with time.
+pub struct Bucket {
+    /// Tokens, each worth the microseconds of the rate's period.
+    level: u64,
+    filled_at: Micros,
+}
+
+impl Bucket {
+    pub fn full(rate: &Rate) -> Bucket {
+        Bucket { level: rate.burst * rate.every, filled_at: 0 }
+    }
+
+    pub fn take(&mut self, rate: &Rate, at: Micros, n: u64) -> bool {
+        let back = (at - self.filled_at).saturating_mul(rate.refill);
+        self.level = self.level.saturating_add(back).min(rate.burst * rate.every);
+        self.filled_at = at;
+        self.take_unfilled(rate, n)
+    }
+
+    pub fn take_unfilled(&mut self, rate: &Rate, n: u64) -> bool {
+        let rest = self.level.checked_sub(n.saturating_mul(rate.every));
+        self.level = rest.unwrap_or(self.level);
+        rest.is_some()
+    }
+}
+
+pub fn event_text(subscription: &str, event: &EventRef) -> String {
+    format!("[\"EVENT\",{},{}]", Value::from(subscription), event.json)
+}
+
+pub fn notice(text: &str) -> String {
+    json!(["NOTICE", text]).to_string()
+}
+
+pub fn closed(subscription: &str, reason: &str) -> String {
+    json!(["CLOSED", subscription, reason]).to_string()
+}

@@ -1,0 +1,3 @@
+//! The traps of `relay-facts.md`: real relays as they are, and those that mean ill.
+
+mod flavours;
