@@ -297,4 +297,29 @@ mod tests {
         }
         assert_eq!(intake.refused_ids(), 0, "what is unrelated today may belong tomorrow");
     }
+
+    #[test]
+    fn what_was_refused_for_good_costs_one_lookup_ever_after() {
+        let (mut intake, mut store) = (Intake::default(), Store::in_memory());
+        let mut settings = settings();
+        let genuine = event(9, "by someone unwelcome");
+        settings.deny_authors = vec![genuine.pubkey];
+        let mut state = State::new(settings.clone());
+        let now = Now { mono: Instant::ZERO, wall: UnixTime::from_secs(1_000) };
+        let refusal = Refusal::DeniedAuthor;
+        let created_at = UnixTime::from_secs(9);
+        // Altered copies come first: they must not mark the id, and afterwards nothing of them is looked at.
+        let json = genuine.as_json();
+        let altered = json.replace("unwelcome", "else");
+        let mut offer = |json: &str| {
+            let raw = RawEvent::from_json(json).unwrap();
+            let mut desk = Desk { now, store: &mut store, state: &mut state, settings: &settings };
+            intake.offer(&raw, Rules::All, |_, _| true, &mut desk).unwrap()
+        };
+        assert_eq!(offer(&altered), Outcome::Refused { refusal: Refusal::Forged, created_at: None });
+        assert_eq!(offer(&json), Outcome::Refused { refusal, created_at: Some(created_at) });
+        for copy in [&json, &altered] {
+            assert_eq!(offer(copy), Outcome::RefusedBefore { refusal, created_at });
+        }
+    }
 }

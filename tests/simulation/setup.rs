@@ -40,9 +40,11 @@ pub fn settle(w: &mut World) {
     assert_eq!(w.relay_status("hub")["state"], "Live");
 }
 
-/// Runs until no relay has been dialled or asked anything for 20 s, which is longer than any window.
+/// Runs until no relay has been dialled or asked anything for 20 s from now on, which is longer than any window.
 pub fn quiet(w: &mut World) {
-    w.run_until("nothing more is asked", 30 * MINUTE, |w| w.clock.now() >= w.last_asked() + 20 * SECOND);
+    let from = w.clock.now();
+    let quiet_since = |w: &World| w.last_asked().max(from);
+    w.run_until("nothing more is asked", 30 * MINUTE, |w| w.clock.now() >= quiet_since(w) + 20 * SECOND);
 }
 
 /// `at` lies within `slack` after `expected`.
