@@ -11,7 +11,7 @@ use crate::metrics::{Gauges, QueueSample, RelaySample};
 use crate::sync::filters::Unit;
 use crate::sync::relay::StateName;
 use crate::sync::session::Session;
-use crate::time::{Duration, Now, UnixTime};
+use crate::time::{Duration, Instant, Now, UnixTime};
 
 impl Engine {
     /// Metrics in the Prometheus text format (spec section 11).
@@ -41,6 +41,11 @@ impl Engine {
             states: &STATE_NAMES,
         };
         self.metrics.render(&gauges, &relays)
+    }
+
+    /// When the batching window closes, if one is open. For tests and simulations.
+    pub fn window_closes_at(&self) -> Option<Instant> {
+        self.window.closes_at()
     }
 
     /// While relays catch up, says every few seconds how far that is, in one line for all. Never wakes the process: it

@@ -1,293 +1,176 @@
-//! What must hold at every step, judged from outside: from what the process puts out, from what reached it, and from the
-//! bytes that a power cut would leave. Each check keeps its own small model and knows nothing of the program's.
+//! What must hold at every step, judged from outside: from what the process puts out, from what reached it, from what it
+//! logs, and from the bytes that a power cut would leave. Each check keeps its own small model and knows nothing of the
+//! program's.
 
-use crate::clock::{DAY, HOUR, MINUTE, Micros, SECOND};
-use crate::events::{DOMAIN, DumbFilter, EventRef, SimEvent};
+pub mod durable;
+pub mod health;
+pub mod link;
+pub mod machine;
+pub mod pace;
+pub mod rules;
+pub mod window;
+
+use crate::clock::{Micros, SECOND};
+use crate::events::EventRef;
 use crate::link::Far;
-use grasp_sync::limits;
-use grasp_sync::protocol::relay_url::RelayUrl;
+use durable::Durable;
+use health::HealthCheck;
+use link::LinkCheck;
+use machine::Machine;
+use pace::Pace;
+use rules::{Bench, Rules};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use window::WindowCheck;
 
 pub type Verdict = Result<(), String>;
 
-/// What we have put on one link to a relay.
-#[derive(Default)]
-pub struct LinkCheck {
-    subscriptions: BTreeMap<String, Vec<DumbFilter>>,
-    opened_at: Option<Micros>,
-    reqs: usize,
-    layer_1_ended: bool,
-    /// Until when the relay must be left alone because it said that we ask too often.
-    quiet_until: Micros,
-}
+/// How long after a commit what it dropped may still explain what the next one holds.
+const TURBULENCE: Micros = SECOND;
+/// A relay is let go when the window closes, up to 5 s after its last repo went.
+const LET_GO: Micros = 6 * SECOND;
 
-/// An hour in which the process may not see more inputs than this: whatever the world did, it was asked for.
-pub const TURNS_PER_HOUR_MAX: u64 = 200_000;
-
-impl LinkCheck {
-    pub fn opened(&mut self, at: Micros) {
-        self.opened_at = Some(at);
-    }
-
-    /// Whether this connection counts as a success (spec section 7).
-    pub fn stable(&self, at: Micros) -> bool {
-        self.layer_1_ended || self.opened_at.is_some_and(|t| at - t >= MINUTE)
-    }
-
-    pub fn open_filters(&self) -> usize {
-        self.subscriptions.values().map(Vec::len).sum()
-    }
-
-    /// Judges a message on its way to the relay.
-    pub fn on_send(&mut self, at: Micros, wall: u64, text: &str) -> Verdict {
-        if self.opened_at.is_none() {
-            return Err(format!("sent before the link was open: {text}"));
-        }
-        let message: Vec<Value> = serde_json::from_str(text).map_err(|e| format!("not JSON ({e}): {text}"))?;
-        let id = message.get(1).and_then(Value::as_str).unwrap_or("").to_owned();
-        match message.first().and_then(Value::as_str) {
-            Some("REQ") => self.on_req(at, wall, id, text.len(), &message[2..]),
-            Some("CLOSE") => {
-                self.subscriptions.remove(&id);
-                Ok(())
-            }
-            _ => Err(format!("neither REQ nor CLOSE: {text}")),
-        }
-    }
-
-    fn on_req(&mut self, at: Micros, wall: u64, id: String, bytes: usize, filters: &[Value]) -> Verdict {
-        let filters: Vec<DumbFilter> = filters
-            .iter()
-            .map(|f| DumbFilter::from_json(f).ok_or_else(|| format!("not a filter: {f}")))
-            .collect::<Result<_, _>>()?;
-        let fail = |what: &str| Err(format!("REQ {id}: {what}"));
-        if id.is_empty() || id.chars().count() > limits::SUBSCRIPTION_ID_CHARS_MAX {
-            return fail("the subscription id is empty or too long");
-        }
-        if self.subscriptions.contains_key(&id) {
-            return fail("the subscription id is still in use");
-        }
-        if self.subscriptions.len() >= limits::RELAY_SUBSCRIPTIONS_MAX {
-            return fail(&format!("an eleventh subscription beside {:?}", self.subscriptions.keys()));
-        }
-        if filters.is_empty() || filters.len() > limits::REQ_FILTERS_MAX {
-            return fail(&format!("{} filters", filters.len()));
-        }
-        if bytes > limits::REQ_BYTES_MAX {
-            return fail(&format!("{bytes} bytes"));
-        }
-        if at < self.quiet_until {
-            return fail("sent during the cooldown that the relay asked for");
-        }
-        if let Some(f) = filters.iter().find(|f| f.limit.is_none_or(|n| n == 0)) {
-            return fail(&format!("a filter without an explicit limit: {}", f.json));
-        }
-        if let Some(f) = filters.iter().find(|f| !bounded(f)) {
-            return fail(&format!("a filter with no or too many values: {}", f.json));
-        }
-        if self.subscriptions.values().any(|s| *s == filters) {
-            return fail("the same filters are open under another id");
-        }
-        let live = filters.iter().any(|f| f.is_layer_1() && f.since.is_some_and(|s| s.abs_diff(wall - 900) <= 2));
-        if self.reqs == 0 && !live {
-            return fail("the first REQ of a connection is not the live one for layer 1");
-        }
-        self.reqs += 1;
-        self.subscriptions.insert(id, filters);
-        Ok(())
-    }
-
-    /// Learns from a message that has reached us.
-    pub fn on_received(&mut self, at: Micros, text: &str) {
-        // Events are many and teach nothing here.
-        if text.starts_with("[\"EVENT\"") {
-            return;
-        }
-        let message: Value = serde_json::from_str(text).unwrap_or_default();
-        let id = message[1].as_str().unwrap_or("");
-        let limited =
-            |text: &Value| text.as_str().is_some_and(|t| t.contains("rate-limited") || t.contains("rate limited"));
-        match message[0].as_str() {
-            Some("EOSE") => {
-                let layer_1 = self.subscriptions.get(id).is_some_and(|s| s.iter().any(DumbFilter::is_layer_1));
-                self.layer_1_ended |= layer_1;
-            }
-            Some("CLOSED") => {
-                self.subscriptions.remove(id);
-                if limited(&message[2]) {
-                    self.quiet_until = at + 65 * SECOND;
-                }
-            }
-            Some("NOTICE") if limited(&message[1]) => self.quiet_until = at + 65 * SECOND,
-            _ => {}
-        }
-    }
-}
-
-/// At most 100 values in a tag list, and something in every list.
-fn bounded(filter: &DumbFilter) -> bool {
-    let fits = |n: usize| (1..=100).contains(&n);
-    filter.tags.values().all(|s| fits(s.len()))
-        && filter.authors.as_ref().is_none_or(|s| fits(s.len()))
-        && filter.ids.as_ref().is_none_or(|s| fits(s.len()))
-        && filter.kinds.as_ref().is_none_or(|s| fits(s.len()))
-}
-
-/// When a relay may be dialled again (spec section 7).
-#[derive(Clone, Debug, Default)]
-pub struct HealthCheck {
-    failures: u32,
-    first_failure: Micros,
-    allowed_at: Micros,
-}
-
-impl HealthCheck {
-    pub fn on_dial(&self, at: Micros) -> Verdict {
-        // Microseconds that a process loses by its own clock's beginning are no sin.
-        if at < self.allowed_at {
-            return Err(format!(
-                "dialled after {} failures, {} ms too early",
-                self.failures,
-                (self.allowed_at - at).div_ceil(1_000)
-            ));
-        }
-        Ok(())
-    }
-
-    pub fn on_end(&mut self, at: Micros, stable: bool) {
-        if stable {
-            *self = HealthCheck { allowed_at: at, ..HealthCheck::default() };
-            return;
-        }
-        if self.failures == 0 {
-            self.first_failure = at;
-        }
-        let doubled = (5 * SECOND).saturating_mul(1 << self.failures.min(20)).min(HOUR);
-        self.failures += 1;
-        self.allowed_at = at + if at - self.first_failure >= DAY { DAY } else { doubled };
-    }
-}
-
-/// What the disk would hold after a power cut, read at leisure.
-#[derive(Default)]
-pub struct Durable {
-    pub events: BTreeMap<String, EventRef>,
-}
-
-impl Durable {
-    pub fn has(&self, event: &EventRef) -> bool {
-        self.events.contains_key(&event.id)
-    }
-
-    /// The relays that a followed repo needs: those that a current announcement on our service lists.
-    pub fn needed_relays(&self) -> BTreeSet<String> {
-        let mut current: BTreeMap<(&str, &str), &EventRef> = BTreeMap::new();
-        for event in self.events.values().filter(|e| e.kind == 30617) {
-            let slot = current.entry((&event.author, event.identifier())).or_insert(event);
-            if event.supersedes(slot) {
-                *slot = event;
-            }
-        }
-        current.values().filter(|e| lists_us(e)).flat_map(|e| relays(e)).collect()
-    }
-
-    /// Whether some other stored event is a newer version of this one.
-    pub fn superseded(&self, event: &SimEvent) -> bool {
-        let key = event.replace_key();
-        key.is_some() && self.events.values().any(|e| e.supersedes(event) && e.replace_key() == key)
-    }
-
-    /// Whether some stored deletion names this one.
-    pub fn deleted(&self, event: &SimEvent) -> bool {
-        let address = format!("{}:{}:{}", event.kind, event.author, event.identifier());
-        self.events.values().filter(|d| d.kind == 5 && d.author == event.author).any(|d| {
-            d.values("e").any(|id| id == event.id)
-                || (d.created_at >= event.created_at && d.values("a").any(|a| a == address))
-        })
-    }
-}
-
-/// The relays of an announcement in the form that dials use.
-pub fn relays(announcement: &SimEvent) -> Vec<String> {
-    let tag = announcement.tags.iter().find(|t| t.first().is_some_and(|n| n == "relays"));
-    tag.into_iter().flat_map(|t| &t[1..]).map(|r| plain(r)).collect()
-}
-
-fn plain(url: &str) -> String {
-    let url = url.trim_end_matches('/').to_ascii_lowercase();
-    url.strip_suffix(":443").filter(|u| u.starts_with("wss:")).map_or(url.clone(), str::to_owned)
-}
-
-fn lists_us(announcement: &SimEvent) -> bool {
-    let clone = announcement.tags.iter().find(|t| t.first().is_some_and(|n| n == "clone"));
-    clone.is_some_and(|t| t[1..].iter().any(|u| u.starts_with(&format!("https://{DOMAIN}/"))))
-        && relays(announcement).contains(&format!("wss://{DOMAIN}"))
-}
-
-/// One dial at a time to each relay, and none too early.
 #[derive(Default)]
 pub struct Checks {
     pub links: BTreeMap<u64, LinkCheck>,
+    /// One dial at a time to each relay, and none too early.
     pub health: BTreeMap<usize, HealthCheck>,
-    /// When a repo last needed each relay.
-    pub needed_at: BTreeMap<String, Micros>,
+    pub machine: Machine,
+    pub window: WindowCheck,
+    pub pace: Pace,
+    pub rules: Rules,
+    /// What is durable by the last look.
+    pub durable: Durable,
+    /// Until when a relay that no repo needs any more may still be dialled.
+    let_go: BTreeMap<String, Micros>,
+    /// Until when commits are judged mildly: something was replaced or deleted a moment ago.
+    turbulent_until: Micros,
     /// Ids that were answered with `OK true` or served: never to be lost.
-    pub acknowledged: BTreeMap<String, EventRef>,
+    pub acknowledged: BTreeSet<String>,
     /// Ids that must never be stored.
     pub forbidden: BTreeMap<String, &'static str>,
-    /// Ids of everything that was ever really signed.
+    /// Everything that was ever really signed, by id.
     pub genuine: BTreeMap<String, EventRef>,
 }
 
+/// The moments by which a commit is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// By a clock that stands still while the machine sleeps.
+    pub at: Micros,
+    /// The least and the greatest that the wall clock showed lately.
+    pub wall: (u64, u64),
+}
+
 impl Checks {
+    /// A process begins with these settings: what was known of the last one's links is void.
+    pub fn restart(&mut self, at: Micros, rules: Rules) {
+        self.health.clear();
+        self.machine.restart(at);
+        self.window.restart();
+        self.pace.on_window();
+        self.rules = rules;
+        self.durable.refresh_needed(&self.rules);
+    }
+
     /// Judges a dial to relay `n` at `url`.
-    pub fn on_dial(&mut self, at: Micros, n: usize, url: &str, bootstrap: bool, busy: &[Far]) -> Verdict {
+    pub fn on_dial(&mut self, at: Micros, n: usize, url: &str, busy: &[Far]) -> Verdict {
         if busy.contains(&Far::Relay(n)) {
             return Err(format!("a second link to {url}"));
         }
+        self.pace.on_dial(n);
         self.health.entry(n).or_default().on_dial(at).map_err(|e| format!("{url}: {e}"))?;
-        // A relay is let go when the window closes, up to 5 s after its last repo went.
-        let needed = self.needed_at.get(url).is_some_and(|t| at - t <= 6 * SECOND);
-        if !bootstrap && !needed {
+        let needed = self.needs(url) || self.let_go.get(url).is_some_and(|until| at <= *until);
+        if !needed {
             return Err(format!("no followed repo needs {url}"));
         }
         Ok(())
     }
 
-    /// Judges what is durable now.
-    pub fn on_durable(&mut self, durable: &Durable) -> Verdict {
-        for id in durable.events.keys() {
-            if !self.genuine.contains_key(id) {
-                return Err(format!("stored {id}, which nobody signed"));
-            }
-            if let Some(why) = self.forbidden.get(id) {
-                return Err(format!("stored {id}: {why}"));
-            }
-        }
-        for (id, event) in &self.acknowledged {
-            if !durable.events.contains_key(id) && !durable.superseded(event) && !durable.deleted(event) {
-                return Err(format!("lost {id}, which was acknowledged"));
-            }
-        }
-        Ok(())
+    /// Whether a repo needs a relay now, or the operator does.
+    pub fn needs(&self, url: &str) -> bool {
+        self.rules.bootstrap.contains(url) || self.durable.needed_relays().contains(url)
     }
 
-    /// Remembers which of the relays at `urls` the followed repos need now. One that none needs is forgotten with its
-    /// failures.
-    pub fn note_needed(&mut self, at: Micros, durable: &Durable, urls: &[&str], bootstrap: &[RelayUrl]) {
-        let needed = durable.needed_relays();
-        for (n, url) in urls.iter().enumerate() {
-            if needed.contains(*url) {
-                self.needed_at.insert((*url).to_owned(), at);
-            } else if !bootstrap.iter().any(|b| b.as_str() == *url) {
-                self.health.remove(&n);
-            }
+    /// Takes in what has become durable since the last look, oldest first, and what has gone; judges both. Says which
+    /// relays nothing needs any more.
+    pub fn on_durable(
+        &mut self,
+        now: Moment,
+        new: Vec<(u64, String)>,
+        gone: &dyn Fn(u64) -> bool,
+    ) -> Result<Vec<String>, String> {
+        let events = new.iter().map(|(_, text)| self.known(text)).collect::<Result<Vec<_>, _>>()?;
+        let may_have_gone = self.durable.may_have_gone(&events, now.wall.1);
+        for ((seq, text), event) in new.iter().zip(&events) {
+            self.durable.add(*seq, event.clone(), text);
         }
+        let removed: Vec<EventRef> =
+            may_have_gone.into_iter().filter(|seq| gone(*seq)).filter_map(|seq| self.durable.remove(seq)).collect();
+        if !removed.is_empty() || events.iter().any(|e| e.kind == 5 || e.replace_key().is_some()) {
+            self.turbulent_until = now.at + TURBULENCE;
+        }
+        if let Some(lost) = removed.iter().find(|e| !self.durable.excuses(e, now.wall.1)) {
+            return Err(format!("lost {} (kind {})", lost.id, lost.kind));
+        }
+        let signed = (now.at <= self.turbulent_until).then_some(&self.genuine);
+        let bench = Bench { rules: &self.rules, durable: &self.durable, signed: None, wall: now.wall };
+        let mild = Bench { signed, ..bench };
+        for event in &events {
+            bench.judge(event).or_else(|_| mild.judge(event))?;
+        }
+        let announced = |e: &EventRef| e.kind == 30617;
+        if events.iter().any(announced) || removed.iter().any(announced) {
+            return Ok(self.note_needed(now.at));
+        }
+        Ok(Vec::new())
+    }
+
+    fn note_needed(&mut self, at: Micros) -> Vec<String> {
+        let before = self.durable.needed_relays().clone();
+        self.durable.refresh_needed(&self.rules);
+        let gone: Vec<String> = before.difference(self.durable.needed_relays()).cloned().collect();
+        self.let_go.extend(gone.iter().map(|url| (url.clone(), at + LET_GO)));
+        gone
+    }
+
+    /// The event behind a stored text, if someone really signed it and it may be stored.
+    fn known(&self, text: &str) -> Result<EventRef, String> {
+        let stored: Value = serde_json::from_str(text).map_err(|e| format!("stored no JSON ({e}): {text}"))?;
+        let id = stored["id"].as_str().unwrap_or("");
+        let Some(event) = self.genuine.get(id) else { return Err(format!("stored {id}, which nobody signed")) };
+        if let Some(why) = self.forbidden.get(id) {
+            return Err(format!("stored {id}: {why}"));
+        }
+        let signed: Value = serde_json::from_str(&event.json).expect("the world's own");
+        if stored != signed {
+            return Err(format!("stored {id} otherwise than it was signed: {text}"));
+        }
+        Ok(event.clone())
+    }
+
+    /// Compares what a power cut would leave, read from the disk itself, with what was taken in commit by commit.
+    pub fn on_image(&mut self, now: Moment, image: Vec<(u64, String)>) -> Result<Vec<String>, String> {
+        let held: BTreeMap<u64, &str> = image.iter().map(|(seq, text)| (*seq, text.as_str())).collect();
+        let lost: Vec<u64> = self.durable.stored().map(|(seq, _)| seq).filter(|seq| !held.contains_key(seq)).collect();
+        let new: Vec<(u64, String)> =
+            image.iter().filter(|(seq, _)| self.durable.text(*seq).is_none()).cloned().collect();
+        if let Some((seq, _)) = image.iter().find(|(seq, text)| self.durable.text(*seq).is_some_and(|t| t != text)) {
+            return Err(format!("number {seq} has changed on the disk"));
+        }
+        let mut needless = self.on_durable(now, new, &|seq| !held.contains_key(&seq))?;
+        for seq in lost {
+            let Some(event) = self.durable.remove(seq) else { continue };
+            if !self.durable.excuses(&event, now.wall.1) {
+                return Err(format!("lost {} (kind {}), which was durable", event.id, event.kind));
+            }
+            needless.extend(self.note_needed(now.at));
+        }
+        Ok(needless)
     }
 
     /// Judges a message on its way to a client: nothing is shown or acknowledged before it is durable.
-    pub fn on_client_send(&mut self, durable: &Durable, text: &str) -> Verdict {
+    pub fn on_client_send(&mut self, wall: u64, text: &str) -> Verdict {
         let message: Value = serde_json::from_str(text).map_err(|e| format!("not JSON ({e}): {text}"))?;
         let id = match message[0].as_str() {
             Some("OK") if message[2] == true => message[1].as_str(),
@@ -296,10 +179,21 @@ impl Checks {
         };
         let id = id.ok_or_else(|| format!("no id: {text}"))?;
         let event = self.genuine.get(id).ok_or_else(|| format!("an event nobody signed: {text}"))?;
-        if !durable.has(event) && !durable.superseded(event) && !durable.deleted(event) {
+        if !self.durable.has(event) && !self.durable.excuses(event, wall) {
             return Err(format!("acknowledged or served before it was durable: {text}"));
         }
-        self.acknowledged.insert(id.to_owned(), event.clone());
+        self.acknowledged.insert(id.to_owned());
+        Ok(())
+    }
+
+    /// Every acknowledged event must be held, or there is a reason.
+    pub fn on_acknowledged(&self, wall: u64) -> Verdict {
+        for id in &self.acknowledged {
+            let event = &self.genuine[id];
+            if !self.durable.has(event) && !self.durable.excuses(event, wall) {
+                return Err(format!("lost {id}, which was acknowledged"));
+            }
+        }
         Ok(())
     }
 }
@@ -307,108 +201,57 @@ impl Checks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::WALL_START;
     use crate::events::Author;
 
-    fn live() -> String {
-        format!(r#"["REQ","l",{{"kinds":[30617,30618],"since":{},"limit":500}}]"#, WALL_START - 900)
-    }
+    const NOW: Moment = Moment { at: 0, wall: (1_000, 1_000) };
 
-    fn open() -> LinkCheck {
-        let mut link = LinkCheck::default();
-        link.opened(0);
-        link
-    }
-
-    #[test]
-    fn the_first_req_must_be_live() {
-        let sweep = r#"["REQ","s",{"kinds":[30617,30618],"limit":500}]"#;
-        assert!(open().on_send(0, WALL_START, sweep).is_err());
-        let mut link = open();
-        link.on_send(0, WALL_START, &live()).expect("live first");
-        link.on_send(0, WALL_START, sweep).expect("then sweeps");
-        assert_eq!(link.open_filters(), 2);
-    }
-
-    #[test]
-    fn ids_limits_and_counts_are_watched() {
-        let mut link = open();
-        assert!(LinkCheck::default().on_send(0, WALL_START, &live()).is_err(), "not open yet");
-        link.on_send(0, WALL_START, &live()).expect("live");
-        assert!(link.on_send(0, WALL_START, &live()).is_err(), "id in use");
-        link.on_send(0, WALL_START, r#"["CLOSE","l"]"#).expect("closes");
-        link.on_send(0, WALL_START, &live()).expect("free again");
-        link.on_received(0, r#"["CLOSED","l",""]"#);
-        link.on_send(0, WALL_START, &live()).expect("closed by the relay");
-        assert!(link.on_send(0, WALL_START, r#"["REQ","x",{"kinds":[5]}]"#).is_err(), "no limit");
-        assert!(link.on_send(0, WALL_START, r##"["REQ","x",{"#e":[],"limit":5}]"##).is_err(), "no values");
-        assert!(link.on_send(0, WALL_START, r#"["EVENT",{}]"#).is_err(), "not ours to say");
-        for n in 1..10 {
-            link.on_send(0, WALL_START, &format!(r#"["REQ","{n}",{{"kinds":[{n}],"limit":5}}]"#)).expect("fits");
-        }
-        assert!(link.on_send(0, WALL_START, r#"["REQ","x",{"limit":5}]"#).is_err(), "one too many");
-    }
-
-    #[test]
-    fn a_cooldown_is_watched() {
-        let mut link = open();
-        link.on_received(SECOND, r#"["NOTICE","rate-limited: slow down"]"#);
-        assert!(link.on_send(65 * SECOND, WALL_START + 65, &live().replace("1799999100", "1799999165")).is_err());
-        link.on_send(66 * SECOND, WALL_START, &live()).expect("over");
-    }
-
-    #[test]
-    fn stable_after_layer_1_or_a_minute() {
-        let mut link = open();
-        assert!(!link.stable(59 * SECOND));
-        assert!(link.stable(60 * SECOND));
-        link.on_send(0, WALL_START, &live()).expect("live");
-        link.on_received(0, r#"["EOSE","other"]"#);
-        assert!(!link.stable(1));
-        link.on_received(0, r#"["EOSE","l"]"#);
-        assert!(link.stable(1));
-    }
-
-    #[test]
-    fn delays_double_to_an_hour_and_then_last_a_day() {
-        let mut health = HealthCheck::default();
-        let mut at = 0;
-        let mut delays = Vec::new();
-        while at < 2 * DAY {
-            health.on_dial(at).expect("allowed");
-            health.on_end(at, false);
-            assert!(health.on_dial(health.allowed_at - 1).is_err());
-            delays.push((health.allowed_at - at) / SECOND);
-            at = health.allowed_at;
-        }
-        assert_eq!(delays[..11], [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600]);
-        assert_eq!(*delays.last().expect("some"), 86_400);
-        health.on_end(at, true);
-        health.on_dial(at).expect("at once after a success");
-    }
-
-    #[test]
-    fn needed_relays_come_from_current_announcements_on_our_service() {
+    fn world() -> (Checks, Author, EventRef) {
         let author = Author::new(1);
-        let mut durable = Durable::default();
-        let mut add = |e: EventRef| durable.events.insert(e.id.clone(), e);
-        add(author.announcement("x", &["wss://old.example"], 1));
-        add(author.announcement("x", &["wss://R.example:443/"], 2));
-        add(author.foreign_announcement("y", 1));
-        assert_eq!(durable.needed_relays().into_iter().collect::<Vec<_>>(), ["wss://grasp.example", "wss://r.example"]);
-    }
-
-    #[test]
-    fn an_early_ok_is_found() {
-        let author = Author::new(1);
-        let event = author.issue(&author.repo("x"), 1, "");
+        let announcement = author.announcement("x", &["wss://r.example"], 1);
         let mut checks = Checks::default();
+        checks.genuine.insert(announcement.id.clone(), announcement.clone());
+        checks.on_durable(NOW, vec![(1, announcement.json.clone())], &|_| false).expect("ours");
+        (checks, author, announcement)
+    }
+
+    #[test]
+    fn an_early_ok_and_a_loss_are_found() {
+        let (mut checks, author, announcement) = world();
+        let event = author.issue(&author.repo("x"), 1, "");
         checks.genuine.insert(event.id.clone(), event.clone());
         let ok = format!(r#"["OK","{}",true,""]"#, event.id);
-        assert!(checks.on_client_send(&Durable::default(), &ok).is_err());
-        let mut durable = Durable::default();
-        durable.events.insert(event.id.clone(), event.clone());
-        checks.on_client_send(&durable, &ok).expect("durable");
-        assert!(checks.on_durable(&Durable::default()).is_err(), "lost again");
+        assert!(checks.on_client_send(1_000, &ok).is_err());
+        checks.on_durable(NOW, vec![(2, event.json.clone())], &|_| false).expect("belongs");
+        checks.on_client_send(1_000, &ok).expect("durable");
+        let image = |events: &[(u64, &EventRef)]| events.iter().map(|(seq, e)| (*seq, e.json.clone())).collect();
+        checks.on_image(NOW, image(&[(1, &announcement), (2, &event)])).expect("the same");
+        assert!(checks.on_image(NOW, image(&[(1, &announcement)])).is_err(), "lost");
+        assert!(checks.on_acknowledged(1_000).is_err(), "acknowledged, too");
+    }
+
+    #[test]
+    fn only_what_was_signed_is_stored_and_as_it_was_signed() {
+        let (mut checks, author, _) = world();
+        let event = author.issue(&author.repo("x"), 1, "text");
+        let store = |checks: &mut Checks, text: String| checks.on_durable(NOW, vec![(2, text)], &|_| false);
+        assert!(store(&mut checks, event.json.clone()).is_err(), "nobody published it");
+        checks.genuine.insert(event.id.clone(), event.clone());
+        assert!(store(&mut checks, event.json.replace("text", "other")).is_err(), "altered");
+        checks.forbidden.insert(event.id.clone(), "a test");
+        assert!(store(&mut checks, event.json.clone()).is_err(), "forbidden");
+    }
+
+    #[test]
+    fn relays_are_dialled_while_needed_and_a_moment_longer() {
+        let (mut checks, author, _) = world();
+        checks.on_dial(0, 0, "wss://r.example", &[]).expect("needed");
+        assert!(checks.on_dial(0, 1, "wss://other.example", &[]).is_err());
+        assert!(checks.on_dial(0, 0, "wss://r.example", &[Far::Relay(0)]).is_err(), "a second link");
+        let gone = author.foreign_announcement("x", 2);
+        checks.genuine.insert(gone.id.clone(), gone.clone());
+        let needless = checks.on_durable(NOW, vec![(2, gone.json.clone())], &|seq| seq == 1).expect("replaces");
+        assert_eq!(needless, ["wss://r.example"]);
+        checks.on_dial(5 * SECOND, 0, "wss://r.example", &[]).expect("until the window closes");
+        assert!(checks.on_dial(7 * SECOND, 0, "wss://r.example", &[]).is_err());
     }
 }

@@ -20,11 +20,13 @@ pub struct Clock {
     now: Micros,
     /// Second of the wall clock at the world's beginning; changes when the wall clock is set.
     wall_base: u64,
+    /// When it was last set, and what `wall_base` was before.
+    set: (Micros, u64),
 }
 
 impl Clock {
     pub fn new() -> Clock {
-        Clock { now: 0, wall_base: WALL_START }
+        Clock { now: 0, wall_base: WALL_START, set: (0, WALL_START) }
     }
 
     pub fn now(&self) -> Micros {
@@ -41,8 +43,17 @@ impl Clock {
         self.wall_base + self.now / SECOND
     }
 
+    /// The least and the greatest that the wall clock has shown in the last second.
+    pub fn wall_lately(&self) -> (u64, u64) {
+        let (at, before) = self.set;
+        let before = if self.now - at <= SECOND { before } else { self.wall_base };
+        let (low, high) = (before.min(self.wall_base), before.max(self.wall_base));
+        (low + (self.now / SECOND).saturating_sub(1), high + self.now / SECOND)
+    }
+
     /// Sets the wall clock forwards or backwards.
     pub fn jump_wall(&mut self, secs: i64) {
+        self.set = (self.now, self.wall_base);
         self.wall_base = self.wall_base.checked_add_signed(secs).expect("the wall clock stays after 1970");
     }
 

@@ -54,6 +54,16 @@ impl SimEvent {
         self.values("d").next().unwrap_or("")
     }
 
+    /// The address of this event, for what has one.
+    pub fn address(&self) -> String {
+        format!("{}:{}:{}", self.kind, self.author, self.identifier())
+    }
+
+    /// When it expires (NIP-40).
+    pub fn expires_at(&self) -> Option<u64> {
+        self.values("expiration").next()?.parse().ok()
+    }
+
     /// What a newer event must share to replace this one (NIP-01), if it can be replaced.
     pub fn replace_key(&self) -> Option<(u16, String, String)> {
         match self.kind {

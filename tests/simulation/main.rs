@@ -11,6 +11,7 @@ mod clock;
 mod crash;
 mod design;
 mod disk;
+mod ear;
 mod events;
 mod health;
 mod lessons;

@@ -266,7 +266,7 @@ impl Swarm {
         let current = self.announced.iter().filter(|(_, e)| !self.deleted.contains(&e.id));
         let ours = current.filter(|(_, e)| e.values("clone").any(|c| c.contains(crate::events::DOMAIN)));
         ours.map(|(repo, e)| {
-            let listed = crate::checks::relays(e);
+            let listed = crate::checks::rules::relays(e);
             (self.address(*repo), RELAYS.into_iter().filter(|r| listed.contains(&relay_url(r))).collect())
         })
         .collect()

@@ -5,9 +5,9 @@ mod life;
 mod look;
 mod wires;
 
-use crate::checks::{Checks, Durable, TURNS_PER_HOUR_MAX};
+use crate::checks::Checks;
 use crate::client::ModelClient;
-use crate::clock::{Clock, HOUR, MILLI, Micros, SECOND};
+use crate::clock::{Clock, MILLI, Micros, SECOND};
 use crate::disk::Disk;
 use crate::events::{DOMAIN, EventRef};
 use crate::link::{Far, Link, Path};
@@ -19,8 +19,8 @@ use grasp_sync::limits::{Limits, Timing};
 use grasp_sync::protocol::relay_url::{RelayUrl, Service};
 use grasp_sync::store::{Store, StoreError};
 use grasp_sync::time::{Duration, Instant, Now};
-use serde_json::Value;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// What the world drives: the engine, or a script in the world's own tests. An error ends the process.
 pub trait Process {
@@ -30,6 +30,17 @@ pub trait Process {
     fn commit_due(&self, now: Now, idle: bool) -> bool;
     fn commit(&mut self, now: Now) -> Result<(), StoreError>;
     fn status_json(&self, now: Now) -> String;
+    fn metrics_text(&self) -> String {
+        String::new()
+    }
+    /// When the batching window closes, if one is open.
+    fn window_closes_at(&self) -> Option<Instant> {
+        None
+    }
+    /// What it has committed can be read here; what it has not cannot.
+    fn store(&self) -> Option<&Store> {
+        None
+    }
 }
 
 impl Process for Engine {
@@ -51,6 +62,15 @@ impl Process for Engine {
     fn status_json(&self, now: Now) -> String {
         Engine::status_json(self, now)
     }
+    fn metrics_text(&self) -> String {
+        Engine::metrics_text(self)
+    }
+    fn window_closes_at(&self) -> Option<Instant> {
+        Engine::window_closes_at(self)
+    }
+    fn store(&self) -> Option<&Store> {
+        Some(Engine::store(self))
+    }
 }
 
 /// Starts a process on a disk.
@@ -58,7 +78,7 @@ pub type Boot = Box<dyn Fn(Disk, Settings, Now) -> Result<Box<dyn Process>, Stor
 
 #[derive(Clone, Debug)]
 enum Frame {
-    Text(String),
+    Text(Rc<str>),
     /// A ping out, a pong in.
     Beat,
     Opened,
@@ -82,6 +102,8 @@ const CACHE_BYTES: usize = 1 << 20;
 const HAPPENINGS_PER_TURN: usize = 64;
 /// Turns at one and the same moment that neither end in an output nor in a commit.
 const IDLE_TURNS_MAX: u32 = 1_000;
+/// Turns between two looks at what the process says of its bounds.
+const BOUNDS_EVERY: u64 = 4_096;
 /// Shortest simulated time between two looks at a condition.
 const LOOK_EVERY: Micros = 10 * MILLI;
 
@@ -93,9 +115,14 @@ pub struct World {
     pub settings: Settings,
     pub checks: Checks,
     pub path: Path,
+    /// Paths that differ from it, by relay.
+    pub paths: BTreeMap<usize, Path>,
+    /// Relays that nobody can reach, and what who dials them learns.
+    pub unreachable: BTreeMap<usize, CloseReason>,
     /// How long each commit takes.
     pub commit_took: Micros,
-    pub turns_per_hour_max: u64,
+    /// The disk itself is read after each so many commits, to see that the store says of it what is so.
+    pub look_every: u64,
     /// Turns so far: one for each time that the process woke.
     pub turns: u64,
     pub commits: u64,
@@ -107,6 +134,8 @@ pub struct World {
     disk_fails: bool,
     process: Option<Box<dyn Process>>,
     started: Micros,
+    /// Time for which the machine was suspended since, so that its monotonic clock stood still.
+    asleep: Micros,
     queue: BTreeMap<(Micros, u64), Happening>,
     happenings: u64,
     links: BTreeMap<u64, Link>,
@@ -115,10 +144,9 @@ pub struct World {
     relays: Vec<ModelRelay>,
     clients: Vec<(u64, ModelClient)>,
     trace: Trace,
-    durable: (u64, Durable),
-    by_seq: BTreeMap<u64, EventRef>,
+    /// How often the disk had been synced when it was last looked at.
+    seen_syncs: u64,
     idle_turns: u32,
-    hour: (Micros, u64),
     outputs: u64,
 }
 
@@ -130,6 +158,7 @@ impl World {
 
     /// A world around any process.
     pub fn around(name: &'static str, seed: u64, boot: Boot) -> World {
+        crate::ear::listen();
         World {
             seed,
             name,
@@ -138,8 +167,10 @@ impl World {
             settings: settings(),
             checks: Checks::default(),
             path: Path::default(),
+            paths: BTreeMap::new(),
+            unreachable: BTreeMap::new(),
             commit_took: 2 * MILLI,
-            turns_per_hour_max: TURNS_PER_HOUR_MAX,
+            look_every: 16,
             turns: 0,
             commits: 0,
             endings: Vec::new(),
@@ -148,6 +179,7 @@ impl World {
             disk_fails: false,
             process: None,
             started: 0,
+            asleep: 0,
             queue: BTreeMap::new(),
             happenings: 0,
             links: BTreeMap::new(),
@@ -156,10 +188,8 @@ impl World {
             relays: Vec::new(),
             clients: Vec::new(),
             trace: Trace::new(),
-            durable: (0, Durable::default()),
-            by_seq: BTreeMap::new(),
+            seen_syncs: 0,
             idle_turns: 0,
-            hour: (0, 0),
             outputs: 0,
         }
     }
@@ -189,8 +219,15 @@ impl World {
 
     /// An event turns up in a relay's store; its subscribers hear nothing.
     pub fn hold(&mut self, relay: &str, event: &EventRef) {
-        self.checks.genuine.insert(event.id.clone(), event.clone());
+        self.sign(event);
         self.relay(relay).hold(event);
+    }
+
+    /// Somebody has really signed this.
+    pub fn sign(&mut self, event: &EventRef) {
+        if !self.checks.genuine.contains_key(&event.id) {
+            self.checks.genuine.insert(event.id.clone(), event.clone());
+        }
     }
 
     pub fn hold_all<'a>(&mut self, relay: &str, events: impl IntoIterator<Item = &'a EventRef>) {
@@ -199,7 +236,7 @@ impl World {
 
     /// An event is published to a relay, which tells its subscribers.
     pub fn publish(&mut self, relay: &str, event: &EventRef) {
-        self.checks.genuine.insert(event.id.clone(), event.clone());
+        self.sign(event);
         self.say(&format!("{relay} takes {} ({})", short(&event.id), event.kind));
         let at = self.clock.now();
         let replies = self.relay(relay).publish(at, event);
@@ -210,7 +247,7 @@ impl World {
     pub fn relay_says(&mut self, relay: &str, text: &str) {
         let sessions: Vec<u64> = self.relay(relay).sessions().keys().copied().collect();
         for session in sessions {
-            self.send_in(session, Frame::Text(text.to_owned()));
+            self.send_in(session, Frame::Text(text.into()));
         }
     }
 
@@ -258,12 +295,12 @@ impl World {
     }
 
     pub fn client_sends(&mut self, client: usize, text: &str) {
-        self.send_in(self.clients[client].0, Frame::Text(text.to_owned()));
+        self.send_in(self.clients[client].0, Frame::Text(text.into()));
     }
 
     /// A client publishes an event.
     pub fn client_publishes(&mut self, client: usize, event: &EventRef) {
-        self.checks.genuine.insert(event.id.clone(), event.clone());
+        self.sign(event);
         self.client_sends(client, &crate::client::publish(event));
     }
 
@@ -335,7 +372,7 @@ impl World {
     }
 
     fn due_at(&self) -> Option<Micros> {
-        self.process.as_ref()?.next_deadline().map(|t| t.as_micros() + self.started)
+        self.process.as_ref()?.next_deadline().map(|t| t.as_micros() + self.started + self.asleep)
     }
 
     /// When something is next to be done, not before now.
@@ -345,10 +382,10 @@ impl World {
 
     fn count_turn(&mut self) {
         self.turns += 1;
-        let hour = self.clock.now() / HOUR;
-        self.hour = if self.hour.0 == hour { (hour, self.hour.1 + 1) } else { (hour, 1) };
-        if self.hour.1 > self.turns_per_hour_max {
-            self.fail(&format!("woke more than {} times in one hour", self.turns_per_hour_max));
+        let verdict = self.checks.pace.on_wake(self.clock.now(), self.relays.len());
+        self.demand(verdict);
+        if self.turns.is_multiple_of(BOUNDS_EVERY) {
+            self.look_at_bounds();
         }
     }
 
@@ -360,12 +397,17 @@ impl World {
         if !process.commit_due(now, idle) {
             return false;
         }
-        if let Err(error) = process.commit(now) {
+        let done = process.commit(now);
+        self.listen();
+        if let Err(error) = done {
             self.process_ends(error);
             return true;
         }
         self.commits += 1;
         self.say("commit");
+        self.look_at_window();
+        let verdict = self.refresh_durable();
+        self.demand(verdict);
         self.drain();
         self.clock.advance_to(self.clock.now() + self.commit_took);
         self.feed(Input::CommitTook(Duration::from_micros(self.commit_took)));
@@ -404,21 +446,4 @@ pub fn relay_url(name: &str) -> String {
 
 fn short(id: &str) -> &str {
     &id[..id.len().min(8)]
-}
-
-/// A message for the trace: events by id and kind only.
-fn brief(text: &str) -> String {
-    if !text.starts_with("[\"EVENT\"") {
-        return text.to_owned();
-    }
-    let message: Value = serde_json::from_str(text).unwrap_or_default();
-    let event = if message[1].is_object() { &message[1] } else { &message[2] };
-    let id = event["id"].as_str().unwrap_or("?");
-    format!(
-        "EVENT {} {} kind {} at {}",
-        message[1].as_str().unwrap_or(""),
-        short(id),
-        event["kind"],
-        event["created_at"]
-    )
 }

@@ -2,6 +2,7 @@
 //! `settings`.
 
 use super::World;
+use crate::checks::rules::Rules;
 use crate::disk::{DiskFaults, Lost};
 use crate::link::{Far, Link};
 use grasp_sync::engine::Input;
@@ -13,11 +14,14 @@ impl World {
         assert!(self.process.is_none(), "already running");
         self.say("the process starts");
         self.started = self.clock.now();
+        self.asleep = 0;
+        self.checks.restart(self.awake(), Rules::of(&self.settings));
         let now = self.now();
         self.idle_turns = 0;
         match (self.boot)(self.disk.clone(), self.settings.clone(), now) {
             Ok(process) => {
                 self.process = Some(process);
+                self.listen();
                 self.drain();
                 self.finish_turn();
             }
@@ -48,7 +52,9 @@ impl World {
         self.feed(Input::Stop);
         let now = self.now();
         let Some(mut process) = self.process.take() else { return };
-        match process.commit(now) {
+        let done = process.commit(now);
+        self.listen();
+        match done {
             Ok(()) => {
                 drop(process);
                 self.disk = self.disk.after(Lost::Nothing);
@@ -96,9 +102,8 @@ impl World {
             self.links.remove(&serial);
             self.checks.links.remove(&serial);
         }
-        self.checks.health.clear();
-        self.durable.0 = u64::MAX;
-        let verdict = self.refresh_durable();
+        self.seen_syncs = u64::MAX;
+        let verdict = self.refresh_durable().and_then(|()| self.checks.on_acknowledged(self.clock.wall()));
         self.demand(verdict);
     }
 }

@@ -1,28 +1,35 @@
 //! What a scenario looks at, and how it fails.
 
 use super::{CACHE_BYTES, World};
-use crate::checks::{Durable, LinkCheck, Verdict};
+use crate::checks::durable::Durable;
+use crate::checks::link::LinkCheck;
+use crate::checks::{Moment, Verdict};
 use crate::clock::{Micros, SECOND};
 use crate::disk::{DiskFaults, Lost};
-use crate::events::{EventRef, SimEvent};
+use crate::events::EventRef;
 use crate::link::Far;
-use grasp_sync::store::Store;
-use grasp_sync::time::Now;
+use grasp_sync::store::{Store, StoreError};
+use grasp_sync::time::{Instant, Now};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::rc::Rc;
 
 impl World {
     pub fn now(&self) -> Now {
-        self.clock.seen_by(self.started)
+        self.clock.seen_by(self.started + self.asleep)
+    }
+
+    /// The time, but for what the machine has slept since the process began: what a process with the best of monotonic
+    /// clocks would have counted.
+    pub fn awake(&self) -> Micros {
+        self.clock.now() - self.asleep
     }
 
     /// What a power cut would leave now.
     pub fn durable(&mut self) -> &Durable {
         let verdict = self.refresh_durable();
         self.demand(verdict);
-        &self.durable.1
+        &self.checks.durable
     }
 
     pub fn has(&mut self, event: &EventRef) -> bool {
@@ -40,28 +47,83 @@ impl World {
         events.into_iter().filter(|e| !durable.has(e)).count()
     }
 
+    /// Takes in what has been committed since the last look: from the store of the process, and now and then, or when
+    /// there is none, from the disk itself.
     pub(super) fn refresh_durable(&mut self) -> Verdict {
         let syncs = self.disk.syncs();
-        if self.durable.0 == syncs {
+        if self.seen_syncs == syncs {
             return Ok(());
         }
+        self.seen_syncs = syncs;
+        let now = Moment { at: self.awake(), wall: self.clock.wall_lately() };
+        let unneeded = match self.process.as_ref().and_then(|p| p.store()) {
+            Some(store) if !self.commits.is_multiple_of(self.look_every) => {
+                let text = |seq| store.event_json(seq).map_err(unreadable);
+                let mut new = Vec::new();
+                for seq in self.checks.durable.last_seq() + 1..=store.last_seq() {
+                    new.extend(text(seq)?.map(|text| (seq, text)));
+                }
+                // What cannot be read counts as held: the process will hear of it soon enough.
+                self.checks.on_durable(now, new, &|seq| text(seq).is_ok_and(|text| text.is_none()))?
+            }
+            _ => {
+                let image = self.read_disk()?;
+                self.checks.on_image(now, image)?
+            }
+        };
+        for url in unneeded {
+            let relay = self.relays.iter().position(|r| r.url == url);
+            relay.filter(|_| !self.checks.needs(&url)).map(|n| self.checks.health.remove(&n));
+        }
+        Ok(())
+    }
+
+    /// What a power cut would leave now: all events by number.
+    fn read_disk(&self) -> Result<Vec<(u64, String)>, String> {
         let image = self.disk.after(Lost::All);
         image.set_faults(DiskFaults::default());
-        let mut events = BTreeMap::new();
+        let mut events = Vec::new();
         if !image.is_blank() {
-            let store = Store::open(image, CACHE_BYTES).map_err(|e| format!("the store does not open: {e:?}"))?;
-            let (mut old, by_seq) = (std::mem::take(&mut self.by_seq), &mut self.by_seq);
+            let store = Store::open(image, CACHE_BYTES).map_err(unreadable)?;
             let read = store.for_each(&mut |seq, json| {
-                let event = old.remove(&seq).filter(|e| e.json == json);
-                let event = event.unwrap_or_else(|| Rc::new(SimEvent::from_json(json).expect("a stored event")));
-                events.insert(event.id.clone(), event.clone());
-                by_seq.insert(seq, event);
+                events.push((seq, json.to_owned()));
                 ControlFlow::Continue(())
             });
-            read.map_err(|e| format!("the store cannot be read: {e:?}"))?;
+            read.map_err(unreadable)?;
         }
-        self.durable = (syncs, Durable { events });
-        self.checks.on_durable(&self.durable.1)
+        Ok(events)
+    }
+
+    /// Hears what the process has logged.
+    pub(super) fn listen(&mut self) {
+        for line in crate::ear::take() {
+            let verdict = self.checks.machine.on_line(self.awake(), &line, &self.checks.rules);
+            self.trace.say(self.clock.now(), line);
+            self.demand(verdict);
+        }
+    }
+
+    /// Looks whether the window is as it should be at this moment.
+    pub(super) fn look_at_window(&mut self) {
+        let Some(process) = self.process.as_ref() else { return };
+        let seen = process.window_closes_at().map(Instant::as_micros);
+        let length = self.settings.timing.batch_window.as_micros();
+        let closed = self.checks.window.observe(self.now().mono.as_micros(), length, seen);
+        match closed {
+            Ok(true) => {
+                self.checks.machine.on_window_closed(self.awake());
+                self.checks.pace.on_window();
+            }
+            Ok(false) => {}
+            Err(why) => self.fail(&why),
+        }
+    }
+
+    /// Looks whether what waits anywhere is within its bound.
+    pub(super) fn look_at_bounds(&self) {
+        let text = self.process.as_ref().map(|p| p.metrics_text()).unwrap_or_default();
+        let verdict = bounds(&text);
+        self.demand(verdict);
     }
 
     pub fn status(&self) -> Value {
@@ -93,24 +155,8 @@ impl World {
         last.flatten().max().unwrap_or(self.started).max(self.started)
     }
 
-    pub(super) fn far_name(&self, serial: u64) -> String {
-        match self.links.get(&serial).map(|l| l.far) {
-            Some(Far::Relay(n)) => self.relays[n].url.clone(),
-            Some(Far::Client(n)) => format!("client {n}"),
-            None => String::from("a ghost"),
-        }
-    }
-
     pub fn say(&mut self, what: &str) {
-        self.trace.say(self.clock.now(), what);
-    }
-
-    /// What can change the need for a relay is about to happen, or its need is about to be judged.
-    pub(super) fn note_needed(&mut self) {
-        let verdict = self.refresh_durable();
-        self.demand(verdict);
-        let urls: Vec<&str> = self.relays.iter().map(|r| &*r.url).collect();
-        self.checks.note_needed(self.clock.now(), &self.durable.1, &urls, &self.settings.bootstrap);
+        self.trace.say(self.clock.now(), what.to_owned());
     }
 
     pub(super) fn demand(&self, verdict: Verdict) {
@@ -123,4 +169,34 @@ impl World {
     pub fn fail(&self, why: &str) -> ! {
         panic!("at {:.6} s: {why}", self.clock.now() as f64 / SECOND as f64)
     }
+}
+
+fn unreadable(error: StoreError) -> String {
+    format!("the store cannot be read: {error:?}")
+}
+
+/// Judges the queues that `/metrics` tells of.
+fn bounds(text: &str) -> Verdict {
+    let of = |metric: &'static str| {
+        text.lines().filter_map(move |line| line.strip_prefix(metric)?.strip_prefix('{')?.split_once("} "))
+    };
+    let limits: BTreeMap<&str, &str> = of("grasp_sync_queue_limit").collect();
+    for (queue, depth) in of("grasp_sync_queue_depth") {
+        let limit = limits.get(queue).ok_or_else(|| format!("{queue} has no limit"))?;
+        let number = |text: &str| text.parse::<u64>().map_err(|e| format!("{queue}: {e}: {text}"));
+        if number(depth)? > number(limit)? {
+            return Err(format!("{queue}: {depth}, but the limit is {limit}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_queue_above_its_bound_is_found() {
+    let text = |depth: u64| {
+        format!("grasp_sync_queue_depth{{queue=\"q\"}} {depth}\ngrasp_sync_queue_limit{{queue=\"q\"}} 3\n")
+    };
+    bounds(&text(3)).expect("within");
+    assert!(bounds(&text(4)).is_err());
+    assert!(bounds("grasp_sync_queue_depth{queue=\"q\"} 1\n").is_err(), "no limit");
 }

@@ -1,13 +1,14 @@
 //! The wires of the world: what goes out of the process, over links, to models, and back.
 
-use super::{Frame, Happening, World, brief};
-use crate::checks::LinkCheck;
+use super::{Frame, Happening, World};
+use crate::checks::link::LinkCheck;
 use crate::clock::MILLI;
 use crate::clock::Micros;
-use crate::link::{Far, Link, LinkState};
+use crate::link::{Far, Link, LinkState, Path};
 use crate::model_relay::{Act, Door, Mode, Reply};
 use grasp_sync::engine::{CloseReason, Input, LinkId, Output};
-use grasp_sync::limits::MESSAGE_BYTES_MAX;
+use grasp_sync::limits::{LINK_OUT_BYTES_MAX, MESSAGE_BYTES_MAX};
+use std::rc::Rc;
 
 impl World {
     pub(super) fn happen(&mut self, happening: Happening) {
@@ -66,7 +67,7 @@ impl World {
                 self.relays[n].close(serial);
                 self.send_in(serial, Frame::Closed(CloseReason::TooLarge));
             }
-            Act::Say(text) => self.send_in(serial, Frame::Text(text)),
+            Act::Say(text) => self.send_in(serial, Frame::Text(text.into())),
             Act::Ping => {
                 self.send_in(serial, Frame::Beat);
                 let next = self.relays[n].on_pinged(serial);
@@ -85,37 +86,43 @@ impl World {
 
     pub(super) fn reach_process(&mut self, serial: u64, frame: Frame) {
         let Some(&link) = self.ids.get(&serial) else { return };
-        let at = self.clock.now();
+        let (at, awake) = (self.clock.now(), self.awake());
         let Some(state) = self.links.get_mut(&serial).filter(|l| !l.silent) else { return };
+        self.checks.pace.on_input();
         match frame {
             Frame::Opened => {
                 state.state = LinkState::Open;
                 let far = state.far;
-                self.say(&format!("{} opened", self.far_name(serial)));
+                let what = format!("{} opened", state.name);
+                self.trace.say(at, what);
                 if let Far::Relay(n) = far {
                     let replies = self.relays[n].open(at, serial);
                     self.carry_out(replies);
-                    self.checks.links.entry(serial).or_default().opened(at);
+                    self.checks.links.entry(serial).or_default().opened(awake);
+                    self.checks.pace.on_opened(n);
                 }
                 self.feed(if let Far::Relay(_) = far { Input::Opened { link } } else { Input::Accepted { link } });
             }
             Frame::Text(text) => {
-                self.say(&format!("{} says {}", self.far_name(serial), brief(&text)));
-                if let LinkId::Relay(_) = link {
-                    self.checks.links.entry(serial).or_default().on_received(at, &text);
-                }
-                if text.contains("\"kind\":30617") || text.contains("\"kind\":5,") {
-                    self.note_needed();
+                self.trace.heard(at, &state.name, &text);
+                // Events are many and teach the checks nothing.
+                if let Far::Relay(n) = state.far
+                    && !text.starts_with("[\"EVENT\"")
+                {
+                    self.checks.links.entry(serial).or_default().on_received(awake, &text);
+                    self.checks.pace.on_answer(n);
                 }
                 self.feed(Input::Text { link, text: &text });
             }
             Frame::Beat => self.feed(Input::Alive { link }),
             Frame::Drained => {
                 state.drain_owed = false;
+                state.waiting_bytes = 0;
                 self.feed(Input::Drained { link });
             }
             Frame::Closed(reason) => {
-                self.say(&format!("{} is gone: {reason:?}", self.far_name(serial)));
+                let what = format!("{} is gone: {reason:?}", state.name);
+                self.trace.say(at, what);
                 self.end_link(serial, false);
                 if let Some(Link { far: Far::Relay(n), .. }) = self.links.remove(&serial) {
                     self.relays[n].close(serial);
@@ -132,10 +139,11 @@ impl World {
         }
         let check = self.checks.links.remove(&serial).unwrap_or_default();
         if let Some(Link { far: Far::Relay(n), .. }) = self.links.get(&serial) {
+            self.checks.pace.on_link_lost(*n);
             if unneeded {
                 self.checks.health.remove(n);
             } else {
-                let at = self.clock.now();
+                let at = self.awake();
                 self.checks.health.entry(*n).or_default().on_end(at, check.stable(at));
             }
         }
@@ -144,7 +152,12 @@ impl World {
     /// Gives the process one input and carries out what it wants.
     pub(super) fn feed(&mut self, input: Input<'_>) {
         let now = self.now();
-        match self.process.as_mut().map(|process| process.handle(now, input)) {
+        let handled = self.process.as_mut().map(|process| process.handle(now, input));
+        if matches!(input, Input::Tick) {
+            self.look_at_window();
+        }
+        self.listen();
+        match handled {
             Some(Ok(())) => self.drain(),
             Some(Err(error)) => self.process_ends(error),
             None => {}
@@ -154,7 +167,7 @@ impl World {
     pub(super) fn drain(&mut self) {
         while let Some(output) = self.process.as_mut().and_then(|p| p.poll_output()) {
             self.outputs += 1;
-            self.trace.hash(self.clock.now(), &format!("{output:?}"));
+            self.hash(&output);
             match output {
                 Output::Dial { link, url } => self.dial(link, url.as_str()),
                 Output::Send { link, text } => self.sent(link, text),
@@ -166,6 +179,20 @@ impl World {
                 Output::Close { link, code } => self.closed(link, code),
             }
         }
+    }
+
+    fn hash(&mut self, output: &Output) {
+        let (kind, link, text) = match output {
+            Output::Dial { link, url } => (0, link, url.as_str()),
+            Output::Send { link, text } => (1, link, text.as_str()),
+            Output::Ping { link } => (2, link, ""),
+            Output::Close { link, code } => (3 + u64::from(*code), link, ""),
+        };
+        let link = match link {
+            LinkId::Relay(n) => 2 * n,
+            LinkId::Client(n) => 2 * n + 1,
+        };
+        self.trace.hash(self.clock.now(), kind, link, text);
     }
 
     pub(super) fn serial(&self, link: LinkId) -> Option<u64> {
@@ -183,13 +210,14 @@ impl World {
         };
         let at = self.clock.now();
         let busy: Vec<Far> = self.serials.values().filter_map(|s| self.links.get(s)).map(|l| l.far).collect();
-        let bootstrap = self.settings.bootstrap.iter().any(|b| b.as_str() == url);
-        self.note_needed();
-        let verdict = self.checks.on_dial(at, n, url, bootstrap, &busy);
+        let verdict = self.checks.on_dial(self.awake(), n, url, &busy);
         self.demand(verdict);
         let serial = self.add_link(Far::Relay(n));
         self.name_link(serial, link);
         self.checks.links.insert(serial, LinkCheck::default());
+        if let Some(reason) = self.unreachable.get(&n) {
+            return self.send_in(serial, Frame::Closed(*reason));
+        }
         match self.relays[n].on_dial(at) {
             Door::Status(status) => self.send_in(serial, Frame::Closed(CloseReason::Handshake(status))),
             Door::Mode(Mode::Up) => self.send_in(serial, Frame::Opened),
@@ -205,58 +233,55 @@ impl World {
         }
     }
 
-    pub(super) fn sent(&mut self, link: LinkId, text: String) {
-        let Some(serial) = self.serial(link) else { return };
-        self.say(&format!("{} gets {}", self.far_name(serial), brief(&text)));
-        let (at, wall) = (self.clock.now(), self.clock.wall());
-        let verdict = match link {
-            LinkId::Relay(_) => self.checks.links.entry(serial).or_default().on_send(at, wall, &text),
-            LinkId::Client(_) => {
-                let shows = text.starts_with("[\"OK\"") || text.starts_with("[\"EVENT\"");
-                if shows {
-                    self.refresh_durable().and_then(|()| self.checks.on_client_send(&self.durable.1, &text))
-                } else {
-                    Ok(())
-                }
-            }
-        };
-        self.demand(verdict);
-        self.send_out(serial, Frame::Text(text));
+    pub(super) fn sent(&mut self, id: LinkId, text: String) {
+        let Some(serial) = self.serial(id) else { return };
+        let text: Rc<str> = text.into();
+        let (at, wall, awake) = (self.clock.now(), self.clock.wall(), self.awake());
         let link = self.links.get_mut(&serial).expect("has a serial");
-        if !link.drain_owed {
-            link.drain_owed = true;
-            self.enqueue(at, Happening::In(serial, Frame::Drained));
+        self.trace.told(at, &link.name, &text);
+        link.waiting_bytes += text.len();
+        let verdict = match link.far {
+            Far::Relay(n) => {
+                if text.starts_with("[\"REQ\"") {
+                    self.checks.pace.on_req(n);
+                }
+                self.checks.links.entry(serial).or_default().on_send(awake, wall, &text)
+            }
+            Far::Client(n) if link.waiting_bytes > LINK_OUT_BYTES_MAX => {
+                Err(format!("{} bytes wait for client {n}", link.waiting_bytes))
+            }
+            Far::Client(_) => self.checks.on_client_send(wall, &text),
+        };
+        let overflows = link.waiting_bytes > LINK_OUT_BYTES_MAX;
+        let owed = std::mem::replace(&mut link.drain_owed, true);
+        let drained_at = link.slow_until.max(at);
+        self.demand(verdict);
+        if overflows {
+            return self.enqueue(at, Happening::In(serial, Frame::Closed(CloseReason::OutBufferFull)));
+        }
+        self.send_out(serial, Frame::Text(text));
+        if !owed {
+            self.enqueue(drained_at, Happening::In(serial, Frame::Drained));
         }
     }
 
     pub(super) fn closed(&mut self, link: LinkId, code: u16) {
         let Some(serial) = self.serial(link) else { return };
-        self.say(&format!("{} is closed with {code}", self.far_name(serial)));
-        let far = self.links[&serial].far;
-        let mut unneeded = false;
-        if let Far::Relay(n) = far {
-            let verdict = self.refresh_durable();
-            self.demand(verdict);
-            let url = &self.relays[n].url;
-            let needed = self.durable.1.needed_relays().contains(url);
-            let bootstrap = self.settings.bootstrap.iter().any(|b| b.as_str() == url);
-            unneeded = !needed && !bootstrap;
-        }
-        // A bootstrap relay may lose its link, but never its place.
-        let status = self.status();
-        for bootstrap in &self.settings.bootstrap {
-            let mut listed = status["relays"].as_array().into_iter().flatten().map(|r| &r["url"]);
-            if !listed.any(|url| *url == *bootstrap.as_str()) {
-                self.fail(&format!("the bootstrap relay {bootstrap} was dropped"));
-            }
-        }
+        let Link { far, name, .. } = &self.links[&serial];
+        let (far, what) = (*far, format!("{name} is closed with {code}"));
+        self.trace.say(self.clock.now(), what);
+        let unneeded = matches!(far, Far::Relay(n) if !self.checks.needs(&self.relays[n].url));
         self.send_out(serial, Frame::Closed(CloseReason::Peer(code)));
         self.end_link(serial, unneeded);
     }
 
     pub(super) fn add_link(&mut self, far: Far) -> u64 {
         self.happenings += 1;
-        self.links.insert(self.happenings, Link::new(far, self.path));
+        let (name, path): (Rc<str>, Path) = match far {
+            Far::Relay(n) => (self.relays[n].url.as_str().into(), self.paths.get(&n).copied().unwrap_or(self.path)),
+            Far::Client(n) => (format!("client {n}").into(), self.path),
+        };
+        self.links.insert(self.happenings, Link::new(far, name, path));
         self.happenings
     }
 

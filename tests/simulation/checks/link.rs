@@ -1,0 +1,189 @@
+//! What may be put on one link to a relay (spec sections 5 and 6): how many subscriptions, of what form, in which order.
+
+use super::Verdict;
+use crate::clock::{MINUTE, Micros, SECOND};
+use crate::events::DumbFilter;
+use grasp_sync::limits;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// What we have put on one link to a relay.
+#[derive(Default)]
+pub struct LinkCheck {
+    subscriptions: BTreeMap<String, Vec<DumbFilter>>,
+    opened_at: Option<Micros>,
+    reqs: usize,
+    layer_1_ended: bool,
+    /// Until when the relay must be left alone because it said that we ask too often.
+    quiet_until: Micros,
+}
+
+impl LinkCheck {
+    pub fn opened(&mut self, at: Micros) {
+        self.opened_at = Some(at);
+    }
+
+    /// Whether this connection counts as a success (spec section 7).
+    pub fn stable(&self, at: Micros) -> bool {
+        self.layer_1_ended || self.opened_at.is_some_and(|t| at - t >= MINUTE)
+    }
+
+    pub fn open_filters(&self) -> usize {
+        self.subscriptions.values().map(Vec::len).sum()
+    }
+
+    /// Judges a message on its way to the relay.
+    pub fn on_send(&mut self, at: Micros, wall: u64, text: &str) -> Verdict {
+        if self.opened_at.is_none() {
+            return Err(format!("sent before the link was open: {text}"));
+        }
+        let message: Vec<Value> = serde_json::from_str(text).map_err(|e| format!("not JSON ({e}): {text}"))?;
+        let id = message.get(1).and_then(Value::as_str).unwrap_or("").to_owned();
+        match message.first().and_then(Value::as_str) {
+            Some("REQ") => self.on_req(at, wall, id, text.len(), &message[2..]),
+            Some("CLOSE") => {
+                self.subscriptions.remove(&id);
+                Ok(())
+            }
+            _ => Err(format!("neither REQ nor CLOSE: {text}")),
+        }
+    }
+
+    fn on_req(&mut self, at: Micros, wall: u64, id: String, bytes: usize, filters: &[Value]) -> Verdict {
+        let filters: Vec<DumbFilter> = filters
+            .iter()
+            .map(|f| DumbFilter::from_json(f).ok_or_else(|| format!("not a filter: {f}")))
+            .collect::<Result<_, _>>()?;
+        let fail = |what: &str| Err(format!("REQ {id}: {what}"));
+        if id.is_empty() || id.chars().count() > limits::SUBSCRIPTION_ID_CHARS_MAX {
+            return fail("the subscription id is empty or too long");
+        }
+        if self.subscriptions.contains_key(&id) {
+            return fail("the subscription id is still in use");
+        }
+        if self.subscriptions.len() >= limits::RELAY_SUBSCRIPTIONS_MAX {
+            return fail(&format!("an eleventh subscription beside {:?}", self.subscriptions.keys()));
+        }
+        if filters.is_empty() || filters.len() > limits::REQ_FILTERS_MAX {
+            return fail(&format!("{} filters", filters.len()));
+        }
+        if bytes > limits::REQ_BYTES_MAX {
+            return fail(&format!("{bytes} bytes"));
+        }
+        if at < self.quiet_until {
+            return fail("sent during the cooldown that the relay asked for");
+        }
+        if let Some(f) = filters.iter().find(|f| f.limit.is_none_or(|n| n == 0)) {
+            return fail(&format!("a filter without an explicit limit: {}", f.json));
+        }
+        if let Some(f) = filters.iter().find(|f| !bounded(f)) {
+            return fail(&format!("a filter with no or too many values: {}", f.json));
+        }
+        if self.subscriptions.values().any(|s| *s == filters) {
+            return fail("the same filters are open under another id");
+        }
+        let live = filters.iter().any(|f| f.is_layer_1() && f.since.is_some_and(|s| s.abs_diff(wall - 900) <= 2));
+        if self.reqs == 0 && !live {
+            return fail("the first REQ of a connection is not the live one for layer 1");
+        }
+        self.reqs += 1;
+        self.subscriptions.insert(id, filters);
+        Ok(())
+    }
+
+    /// Learns from a message that has reached us.
+    pub fn on_received(&mut self, at: Micros, text: &str) {
+        let message: Value = serde_json::from_str(text).unwrap_or_default();
+        let id = message[1].as_str().unwrap_or("");
+        let limited =
+            |text: &Value| text.as_str().is_some_and(|t| t.contains("rate-limited") || t.contains("rate limited"));
+        match message[0].as_str() {
+            Some("EOSE") => {
+                let layer_1 = self.subscriptions.get(id).is_some_and(|s| s.iter().any(DumbFilter::is_layer_1));
+                self.layer_1_ended |= layer_1;
+            }
+            Some("CLOSED") => {
+                self.subscriptions.remove(id);
+                if limited(&message[2]) {
+                    self.quiet_until = at + 65 * SECOND;
+                }
+            }
+            Some("NOTICE") if limited(&message[1]) => self.quiet_until = at + 65 * SECOND,
+            _ => {}
+        }
+    }
+}
+
+/// At most 100 values in a tag list, and something in every list.
+fn bounded(filter: &DumbFilter) -> bool {
+    let fits = |n: usize| (1..=100).contains(&n);
+    filter.tags.values().all(|s| fits(s.len()))
+        && filter.authors.as_ref().is_none_or(|s| fits(s.len()))
+        && filter.ids.as_ref().is_none_or(|s| fits(s.len()))
+        && filter.kinds.as_ref().is_none_or(|s| fits(s.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::WALL_START;
+
+    fn live() -> String {
+        format!(r#"["REQ","l",{{"kinds":[30617,30618],"since":{},"limit":500}}]"#, WALL_START - 900)
+    }
+
+    fn open() -> LinkCheck {
+        let mut link = LinkCheck::default();
+        link.opened(0);
+        link
+    }
+
+    #[test]
+    fn the_first_req_must_be_live() {
+        let sweep = r#"["REQ","s",{"kinds":[30617,30618],"limit":500}]"#;
+        assert!(open().on_send(0, WALL_START, sweep).is_err());
+        let mut link = open();
+        link.on_send(0, WALL_START, &live()).expect("live first");
+        link.on_send(0, WALL_START, sweep).expect("then sweeps");
+        assert_eq!(link.open_filters(), 2);
+    }
+
+    #[test]
+    fn ids_limits_and_counts_are_watched() {
+        let mut link = open();
+        assert!(LinkCheck::default().on_send(0, WALL_START, &live()).is_err(), "not open yet");
+        link.on_send(0, WALL_START, &live()).expect("live");
+        assert!(link.on_send(0, WALL_START, &live()).is_err(), "id in use");
+        link.on_send(0, WALL_START, r#"["CLOSE","l"]"#).expect("closes");
+        link.on_send(0, WALL_START, &live()).expect("free again");
+        link.on_received(0, r#"["CLOSED","l",""]"#);
+        link.on_send(0, WALL_START, &live()).expect("closed by the relay");
+        assert!(link.on_send(0, WALL_START, r#"["REQ","x",{"kinds":[5]}]"#).is_err(), "no limit");
+        assert!(link.on_send(0, WALL_START, r##"["REQ","x",{"#e":[],"limit":5}]"##).is_err(), "no values");
+        assert!(link.on_send(0, WALL_START, r#"["EVENT",{}]"#).is_err(), "not ours to say");
+        for n in 1..10 {
+            link.on_send(0, WALL_START, &format!(r#"["REQ","{n}",{{"kinds":[{n}],"limit":5}}]"#)).expect("fits");
+        }
+        assert!(link.on_send(0, WALL_START, r#"["REQ","x",{"limit":5}]"#).is_err(), "one too many");
+    }
+
+    #[test]
+    fn a_cooldown_is_watched() {
+        let mut link = open();
+        link.on_received(SECOND, r#"["NOTICE","rate-limited: slow down"]"#);
+        assert!(link.on_send(65 * SECOND, WALL_START + 65, &live().replace("1799999100", "1799999165")).is_err());
+        link.on_send(66 * SECOND, WALL_START, &live()).expect("over");
+    }
+
+    #[test]
+    fn stable_after_layer_1_or_a_minute() {
+        let mut link = open();
+        assert!(!link.stable(59 * SECOND));
+        assert!(link.stable(60 * SECOND));
+        link.on_send(0, WALL_START, &live()).expect("live");
+        link.on_received(0, r#"["EOSE","other"]"#);
+        assert!(!link.stable(1));
+        link.on_received(0, r#"["EOSE","l"]"#);
+        assert!(link.stable(1));
+    }
+}

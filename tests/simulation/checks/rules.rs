@@ -1,0 +1,307 @@
+//! What belongs here (spec section 8), judged the slow and obvious way from what is durable. Where a batch may have held
+//! for a moment what it then dropped again, the judgement is milder: everything that was ever signed counts as held.
+
+use super::Verdict;
+use super::durable::Durable;
+use crate::events::{DOMAIN, EventRef, OWN_RELAY, SimEvent};
+use grasp_sync::engine::Settings;
+use nostr::key::PublicKey;
+use nostr::nips::nip19::ToBech32;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub const ROOT_KINDS: [u16; 4] = [1617, 1618, 1619, 1621];
+/// Seconds by which an event may lie ahead of the wall clock.
+const FUTURE_SECS: u64 = 900;
+
+/// What the operator has set, as the checks read it.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub deny_authors: BTreeSet<String>,
+    pub deny_repos: BTreeSet<String>,
+    pub archive: BTreeSet<String>,
+    pub bootstrap: BTreeSet<String>,
+    pub relays_per_repo_max: usize,
+    pub event_bytes_max: usize,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            deny_authors: BTreeSet::new(),
+            deny_repos: BTreeSet::new(),
+            archive: BTreeSet::new(),
+            bootstrap: BTreeSet::new(),
+            relays_per_repo_max: 16,
+            event_bytes_max: 131_072,
+        }
+    }
+}
+
+/// What an event is judged by.
+pub struct Bench<'a> {
+    pub rules: &'a Rules,
+    pub durable: &'a Durable,
+    /// Everything that was ever signed, if what is durable may not tell all that was held for a moment.
+    pub signed: Option<&'a BTreeMap<String, EventRef>>,
+    /// The least and the greatest that the wall clock showed while the batch gathered.
+    pub wall: (u64, u64),
+}
+
+impl Rules {
+    pub fn of(settings: &Settings) -> Rules {
+        Rules {
+            deny_authors: settings.deny_authors.iter().map(PublicKey::to_hex).collect(),
+            deny_repos: settings.deny_repos.iter().map(ToString::to_string).collect(),
+            archive: settings.archive.iter().map(ToString::to_string).collect(),
+            bootstrap: settings.bootstrap.iter().map(|b| b.as_str().to_owned()).filter(|b| b != OWN_RELAY).collect(),
+            relays_per_repo_max: settings.limits.relays_per_repo_max,
+            event_bytes_max: settings.limits.event_bytes_max,
+        }
+    }
+
+    /// Whether an announcement puts its repo on our service, or the operator archives it.
+    pub fn is_ours(&self, announcement: &SimEvent) -> bool {
+        let address = announcement.address();
+        if self.deny_authors.contains(&announcement.author) || self.deny_repos.contains(&address) {
+            return false;
+        }
+        self.archive.contains(&address) || (lists_own_relay(announcement) && lists_own_clone(announcement))
+    }
+
+    /// The relays that an announcement of ours is synced with, in the form that dials use.
+    pub fn relays(&self, announcement: &SimEvent) -> Vec<String> {
+        let listed = relays(announcement).into_iter().filter(|r| r != OWN_RELAY);
+        listed.take(self.relays_per_repo_max).collect()
+    }
+
+    /// Whether `author` may speak for a repo called `identifier`, by these announcements.
+    fn is_maintainer<'a>(
+        &self,
+        author: &str,
+        identifier: &str,
+        announcements: impl Iterator<Item = &'a EventRef>,
+    ) -> bool {
+        let named: Vec<&EventRef> = announcements.filter(|a| a.identifier() == identifier).collect();
+        let mut speakers: BTreeSet<&str> =
+            named.iter().filter(|a| self.is_ours(a)).map(|a| a.author.as_str()).collect();
+        loop {
+            let before = speakers.len();
+            for announcement in named.iter().filter(|a| speakers.contains(&*a.author)).collect::<Vec<_>>() {
+                speakers.extend(listed(announcement, "maintainers"));
+            }
+            if speakers.len() == before {
+                return speakers.contains(author);
+            }
+        }
+    }
+}
+
+impl Bench<'_> {
+    /// Judges an event that has become durable.
+    pub fn judge(&self, event: &EventRef) -> Verdict {
+        let refuse = |why: &str| Err(format!("stored {} (kind {}): {why}", event.id, event.kind));
+        if event.json.len() > self.rules.event_bytes_max {
+            return refuse("it is too large");
+        }
+        if event.created_at > self.wall.1 + FUTURE_SECS {
+            return refuse("it lies too far ahead");
+        }
+        if event.expires_at().is_some_and(|at| at <= self.wall.0) {
+            return refuse("it has expired");
+        }
+        if event.tags.iter().any(|t| t.first().is_some_and(|n| n == "-")) {
+            return refuse("it is protected");
+        }
+        if self.rules.deny_authors.contains(&event.author) {
+            return refuse("its author is denied");
+        }
+        let repos = own_address(event).into_iter().chain(repo_references(event).map(str::to_owned));
+        let repos: Vec<String> = repos.collect();
+        if !repos.is_empty() && repos.iter().all(|r| self.rules.deny_repos.contains(r)) {
+            return refuse("its repos are denied");
+        }
+        if self.belongs(event) { Ok(()) } else { refuse("it does not belong here") }
+    }
+
+    pub fn belongs(&self, event: &EventRef) -> bool {
+        match event.kind {
+            30617 => {
+                self.rules.is_ours(event)
+                    || self.announcements().any(|a| a.address() == event.address() && a.id != event.id)
+                    || self.durable.superseding(event)
+                    || self.is_maintainer(&event.author, event.identifier())
+            }
+            30618 => self.is_maintainer(&event.author, event.identifier()),
+            5 => self.names_something(event),
+            20_000..=29_999 => false,
+            _ => {
+                repo_references(event).any(|address| self.is_followed(address))
+                    || event_references(event).any(|id| self.is_root(id))
+                    || self.is_tagged(event)
+            }
+        }
+    }
+
+    fn announcements(&self) -> impl Iterator<Item = &EventRef> {
+        let signed = self.signed.into_iter().flat_map(BTreeMap::values).filter(|e| e.kind == 30617);
+        self.durable.announcements.values().chain(signed)
+    }
+
+    fn is_maintainer(&self, author: &str, identifier: &str) -> bool {
+        self.rules.is_maintainer(author, identifier, self.announcements())
+    }
+
+    /// Whether events that tag this repo belong here.
+    pub fn is_followed(&self, address: &str) -> bool {
+        let mut held = self.announcements().filter(|a| a.address() == address).peekable();
+        let Some(first) = held.peek() else { return false };
+        let (author, identifier) = (first.author.clone(), first.identifier().to_owned());
+        held.any(|a| self.rules.is_ours(a)) || self.is_maintainer(&author, &identifier)
+    }
+
+    fn is_root(&self, id: &str) -> bool {
+        let event = self.durable.events.get(id).or_else(|| self.signed?.get(id));
+        event.is_some_and(|e| ROOT_KINDS.contains(&e.kind))
+    }
+
+    /// Whether an announcement or root event that is held tags this event.
+    fn is_tagged(&self, event: &SimEvent) -> bool {
+        let tags = |e: &&EventRef| {
+            (e.kind == 30617 || ROOT_KINDS.contains(&e.kind))
+                && ["e", "E", "q"].iter().any(|name| e.values(name).any(|id| id == event.id))
+        };
+        let signed = self.signed.into_iter().flat_map(BTreeMap::values);
+        self.durable.events.values().chain(signed).any(|e| tags(&e))
+    }
+
+    /// Whether a deletion names something of its author's.
+    fn names_something(&self, deletion: &SimEvent) -> bool {
+        let signed = self.signed.into_iter().flat_map(BTreeMap::values);
+        let mut own = self.durable.events.values().chain(signed).filter(|e| e.author == deletion.author);
+        own.any(|e| {
+            deletion.values("e").any(|id| id == e.id)
+                || (e.replace_key().is_some() && deletion.values("a").any(|a| a == e.address()))
+        })
+    }
+}
+
+fn own_address(event: &SimEvent) -> Option<String> {
+    matches!(event.kind, 30617 | 30618).then(|| format!("30617:{}:{}", event.author, event.identifier()))
+}
+
+pub fn repo_references(event: &SimEvent) -> impl Iterator<Item = &str> {
+    ["a", "A", "q"].into_iter().flat_map(|name| event.values(name)).filter(|v| v.starts_with("30617:"))
+}
+
+pub fn event_references(event: &SimEvent) -> impl Iterator<Item = &str> {
+    ["e", "E", "q"].into_iter().flat_map(|name| event.values(name)).filter(|v| v.len() == 64)
+}
+
+/// All values of the tags of this name.
+fn listed<'a>(event: &'a SimEvent, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let tags = event.tags.iter().filter(move |t| t.first().is_some_and(|n| n == name));
+    tags.flat_map(|t| t[1..].iter().map(|v| &**v))
+}
+
+fn lists_own_relay(announcement: &SimEvent) -> bool {
+    relays(announcement).iter().any(|r| r == OWN_RELAY)
+}
+
+fn lists_own_clone(announcement: &SimEvent) -> bool {
+    let author = PublicKey::from_hex(&announcement.author).expect("an author");
+    let path = format!("://{DOMAIN}/{}/{}.git", author.to_bech32().expect("infallible"), announcement.identifier());
+    listed(announcement, "clone").any(|url| url == format!("https{path}") || url == format!("http{path}"))
+}
+
+/// The relays of an announcement in the form that dials use, each once, in order.
+pub fn relays(announcement: &SimEvent) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    listed(announcement, "relays").filter_map(plain).filter(|r| seen.insert(r.clone())).collect()
+}
+
+/// The one form of a relay URL, for the forms that the world draws.
+fn plain(url: &str) -> Option<String> {
+    let lower = url.trim_end_matches('/').to_ascii_lowercase();
+    let (scheme, host) = lower.split_once("://")?;
+    let port = match scheme {
+        "wss" => ":443",
+        "ws" => ":80",
+        _ => return None,
+    };
+    let odd = host.is_empty() || host.contains(['@', '#', ' ', '%']);
+    (!odd).then(|| format!("{scheme}://{}", host.strip_suffix(port).unwrap_or(host)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Author;
+
+    fn bench<'a>(rules: &'a Rules, durable: &'a Durable) -> Bench<'a> {
+        Bench { rules, durable, signed: None, wall: (1_000, 1_000) }
+    }
+
+    #[test]
+    fn forms_of_a_url_are_one() {
+        for form in ["wss://R.example", "wss://r.example:443/", "WSS://r.example//"] {
+            assert_eq!(plain(form).as_deref(), Some("wss://r.example"), "{form}");
+        }
+        for none in ["https://r.example", "r.example", "wss://a@r.example", "wss://r.example/#x", "wss://"] {
+            assert_eq!(plain(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_belong_is_found() {
+        let (owner, other) = (Author::new(1), Author::new(2));
+        let rules = Rules::default();
+        let mut durable = Durable::default();
+        let ours = owner.announcement("x", &["wss://r.example"], 10);
+        durable.add(1, ours.clone(), "");
+        let judge = |event: &EventRef| bench(&rules, &durable).judge(event);
+        judge(&ours).expect("lists us");
+        judge(&owner.issue(&owner.repo("x"), 10, "")).expect("tags a repo of ours");
+        judge(&owner.state("x", 10)).expect("the owner's");
+        judge(&owner.foreign_announcement("x", 20)).expect("replaces what we hold");
+        assert!(judge(&other.state("x", 10)).is_err());
+        assert!(judge(&other.foreign_announcement("x", 10)).is_err());
+        assert!(judge(&other.issue(&other.repo("x"), 10, "")).is_err());
+        assert!(judge(&owner.issue(&owner.repo("x"), 2_000, "")).is_err(), "the future");
+        assert!(judge(&other.deletion(&[&ours], &[], 10)).is_err(), "not its own");
+        judge(&owner.deletion(&[&ours], &[], 10)).expect("its own");
+        let lists = ["relays", OWN_RELAY];
+        let wrong_clone = other.announcement_on("x", &owner.clone_url("x"), &lists, &[], 10);
+        assert!(judge(&wrong_clone).is_err(), "somebody else's clone URL");
+        let expired = owner.sign(1621, 10, &[&["a", &owner.repo("x")], &["expiration", "900"]], "");
+        assert!(judge(&expired).is_err());
+        let protected = owner.sign(1621, 10, &[&["a", &owner.repo("x")], &["-"]], "");
+        assert!(judge(&protected).is_err());
+    }
+
+    #[test]
+    fn maintainers_are_followed_along_the_chain() {
+        let (a, b, c) = (Author::new(1), Author::new(2), Author::new(3));
+        let rules = Rules::default();
+        let mut durable = Durable::default();
+        let lists = ["relays", OWN_RELAY];
+        durable.add(1, a.announcement_on("x", &a.clone_url("x"), &lists, &[&b.hex], 10), "");
+        assert!(bench(&rules, &durable).judge(&c.state("x", 10)).is_err());
+        durable.add(2, b.announcement_on("x", "https://other.example/x.git", &["relays"], &[&c.hex], 10), "");
+        bench(&rules, &durable).judge(&c.state("x", 10)).expect("named by a maintainer");
+        assert!(bench(&rules, &durable).judge(&c.state("y", 10)).is_err());
+    }
+
+    #[test]
+    fn the_operators_lists_count() {
+        let owner = Author::new(1);
+        let ours = owner.announcement("x", &["wss://r.example"], 10);
+        let denied = Rules { deny_repos: [owner.repo("x")].into(), ..Rules::default() };
+        let durable = Durable::default();
+        assert!(bench(&denied, &durable).judge(&ours).is_err());
+        let denied = Rules { deny_authors: [owner.hex.clone()].into(), ..Rules::default() };
+        assert!(bench(&denied, &durable).judge(&ours).is_err());
+        let foreign = owner.foreign_announcement("y", 10);
+        let archiving = Rules { archive: [owner.repo("y")].into(), ..Rules::default() };
+        bench(&archiving, &durable).judge(&foreign).expect("archived");
+    }
+}
