@@ -30,6 +30,8 @@ pub struct RootId(u32);
 pub struct Changes {
     /// Repos that a relay newly shares with us.
     pub gained: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
+    /// Repos that a relay shares and that have new maintainers: what these published before was refused.
+    pub restaffed: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
     /// Relays that share a repo less than before.
     pub lost: BTreeSet<RelayUrl>,
     /// New root events.
@@ -43,13 +45,16 @@ pub struct Changes {
 impl Changes {
     /// Whether nothing changed that a window would have to act on.
     pub fn is_empty(&self) -> bool {
-        self.gained.is_empty() && self.lost.is_empty() && self.roots.is_empty()
+        self.gained.is_empty() && self.restaffed.is_empty() && self.lost.is_empty() && self.roots.is_empty()
     }
 
     /// Adds what changed afterwards.
     pub fn merge(&mut self, later: Changes) {
         for (relay, repos) in later.gained {
             self.gained.entry(relay).or_default().extend(repos);
+        }
+        for (relay, repos) in later.restaffed {
+            self.restaffed.entry(relay).or_default().extend(repos);
         }
         self.lost.extend(later.lost);
         self.roots.extend(later.roots);
@@ -161,10 +166,25 @@ impl State {
         if ours {
             changes.relays_refused = announcement.relays_refused + listed.saturating_sub(max);
         }
+        let known = self.held(repo).map(|held| held.maintainers.clone()).unwrap_or_default();
         let held = Held { relays, maintainers: announcement.maintainers.clone(), ours };
         self.repo_mut(repo).announcement = Some(held);
         self.announced.entry(announcement.addr.identifier.clone()).or_default().insert(repo);
+        if announcement.maintainers.iter().any(|maintainer| !known.contains(maintainer)) {
+            changes.restaffed = self.shared_as(&announcement.addr.identifier);
+        }
         changes
+    }
+
+    /// The followed repos of one identifier, by the relays that share them.
+    fn shared_as(&self, identifier: &str) -> BTreeMap<RelayUrl, BTreeSet<RepoId>> {
+        let mut shared: BTreeMap<RelayUrl, BTreeSet<RepoId>> = BTreeMap::new();
+        for repo in self.announced.get(identifier).into_iter().flatten() {
+            for relay in self.relays_of(*repo) {
+                shared.entry(relay.clone()).or_default().insert(*repo);
+            }
+        }
+        shared
     }
 
     /// The announcement of a repo was deleted or has expired: it is no longer followed. Its events stay.
@@ -478,11 +498,32 @@ mod tests {
         let mut second = announcement(2, "a", &["two"]);
         second.clone_urls.clear();
         second.maintainers = vec![author(3), author(1)];
-        assert!(state.set_announcement(&second, 2).is_empty(), "it does not list us, so its relays are not ours");
+        assert!(
+            state.set_announcement(&second, 2).gained.is_empty(),
+            "it does not list us, so its relays are not ours"
+        );
         assert!(state.is_maintainer(&author(3), "a"), "recursively, and circles end");
         assert!(state.is_followed(&addr(2, "a")));
         state.remove_announcement(&addr(1, "a"));
         assert!(!state.is_maintainer(&author(2), "a"), "nobody maintains what nobody lists");
+    }
+
+    #[test]
+    fn new_maintainers_concern_every_repo_of_ours_with_that_identifier() {
+        let mut state = State::new(settings());
+        state.set_announcement(&announcement(1, "a", &["one", "two"]), 1);
+        state.set_announcement(&announcement(3, "b", &["three"]), 2);
+        let mut owner = announcement(1, "a", &["one", "two"]);
+        owner.maintainers = vec![author(2)];
+        let changes = state.set_announcement(&owner, 3);
+        assert!(!changes.is_empty());
+        assert_eq!(changes.restaffed.keys().collect::<Vec<_>>(), [&relay("one"), &relay("two")]);
+        assert!(state.set_announcement(&owner, 4).is_empty(), "nobody new");
+        let mut second = announcement(2, "a", &["four"]);
+        second.clone_urls.clear();
+        second.maintainers = vec![author(4)];
+        let changes = state.set_announcement(&second, 5);
+        assert_eq!(changes.restaffed.keys().collect::<Vec<_>>(), [&relay("one"), &relay("two")], "where ours are");
     }
 
     #[test]

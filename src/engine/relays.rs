@@ -9,11 +9,11 @@ use super::{Engine, Entry};
 use crate::contract::LinkId;
 use crate::limits::{FORGOTTEN_RELAYS_MAX, THROUGH_SAVE_AFTER};
 use crate::protocol::relay_url::RelayUrl;
-use crate::state::{Changes, RootId};
+use crate::state::Changes;
 use crate::store::{Progress, Store, StoreError};
 use crate::sync::Cx;
 use crate::sync::health::Rest;
-use crate::sync::relay::{Relay, Why};
+use crate::sync::relay::{News, Relay, Why};
 use crate::time::{Instant, Now};
 
 impl Engine {
@@ -30,32 +30,38 @@ impl Engine {
                 self.drive(now, key, |relay, cx| relay.on_repos_lost(cx))?;
             }
         }
-        for (key, roots) in self.news_by_relay(&changes) {
-            let gained = changes.gained.get(self.relays[key].relay.url()).cloned().unwrap_or_default();
-            self.drive(now, key, |relay, cx| relay.on_window(&gained, &roots, changes.upto, cx))?;
+        for (key, news) in self.news_by_relay(&changes) {
+            self.drive(now, key, |relay, cx| relay.on_window(&news, cx))?;
         }
         self.add_missing_relays(now);
         Ok(())
     }
 
-    /// Which followed relays something is new to, and the new root events of each.
-    fn news_by_relay(&self, changes: &Changes) -> BTreeMap<usize, BTreeSet<RootId>> {
-        let mut news: BTreeMap<usize, BTreeSet<RootId>> = BTreeMap::new();
-        for key in changes.gained.keys().filter_map(|url| self.keys.get(url)) {
-            news.entry(*key).or_default();
+    /// What is new to each followed relay that something is new to.
+    fn news_by_relay(&self, changes: &Changes) -> BTreeMap<usize, News> {
+        let mut by_relay: BTreeMap<usize, News> = BTreeMap::new();
+        let mut tell = |url: &RelayUrl, what: &dyn Fn(&mut News)| {
+            self.keys.get(url).into_iter().for_each(|key| what(by_relay.entry(*key).or_default()));
+        };
+        for (url, repos) in &changes.gained {
+            tell(url, &|news| news.gained.extend(repos));
+        }
+        for (url, repos) in &changes.restaffed {
+            tell(url, &|news| news.restaffed.extend(repos));
         }
         // The state is ahead by one batch: a relay that has lost a repo there may get it back before the next window.
-        for key in self.owed.changes.lost.iter().filter_map(|url| self.keys.get(url)) {
-            news.entry(*key).or_default().extend(&changes.roots);
+        for url in &self.owed.changes.lost {
+            tell(url, &|news| news.roots.extend(&changes.roots));
         }
         for root in &changes.roots {
             for repo in self.state.repos_of_root(*root) {
-                for key in self.state.relays_of(*repo).iter().filter_map(|url| self.keys.get(url)) {
-                    news.entry(*key).or_default().insert(*root);
+                for url in self.state.relays_of(*repo) {
+                    tell(url, &|news| news.roots.extend([root]));
                 }
             }
         }
-        news
+        by_relay.values_mut().for_each(|news| news.upto = changes.upto);
+        by_relay
     }
 
     /// Follows the relays that the state names, bootstrap relays first, as far as `limits.relays_max` allows.

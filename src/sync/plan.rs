@@ -100,9 +100,18 @@ pub fn increment_sweeps(
     values_max: usize,
     state: &State,
 ) -> impl Iterator<Item = Sweep> {
-    let identifiers = chunk_repos(repos.iter().copied(), values_max, state);
-    let identifiers = identifiers.into_iter().map(|repos| Sweep::new(Subject::Identifiers(repos), None));
-    identifiers.chain(unit_sweeps(units_of(repos, roots, values_max, state), None))
+    let units = units_of(repos, roots, values_max, state);
+    identifier_sweeps(repos, values_max, state).chain(unit_sweeps(units, None))
+}
+
+/// The sweeps for announcements and states of some repos: those that came before they could be accepted.
+pub fn identifier_sweeps(
+    repos: &BTreeSet<RepoId>,
+    values_max: usize,
+    state: &State,
+) -> impl Iterator<Item = Sweep> + use<> {
+    let chunks = chunk_repos(repos.iter().copied(), values_max, state);
+    chunks.into_iter().map(|repos| Sweep::new(Subject::Identifiers(repos), None))
 }
 
 /// One sweep for each filter of some units.

@@ -26,7 +26,7 @@ use crate::store::{Progress, Seq};
 use crate::sync::Cx;
 use crate::sync::filters::Unit;
 use crate::sync::health::{Health, Rest};
-use crate::sync::plan::{Reach, deletion_sweeps, increment_sweeps, units_of};
+use crate::sync::plan::{Reach, deletion_sweeps, identifier_sweeps, increment_sweeps, units_of};
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::linked::Linked;
 use crate::sync::session::{Origin, Session};
@@ -89,6 +89,20 @@ pub enum Fate {
     Known,
     /// Refused.
     Refused,
+}
+
+/// What a closed window means to one relay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Repos that are newly shared.
+    pub gained: BTreeSet<RepoId>,
+    /// Shared repos that have new maintainers.
+    pub restaffed: BTreeSet<RepoId>,
+    /// New root events.
+    pub roots: BTreeSet<RootId>,
+    /// With it, windows have brought every root event up to this number; the state may know later ones, of a batch that
+    /// is not committed yet.
+    pub upto: Seq,
 }
 
 /// One remote relay.
@@ -316,16 +330,17 @@ impl Relay {
         self.settle(cx);
     }
 
-    /// A window has closed: these repos are newly shared, these root events are new. With it, windows have brought every
-    /// root event up to number `upto`; the state may know later ones, of a batch that is not committed yet.
-    pub fn on_window(&mut self, gained: &BTreeSet<RepoId>, roots: &BTreeSet<RootId>, upto: Seq, cx: &mut Cx<'_>) {
+    /// A window has closed.
+    pub fn on_window(&mut self, news: &News, cx: &mut Cx<'_>) {
         let url = &self.url;
         let Some(linked) = linked_in(&mut self.state) else { return };
-        let (repos, roots) = linked.take_new(url, gained, roots, upto, cx);
-        if repos.is_empty() && roots.is_empty() {
+        let (repos, roots) = linked.take_new(url, news, cx);
+        let restaffed = linked.asked_of(&news.restaffed).difference(&repos).copied().collect::<BTreeSet<_>>();
+        if repos.is_empty() && roots.is_empty() && restaffed.is_empty() {
             return;
         }
         let values_max = cx.settings.limits.filter_values_max;
+        linked.session.add_sweeps(identifier_sweeps(&restaffed, values_max, cx.state));
         linked.session.add_sweeps(increment_sweeps(&repos, &roots, values_max, cx.state));
         linked.in_round = true;
         let units: Vec<Unit> = units_of(&repos, &roots, values_max, cx.state).collect();

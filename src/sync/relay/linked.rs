@@ -9,6 +9,7 @@ use crate::sync::Cx;
 use crate::sync::filters::Unit;
 use crate::sync::plan::{Reach, catchup_sweeps, consolidation_pays, filter_count, live_fits, minimal_units};
 use crate::sync::progress::RelayProgress;
+use crate::sync::relay::News;
 use crate::sync::relay::names::Why;
 use crate::sync::session::Session;
 use crate::time::Instant;
@@ -73,34 +74,32 @@ impl Linked {
     }
 
     /// Of what a window brought, what is not asked about yet; from now on it is.
-    pub fn take_new(
-        &mut self,
-        relay: &RelayUrl,
-        gained: &BTreeSet<RepoId>,
-        roots: &BTreeSet<RootId>,
-        upto: Seq,
-        cx: &Cx<'_>,
-    ) -> (BTreeSet<RepoId>, BTreeSet<RootId>) {
+    pub fn take_new(&mut self, relay: &RelayUrl, news: &News, cx: &Cx<'_>) -> (BTreeSet<RepoId>, BTreeSet<RootId>) {
         let state = cx.state;
         let asked = |root: &RootId| {
             state.root_seq(*root) <= self.planned_upto
                 && state.repos_of_root(*root).iter().any(|repo| self.planned.contains(repo))
         };
         let new_repo = |repo: &RepoId| state.shares(relay, *repo) && !self.planned.contains(repo);
-        let repos: BTreeSet<RepoId> = gained.iter().copied().filter(new_repo).collect();
+        let repos: BTreeSet<RepoId> = news.gained.iter().copied().filter(new_repo).collect();
         // The state may have lost a repo that its window has not taken from us yet, and may have it back by then.
         let ours = |repo: &RepoId| state.shares(relay, *repo) || self.planned.contains(repo);
         let concerns = |root: &RootId| state.repos_of_root(*root).iter().any(ours);
         let of_repos = repos.iter().flat_map(|repo| state.roots_of_repo(*repo));
-        let of_roots = roots.iter().copied().filter(concerns);
+        let of_roots = news.roots.iter().copied().filter(concerns);
         let new_roots: BTreeSet<RootId> = of_repos.chain(of_roots).filter(|root| !asked(root)).collect();
 
         let touched = new_roots.iter().flat_map(|root| state.repos_of_root(*root)).copied();
         let touched = touched.filter(|repo| state.shares(relay, *repo)).chain(repos.iter().copied());
         self.session.round_mut().touch(touched);
         self.planned.extend(&repos);
-        self.planned_upto = self.planned_upto.max(upto);
+        self.planned_upto = self.planned_upto.max(news.upto);
         (repos, new_roots)
+    }
+
+    /// Those of some repos that are asked about.
+    pub fn asked_of(&self, repos: &BTreeSet<RepoId>) -> BTreeSet<RepoId> {
+        repos.intersection(&self.planned).copied().collect()
     }
 
     /// Whether adding some units live asks for a consolidation: there would be too many filters for what is needed, or

@@ -61,8 +61,12 @@ impl Rig {
     fn window_with_root(&mut self) {
         self.seq += 1;
         let changes = self.bench.state.add_root(root_id(self.seq as u32), self.seq, &[addr(1, "a")]);
-        self.relay.on_window(&BTreeSet::new(), &changes.roots, self.seq, &mut self.bench.cx());
+        self.relay.on_window(&roots_upto(changes.roots, self.seq), &mut self.bench.cx());
     }
+}
+
+fn roots_upto(roots: BTreeSet<RootId>, upto: Seq) -> News {
+    News { roots, upto, ..News::default() }
 }
 
 fn with_repo(bench: &mut Bench) -> RelayProgress {
@@ -220,7 +224,7 @@ fn what_was_staged_when_a_window_closed_is_asked_about_by_the_next() {
     // The state learns of an event when it is staged, the window only when it is committed.
     let staged = rig.bench.state.add_root(root_id(2), 102, &[addr(1, "a")]);
     for (changes, upto, id) in [(committed, 101, root_id(1)), (staged, 102, root_id(2))] {
-        rig.relay.on_window(&BTreeSet::new(), &changes.roots, upto, &mut rig.bench.cx());
+        rig.relay.on_window(&roots_upto(changes.roots, upto), &mut rig.bench.cx());
         let texts = rig.answer_all();
         assert!(reqs(&texts).iter().any(|text| text.contains(&id.to_hex())), "{id} is never asked about");
     }
@@ -241,7 +245,7 @@ fn a_large_window_in_a_catch_up_takes_its_live_slots_from_pages() {
     for n in 2_000..12_000 {
         changes.merge(rig.bench.state.add_root(root_id(n), u64::from(n) + 2, &[addr(1, "a")]));
     }
-    rig.relay.on_window(&BTreeSet::new(), &changes.roots, 12_001, &mut rig.bench.cx());
+    rig.relay.on_window(&roots_upto(changes.roots, 12_001), &mut rig.bench.cx());
     let session = rig.relay.session().expect("a link");
     assert!(session.open_subscriptions() <= crate::limits::RELAY_SUBSCRIPTIONS_MAX);
     // Every page that was taken back is asked again: each root event is asked about in all three ways.
@@ -348,7 +352,7 @@ fn a_root_event_of_a_repo_that_is_leaving_is_asked_about() {
     let changes = rig.bench.state.add_root(root_id(1), 101, &[addr(1, "a")]);
     // The batch that is not committed yet takes the repo from the relay; before the next window it is back.
     rig.bench.state.remove_announcement(&addr(1, "a"));
-    rig.relay.on_window(&BTreeSet::new(), &changes.roots, 101, &mut rig.bench.cx());
+    rig.relay.on_window(&roots_upto(changes.roots, 101), &mut rig.bench.cx());
     let texts = rig.answer_all();
     assert!(reqs(&texts).iter().any(|text| text.contains(&root_id(1).to_hex())));
 }
@@ -360,7 +364,7 @@ fn a_repo_that_was_lost_in_a_round_is_not_confirmed_by_it() {
     rig.bench.state.remove_announcement(&addr(1, "a"));
     rig.relay.on_repos_lost(&mut rig.bench.cx());
     let missed = rig.bench.state.add_root(root_id(1), 101, &[addr(1, "a")]);
-    rig.relay.on_window(&BTreeSet::new(), &missed.roots, 101, &mut rig.bench.cx());
+    rig.relay.on_window(&roots_upto(missed.roots, 101), &mut rig.bench.cx());
     // Back in the state, but not in a window yet.
     rig.bench.state.set_announcement(&announcement(1, "a", &["one"]), 102);
     rig.answer_all();
@@ -435,7 +439,7 @@ fn a_question_is_not_asked_again_while_it_is_open() {
     rig.relay.on_repos_lost(&mut rig.bench.cx());
     let changes = rig.bench.state.set_announcement(&announcement(1, "a", &["one"]), 2);
     let gained = changes.gained.values().flatten().copied().collect();
-    rig.relay.on_window(&gained, &BTreeSet::new(), 2, &mut rig.bench.cx());
+    rig.relay.on_window(&News { gained, upto: 2, ..News::default() }, &mut rig.bench.cx());
     while let Some(text) = unanswered.pop() {
         assert!(text.starts_with("[\"CLOSE\"") || question(&text) != question(&open), "asked again: {text}");
         if text.starts_with("[\"REQ\"") {
