@@ -8,7 +8,7 @@ use nostr::event::{Event, EventId};
 use crate::limits::REFUSED_IDS_MAX;
 use crate::policy::{self, Refusal};
 use crate::protocol::message::RawEvent;
-use crate::protocol::repo::{ANNOUNCEMENT_KIND, Announcement, RepoAddr, is_root_kind, root_repos};
+use crate::protocol::repo::{ANNOUNCEMENT_KIND, Announcement, RepoAddr, expiration, is_root_kind, root_repos};
 use crate::settings::Settings;
 use crate::state::{Changes, State};
 use crate::store::{Known, Removed, Seq, Store, StoreError};
@@ -81,10 +81,19 @@ pub struct Desk<'a> {
 /// The ids that were refused for good lately, and what verification remembers.
 #[derive(Debug, Default)]
 pub struct Intake {
-    refused: BTreeMap<EventId, (Refusal, UnixTime)>,
+    refused: BTreeMap<EventId, RefusedEvent>,
     /// In the order of their refusal, oldest first.
     order: VecDeque<EventId>,
     verifier: Verifier,
+}
+
+/// What is remembered of an event that was refused for good.
+#[derive(Clone, Copy, Debug)]
+struct RefusedEvent {
+    refusal: Refusal,
+    created_at: UnixTime,
+    /// The verdict holds from this moment on: a clock that was ahead for a while must not outlaw what has yet to expire.
+    from: UnixTime,
 }
 
 impl Intake {
@@ -105,7 +114,7 @@ impl Intake {
         if raw.json.len() > desk.settings.limits.event_bytes_max {
             return refuse(Refusal::TooLarge);
         }
-        if let Some(outcome) = self.known(&raw.id, desk.store)? {
+        if let Some(outcome) = self.known(&raw.id, desk)? {
             return Ok(outcome);
         }
         let Ok(event) = raw.parse() else { return refuse(Refusal::Malformed) };
@@ -118,7 +127,8 @@ impl Intake {
         let created_at = UnixTime::from(event.created_at);
         if let Err(refusal) = judge(&event, rules, desk)? {
             if refusal.is_final() {
-                self.remember(event.id, refusal, created_at);
+                let from = expiration(&event).filter(|_| refusal == Refusal::Expired).unwrap_or(UnixTime::EPOCH);
+                self.remember(event.id, RefusedEvent { refusal, created_at, from });
             }
             return Ok(Outcome::Refused { refusal, created_at: Some(created_at) });
         }
@@ -131,27 +141,27 @@ impl Intake {
         self.order.len()
     }
 
-    fn known(&self, id: &EventId, store: &Store) -> Result<Option<Outcome>, StoreError> {
-        Ok(match store.known(id)? {
+    fn known(&self, id: &EventId, desk: &Desk<'_>) -> Result<Option<Outcome>, StoreError> {
+        Ok(match desk.store.known(id)? {
             Some(Known::Stored { created_at, .. }) => Some(Outcome::Stored { created_at }),
             Some(Known::Pending { created_at }) => Some(Outcome::Pending { created_at }),
             Some(Known::Deleted { created_at }) => {
                 Some(Outcome::RefusedBefore { refusal: Refusal::Deleted, created_at })
             }
             None => {
-                let before = self.refused.get(id).copied();
-                before.map(|(refusal, created_at)| Outcome::RefusedBefore { refusal, created_at })
+                let before = self.refused.get(id).filter(|before| before.from <= desk.now.wall);
+                before.map(|before| Outcome::RefusedBefore { refusal: before.refusal, created_at: before.created_at })
             }
         })
     }
 
-    fn remember(&mut self, id: EventId, refusal: Refusal, created_at: UnixTime) {
+    fn remember(&mut self, id: EventId, event: RefusedEvent) {
         if self.order.len() == REFUSED_IDS_MAX
             && let Some(oldest) = self.order.pop_front()
         {
             self.refused.remove(&oldest);
         }
-        if self.refused.insert(id, (refusal, created_at)).is_none() {
+        if self.refused.insert(id, event).is_none() {
             self.order.push_back(id);
         }
     }

@@ -167,3 +167,20 @@ fn listing_and_unlisting_a_dead_relay_does_not_have_it_hammered() {
         assert!(dials <= 12, "{dials} dials in half an hour");
     });
 }
+
+/// An event that a clock far ahead took for expired stayed refused after the clock was right again.
+#[test]
+fn what_a_clock_that_was_ahead_took_for_expired_is_taken_once_it_is_right() {
+    scenario("what_a_clock_that_was_ahead_took_for_expired_is_taken_once_it_is_right", |w| {
+        let v = village(w, 60);
+        let expires = (w.clock.wall() + 7 * 86_400).to_string();
+        let tags = [&["a", &*v.repo][..], &["expiration", &*expires]];
+        let issue = v.owner.sign(1621, OLD + 60, &tags, "for a week");
+        w.hold("far", &issue);
+        w.clock.jump_wall(30 * 86_400);
+        settle(w);
+        assert!(!w.has(&issue), "expired, as far as we know");
+        w.clock.jump_wall(-30 * 86_400);
+        w.run_until("the issue", 25 * HOUR, |w| w.has(&issue));
+    });
+}
