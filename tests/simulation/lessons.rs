@@ -47,7 +47,6 @@
 
 use crate::clock::{HOUR, MILLI, MINUTE, SECOND};
 use crate::events::{Author, DumbFilter, EventRef};
-use crate::log_lines::LogLines;
 use crate::model_relay::{Refusal, RelayConfig, closed, event_text, notice};
 use crate::scenario;
 use crate::setup::{OLD, quiet, settle, village};
@@ -486,7 +485,7 @@ fn a_blip_after_a_long_good_time_re_reads_the_overlap_and_no_more() {
 #[test]
 fn logs_at_information_level_print_no_ids() {
     scenario("logs_at_information_level_print_no_ids", |w| {
-        let log = LogLines::begin();
+        w.logged = Some(Vec::new());
         let v = village(w, 60);
         let issues = v.issues(200, OLD + 60);
         w.hold_all("far", &issues);
@@ -497,7 +496,7 @@ fn logs_at_information_level_print_no_ids() {
         w.run_for(MINUTE);
         w.drop_links("far");
         w.run_for(MINUTE);
-        let lines = log.end();
+        let lines = w.logged.take().unwrap_or_default();
         assert!(lines.iter().any(|l| l.contains("full catch-up done")), "the log was heard: {lines:#?}");
         let ids = lines.iter().filter(|l| issues.iter().any(|i| l.contains(&i.id[..16])));
         assert_eq!(ids.count(), 0, "{lines:#?}");

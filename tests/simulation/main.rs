@@ -18,7 +18,6 @@ mod lessons;
 mod lifecycle;
 mod link;
 mod live;
-mod log_lines;
 mod model_relay;
 mod regressions;
 mod rng;

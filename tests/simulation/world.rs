@@ -126,6 +126,8 @@ pub struct World {
     /// Turns so far: one for each time that the process woke.
     pub turns: u64,
     pub commits: u64,
+    /// What the process has logged since a scenario asked for it.
+    pub logged: Option<Vec<String>>,
     /// Errors that ended the process, with their time.
     pub endings: Vec<(Micros, StoreError)>,
     boot: Boot,
@@ -173,6 +175,7 @@ impl World {
             look_every: 16,
             turns: 0,
             commits: 0,
+            logged: None,
             endings: Vec::new(),
             boot,
             disk: Disk::default(),

@@ -98,6 +98,9 @@ impl World {
     pub(super) fn listen(&mut self) {
         for line in crate::ear::take() {
             let verdict = self.checks.machine.on_line(self.awake(), &line, &self.checks.rules);
+            if let Some(logged) = &mut self.logged {
+                logged.push(line.clone());
+            }
             self.trace.say(self.clock.now(), line);
             self.demand(verdict);
         }
