@@ -11,6 +11,7 @@
 mod batch;
 mod check;
 mod error;
+mod medium;
 mod query;
 mod reading;
 mod rules;
@@ -27,6 +28,7 @@ use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
 use crate::time::UnixTime;
 use batch::{Batch, IdChange};
+use medium::Medium;
 use nostr::event::{Event, EventId};
 use nostr::key::PublicKey;
 use redb::Database;
@@ -159,14 +161,15 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store on `backend`, or makes a new one if the backend is empty. `cache_bytes` bounds redb's cache.
+    /// Opens the store on `backend`, or makes a new one if the backend is empty or holds no more than the beginning of a
+    /// new one. `cache_bytes` bounds redb's cache.
     ///
     /// # Errors
     ///
     /// If the backend holds something else, a damaged store or one of a newer version, is in use elsewhere, or fails.
-    /// Nothing but an empty backend is then changed, save for redb's own recovery of a store that was not closed.
+    /// Nothing else is then changed, save for redb's own recovery of a store that was not closed.
     pub fn open(backend: impl redb::StorageBackend, cache_bytes: usize) -> Result<Store, StoreError> {
-        let db = Database::builder().set_cache_size(cache_bytes).create_with_backend(backend)?;
+        let db = Database::builder().set_cache_size(cache_bytes).create_with_backend(Medium::new(backend))?;
         schema::prepare(&db)?;
         let snapshot = Snapshot::take(&db)?;
         let next_seq = snapshot.next_seq;

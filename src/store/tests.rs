@@ -529,6 +529,13 @@ fn other_files_are_refused_and_left_alone() {
     let text = Disk::holding(b"hello\n".to_vec());
     assert_eq!(Store::open(text.clone(), CACHE).unwrap_err(), StoreError::NotAStore);
     assert_eq!(text.bytes(), b"hello\n");
+    // All that a creation leaves before its end, and one byte that it does not.
+    let mut strange = vec![0; 100_000];
+    strange[50_000] = b'x';
+    let strange = Disk::holding(strange);
+    assert_eq!(Store::open(strange.clone(), CACHE).unwrap_err(), StoreError::NotAStore);
+    assert_eq!(strange.bytes()[50_000], b'x');
+    drop(open(&Disk::holding(vec![0; 100_000])));
 
     let foreign = Disk::default();
     let db = Database::builder().create_with_backend(foreign.clone()).unwrap();

@@ -144,6 +144,11 @@ impl Disk {
         self.image().current.is_empty()
     }
 
+    /// What reads see.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.image().current.clone()
+    }
+
     /// Bytes in the blocks that were ever written.
     pub fn used(&self) -> u64 {
         self.image().blocks.len() as u64 * BLOCK
@@ -340,12 +345,6 @@ mod tests {
     use super::*;
     use std::io::ErrorKind;
 
-    fn bytes(disk: &Disk) -> Vec<u8> {
-        let mut out = vec![0; disk.len().expect("works") as usize];
-        disk.read(0, &mut out).expect("fits");
-        out
-    }
-
     fn with_old_and_new(blocks: usize) -> Disk {
         let disk = Disk::holding(vec![b'o'; blocks * BLOCK as usize]);
         for block in 0..blocks as u64 {
@@ -362,14 +361,14 @@ mod tests {
         disk.sync_data().expect("works");
         disk.write(0, b"lost").expect("fits");
         disk.set_len(8).expect("fits");
-        assert_eq!(bytes(&disk.after(Lost::All)), b"kept");
-        assert_eq!(bytes(&disk.after(Lost::Nothing)), b"lost\0\0\0\0");
+        assert_eq!(disk.after(Lost::All).bytes(), b"kept");
+        assert_eq!(disk.after(Lost::Nothing).bytes(), b"lost\0\0\0\0");
         assert!(disk.read(5, &mut [0; 4]).is_err());
         // A process that ends by itself makes nothing durable.
-        assert_eq!(bytes(&disk.after(Lost::Nothing).after(Lost::All)), b"kept");
+        assert_eq!(disk.after(Lost::Nothing).after(Lost::All).bytes(), b"kept");
         let next = disk.after(Lost::Nothing);
         next.sync_data().expect("works");
-        assert_eq!(bytes(&next.after(Lost::All)), b"lost\0\0\0\0");
+        assert_eq!(next.after(Lost::All).bytes(), b"lost\0\0\0\0");
     }
 
     #[test]
@@ -377,7 +376,7 @@ mod tests {
         let disk = with_old_and_new(3);
         let seen: BTreeSet<Vec<u8>> = (0..400)
             .map(|seed| {
-                let after = bytes(&disk.after(Lost::Some(seed)));
+                let after = disk.after(Lost::Some(seed)).bytes();
                 let blocks = after.chunks(BLOCK as usize);
                 blocks.map(|block| if block.iter().all(|b| *b == block[0]) { block[0] } else { b'?' }).collect()
             })
@@ -391,7 +390,7 @@ mod tests {
         let disk = with_old_and_new(1);
         let (mut at_byte, mut at_sectors) = (0, 0);
         for seed in 0..200 {
-            let after = bytes(&disk.after(Lost::Torn(seed)));
+            let after = disk.after(Lost::Torn(seed)).bytes();
             let edges: Vec<usize> = (1..after.len()).filter(|i| after[*i] != after[i - 1]).collect();
             at_byte += usize::from(edges.len() == 1 && !edges[0].is_multiple_of(SECTOR));
             at_sectors += usize::from(edges.len() > 1);
@@ -405,7 +404,7 @@ mod tests {
         let disk = Disk::holding(b"old".to_vec());
         disk.set_len(6).expect("fits");
         disk.write(0, b"newnew").expect("fits");
-        let seen: BTreeSet<Vec<u8>> = (0..100).map(|seed| bytes(&disk.after(Lost::Some(seed)))).collect();
+        let seen: BTreeSet<Vec<u8>> = (0..100).map(|seed| disk.after(Lost::Some(seed)).bytes()).collect();
         let expected: [&[u8]; 4] = [b"new", b"newnew", b"old", b"old\0\0\0"];
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);
     }
@@ -424,9 +423,9 @@ mod tests {
         disk.set_faults(DiskFaults { sync: Fails::Once(0), ..DiskFaults::default() });
         disk.write(0, b"y").expect("the writes work");
         assert!(disk.sync_data().is_err());
-        assert_eq!(bytes(&disk.after(Lost::All))[0], 0, "a sync that failed has made nothing durable");
+        assert_eq!(disk.after(Lost::All).bytes()[0], 0, "a sync that failed has made nothing durable");
         disk.sync_data().expect("works again");
-        assert_eq!(bytes(&disk.after(Lost::All))[0], b'y');
+        assert_eq!(disk.after(Lost::All).bytes()[0], b'y');
     }
 
     #[test]
@@ -438,7 +437,7 @@ mod tests {
         disk.write(0, b"over").expect("its block is there");
         let error = disk.write(BLOCK, &vec![2; 2 * BLOCK as usize]).expect_err("only half of it fits");
         assert_eq!(error.kind(), ErrorKind::StorageFull);
-        assert_eq!(bytes(&disk)[2 * BLOCK as usize - 1..][..2], [2, 0], "and half of it is there");
+        assert_eq!(disk.bytes()[2 * BLOCK as usize - 1..][..2], [2, 0], "and half of it is there");
         disk.set_len(BLOCK).expect("shrinks");
         assert_eq!(disk.used(), BLOCK);
         // Still full for the next process.
@@ -459,7 +458,7 @@ mod tests {
         disk.write(0, b"x").expect("fits");
         let again = Disk::holding(b"base".to_vec());
         again.play(&disk.recorded());
-        assert_eq!(bytes(&again), bytes(&disk));
-        assert_eq!(bytes(&again.after(Lost::All)), b"banew\0");
+        assert_eq!(again.bytes(), disk.bytes());
+        assert_eq!(again.after(Lost::All).bytes(), b"banew\0");
     }
 }

@@ -9,6 +9,7 @@ mod checks;
 mod client;
 mod clock;
 mod crash;
+mod crash_store;
 mod design;
 mod disk;
 mod ear;
