@@ -147,6 +147,9 @@ pub const REQ_BYTES_MAX: usize = 131_072 * 9 / 10;
 pub const FILTER_BYTES_MAX: usize = 36 << 10;
 /// `limit` that a sweep asks for in one page.
 pub const SWEEP_PAGE_LIMIT: usize = 500;
+/// `limit` of a page of layer 1 on a relay that has closed one with the usual limit: some take a filter of kinds alone
+/// for a scraper's unless it asks for no more than this.
+pub const SWEEP_PAGE_LIMIT_MODEST: usize = 100;
 /// `limit` of a live filter: what a relay may send of the overlap before EOSE.
 /// Not the limit of a sweep's page: a live filter and a sweep that begin at the same second must differ, because some
 /// relays leave a REQ that is identical to an open one unanswered.
@@ -273,7 +276,8 @@ pub const HOSTS_NAMES_MAX: usize = 16_384;
 
 const _: () = {
     assert!(RELAY_LIVE_SUBSCRIPTIONS_MAX < RELAY_SUBSCRIPTIONS_MAX);
-    assert!(LIVE_LIMIT != SWEEP_PAGE_LIMIT);
+    assert!(LIVE_LIMIT != SWEEP_PAGE_LIMIT && LIVE_LIMIT != SWEEP_PAGE_LIMIT_MODEST);
+    assert!(SWEEP_FULL_PAGE_MIN <= SWEEP_PAGE_LIMIT_MODEST && SWEEP_PAGE_LIMIT_MODEST <= SWEEP_PAGE_LIMIT);
     assert!(REQ_BYTES_MAX < MESSAGE_BYTES_MAX);
     assert!(3 * FILTER_BYTES_MAX + 1024 < REQ_BYTES_MAX);
     assert!(6 * IDENTIFIER_BYTES_MAX < FILTER_BYTES_MAX);

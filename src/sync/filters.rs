@@ -4,6 +4,7 @@
 //! three tag letters. A [`Subject`] is what one filter asks. Both name repos and root events by number and share their
 //! lists, so that a subscription costs a few bytes however often it is asked; text is made when it is sent.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::rc::Rc;
 
@@ -89,6 +90,16 @@ impl Subject {
         }
     }
 
+    /// Whether both ask the same in the relay's eyes: repos of different owners may share an identifier.
+    pub fn asks_same(&self, other: &Subject, state: &State) -> bool {
+        match (self, other) {
+            (Subject::Identifiers(these), Subject::Identifiers(those)) => {
+                identifiers(these, state) == identifiers(those, state)
+            }
+            _ => self == other,
+        }
+    }
+
     /// Appends the filter's JSON.
     pub fn write(&self, bounds: Bounds, state: &State, out: &mut String) {
         out.push('{');
@@ -96,7 +107,7 @@ impl Subject {
             Subject::Announcements => out.push_str("\"kinds\":[30617,30618]"),
             Subject::Identifiers(repos) => {
                 out.push_str("\"kinds\":[30617,30618],");
-                write_list(out, "#d", repos.iter(), |out, repo| push_json(out, &state.addr(*repo).identifier));
+                write_list(out, "#d", identifiers(repos, state).into_iter(), push_json);
             }
             Subject::RepoTag(letter, repos) => {
                 let name = tag_name(*letter);
@@ -202,6 +213,10 @@ fn unit_bytes(unit: &Unit, state: &State) -> usize {
         }
     };
     unit.filter_count() * (values + FILTER_FRAME_BYTES)
+}
+
+fn identifiers<'a>(repos: &[RepoId], state: &'a State) -> BTreeSet<&'a str> {
+    repos.iter().map(|repo| &*state.addr(*repo).identifier).collect()
 }
 
 fn tag_name(letter: char) -> String {

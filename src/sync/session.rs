@@ -7,7 +7,8 @@ use nostr::event::EventId;
 
 use crate::contract::{LinkId, Output};
 use crate::limits::{
-    RELAY_SUBSCRIPTIONS_MAX, SWEEP_ATTEMPTS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_RETRY_AFTER, SWEEPS_IN_FLIGHT_MAX,
+    RELAY_SUBSCRIPTIONS_MAX, SWEEP_ATTEMPTS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_PAGE_LIMIT_MODEST, SWEEP_RETRY_AFTER,
+    SWEEPS_IN_FLIGHT_MAX,
 };
 use crate::metrics::Side;
 use crate::protocol::message::close_message;
@@ -56,6 +57,8 @@ pub struct Session {
     postponed: Vec<(Unit, UnixTime)>,
     /// Layer 1 has reached EOSE.
     answered: bool,
+    /// A page of layer 1 was closed by the relay: it may have asked for too much at once.
+    modest: bool,
 }
 
 impl Session {
@@ -75,6 +78,7 @@ impl Session {
             cooldown_until: None,
             postponed: Vec::new(),
             answered: false,
+            modest: false,
         }
     }
 
@@ -190,7 +194,7 @@ impl Session {
                 }
                 return;
             }
-            Subscription::Page { task, heard_at } => {
+            Subscription::Page { task, heard_at, .. } => {
                 *heard_at = cx.now.mono;
                 task
             }
@@ -216,10 +220,16 @@ impl Session {
                     self.add_sweeps(sweeps);
                 }
             }
-            Some(Subscription::Page { .. }) => {
+            Some(Subscription::Page { noticed, .. }) => {
+                let noticed = *noticed;
                 if let Some(task) = self.close_page(number, cx) {
                     self.answered |= *task.sweep.subject() == Subject::Announcements;
-                    self.on_page_end(task, cx);
+                    // Some stores that fail say so in a NOTICE and then end the answer as if they held nothing.
+                    let doubtful = noticed && task.sweep.page_is_empty() && task.failures == 0;
+                    match doubtful && task.purpose == Purpose::Round {
+                        true => self.fail(task, cx),
+                        false => self.on_page_end(task, cx),
+                    }
                 }
             }
         }
@@ -247,6 +257,7 @@ impl Session {
             }
             Some(Subscription::Page { mut task, .. }) => {
                 task.sweep.restart_page();
+                self.modest |= !limited && *task.sweep.subject() == Subject::Announcements;
                 match limited {
                     true => self.queue.push_front(task),
                     false => self.fail(task, cx),
@@ -259,6 +270,11 @@ impl Session {
     /// The relay said something to a person.
     pub fn on_notice(&mut self, text: &str, cx: &mut Cx<'_>) {
         cx.metrics.notices += 1;
+        for subscription in self.subscriptions.values_mut() {
+            if let Subscription::Page { noticed, .. } = subscription {
+                *noticed = true;
+            }
+        }
         if is_rate_limit(text) {
             self.cool_down(cx);
         }
@@ -306,24 +322,29 @@ impl Session {
             if self.queue.is_empty() {
                 self.begin_turn(cx);
             }
-            let Some(task) = self.next_task() else { break };
+            let Some(task) = self.next_task(cx) else { break };
             self.ask_page(task, cx);
         }
     }
 
     /// The first task whose question is not open already: a repo that was lost and is back may be swept twice, and some
     /// relays leave a REQ that is identical to an open one unanswered.
-    fn next_task(&mut self) -> Option<Task> {
-        let question = |task: &Task| (task.sweep.subject().clone(), task.sweep.bounds());
-        let open: Vec<_> = self
+    fn next_task(&mut self, cx: &Cx<'_>) -> Option<Task> {
+        let open: Vec<&Sweep> = self
             .subscriptions
             .values()
             .filter_map(|subscription| match subscription {
-                Subscription::Page { task, .. } => Some(question(task)),
+                Subscription::Page { task, .. } => Some(&task.sweep),
                 Subscription::Live { .. } => None,
             })
             .collect();
-        let next = self.queue.iter().position(|task| !open.contains(&question(task)))?;
+        let is_open = |sweep: &Sweep| {
+            let same = |other: &&Sweep| {
+                sweep.bounds() == other.bounds() && sweep.subject().asks_same(other.subject(), cx.state)
+            };
+            open.iter().any(same)
+        };
+        let next = self.queue.iter().position(|task| !is_open(&task.sweep))?;
         self.queue.remove(next)
     }
 
@@ -344,11 +365,15 @@ impl Session {
 
     fn ask_page(&mut self, task: Task, cx: &mut Cx<'_>) {
         cx.metrics.sweep_pages += 1;
-        let (number, bytes) = self.send_req(std::slice::from_ref(task.sweep.subject()), task.sweep.bounds(), cx);
+        let mut bounds = task.sweep.bounds();
+        if self.modest && *task.sweep.subject() == Subject::Announcements {
+            bounds.limit = SWEEP_PAGE_LIMIT_MODEST;
+        }
+        let (number, bytes) = self.send_req(std::slice::from_ref(task.sweep.subject()), bounds, cx);
         if task.purpose == Purpose::Rotation {
             self.rotation.on_bytes(cx.now.mono, bytes);
         }
-        self.subscriptions.insert(number, Subscription::Page { task, heard_at: cx.now.mono });
+        self.subscriptions.insert(number, Subscription::Page { task, heard_at: cx.now.mono, noticed: false });
     }
 
     /// Sends a REQ under a number that was never used on this link; says how many bytes it took.

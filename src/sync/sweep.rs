@@ -104,6 +104,11 @@ impl Sweep {
         Bounds { since: self.since, until: self.until, limit: SWEEP_PAGE_LIMIT }
     }
 
+    /// Whether the current page has brought nothing yet.
+    pub fn page_is_empty(&self) -> bool {
+        self.page.events == 0
+    }
+
     /// Forgets what the current page has brought, so that it can be asked for again.
     pub fn restart_page(&mut self) {
         self.page = Page::default();

@@ -65,6 +65,8 @@ pub enum Refusal {
     Closed(&'static str),
     /// NOTICE with this text, the subscription is not opened.
     Notice(&'static str),
+    /// The store fails: NOTICE with this text, and EOSE as if nothing were held.
+    StoreError(&'static str),
     /// The events, but no EOSE.
     NoEose,
     /// No answer at all.

@@ -1,8 +1,8 @@
 //! Each bug ever found in the whole, as its seed or script: one test per bug, named for what went wrong.
 
 use crate::clock::{HOUR, MINUTE, SECOND};
-use crate::events::{EventRef, SimEvent};
-use crate::model_relay::{Mode, notice};
+use crate::events::{Author, EventRef, SimEvent};
+use crate::model_relay::{Mode, Refusal, notice};
 use crate::scenario;
 use crate::setup::{OLD, quiet, settle, village};
 use crate::swarm::swarm;
@@ -182,5 +182,25 @@ fn what_a_clock_that_was_ahead_took_for_expired_is_taken_once_it_is_right() {
         assert!(!w.has(&issue), "expired, as far as we know");
         w.clock.jump_wall(-30 * 86_400);
         w.run_until("the issue", 25 * HOUR, |w| w.has(&issue));
+    });
+}
+
+/// Repos of one name by several owners were asked for in as many REQs of the same bytes at once, which some relays leave
+/// unanswered.
+#[test]
+fn repos_of_one_name_are_not_asked_for_twice_at_once() {
+    scenario("repos_of_one_name_are_not_asked_for_twice_at_once", |w| {
+        let v = village(w, 60);
+        settle(w);
+        for n in 2..5 {
+            // The live REQ is answered and the page of the name is not, so that each window meets that of the one before.
+            w.relay("far").refusals.extend([None, Some(Refusal::Nothing)]);
+            let at = w.clock.wall();
+            w.publish("hub", &Author::new(n).announcement("alpha", &["wss://far.example"], at));
+            w.run_for(6 * SECOND);
+        }
+        let state = v.owner.state("alpha", OLD + 60);
+        w.hold("far", &state);
+        w.run_until("the state", 10 * MINUTE, |w| w.has(&state));
     });
 }

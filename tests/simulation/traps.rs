@@ -1,3 +1,4 @@
 //! The traps of `relay-facts.md`: real relays as they are, and those that mean ill.
 
+mod eose;
 mod flavours;

@@ -39,8 +39,14 @@ pub(super) enum Subscription {
         /// Silent since then; `None` once it has reached EOSE. A live subscription that never does is not live.
         waiting_since: Option<Instant>,
     },
-    /// One page of a sweep; silent since `heard_at`.
-    Page { task: Task, heard_at: Instant },
+    /// One page of a sweep.
+    Page {
+        task: Task,
+        /// Silent since then.
+        heard_at: Instant,
+        /// A NOTICE came meanwhile, which may speak of this page.
+        noticed: bool,
+    },
 }
 
 impl Subscription {

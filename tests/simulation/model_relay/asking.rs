@@ -72,6 +72,9 @@ impl ModelRelay {
         match &refusal {
             Some(Refusal::Closed(reason)) => return wire.say(closed(&subscription, reason)),
             Some(Refusal::Notice(text)) => return wire.say(notice(text)),
+            Some(Refusal::StoreError(text)) => {
+                return self.tell_refused(Told::NoticeAndEose(text), &subscription, filters, wire);
+            }
             Some(Refusal::Nothing) => return,
             Some(Refusal::NoEose) | None => {}
         }

@@ -313,7 +313,7 @@ const CHORUS: Flavour = Flavour {
     pings: Some(60 * SECOND),
     idle: Idle::Unsubscribed(60 * SECOND),
     quirks: &[Challenges, IdsOnlyClosed { after_eose: false }, ReplacementCounts, NoScrapers],
-    complete: false,
+    complete: true,
 };
 
 const RNOSTR: Flavour = Flavour {

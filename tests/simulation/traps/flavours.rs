@@ -125,6 +125,7 @@ villages! {
     a_village_on_khatru_with_sane_defaults: "khatru-sane-defaults";
     a_village_on_wot_relay: "wot-relay";
     a_village_on_ngit_relay: "ngit-relay";
+    a_village_on_chorus: "chorus";
     a_village_on_rnostr: "rnostr";
     a_village_on_relay_builder: "relay-builder";
     a_village_on_netstr: "netstr";
