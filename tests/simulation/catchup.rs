@@ -1,7 +1,8 @@
 //! First catch-up, gaps, restarts and the daily turn: what is asked, how often, and that nothing is left out.
 
-use crate::clock::{DAY, HOUR, MINUTE, SECOND};
+use crate::clock::{DAY, HOUR, MILLI, MINUTE, SECOND};
 use crate::events::{Author, EventRef};
+use crate::link::Path;
 use crate::model_relay::{Mode, RelayConfig};
 use crate::scenario;
 use crate::setup::{OLD, assert_at, quiet, settle, village};
@@ -154,6 +155,36 @@ fn a_kill_during_catch_up_loses_nothing_and_claims_nothing() {
             w.start();
         }
         w.run_until("all issues", 10 * MINUTE, |w| w.has_all(&issues));
+    });
+}
+
+#[test]
+fn a_kill_just_before_the_last_commit_of_a_catch_up_claims_nothing() {
+    scenario("a_kill_just_before_the_last_commit_of_a_catch_up_claims_nothing", |w| {
+        // Answers are quick and the disk is slow: what a catch-up brought waits for its commit when it ends.
+        w.path = Path { latency: MILLI, jitter: 0 };
+        w.commit_took = 700 * MILLI;
+        let v = village(w, 500);
+        let issues = v.issues(30, OLD + 60);
+        let comments: Vec<EventRef> = issues.iter().map(|i| v.owner.comment(i, i.created_at + 5, "")).collect();
+        w.hold_all("far", issues.iter().chain(&comments));
+        let mut lost = 0;
+        for n in 0..8 {
+            w.start();
+            let sweeps_left = |w: &World| w.relay_status("far")["sweeps_left"].as_u64();
+            // After the catch-up, or after the window that follows on it.
+            for _ in 0..1 + n % 2 {
+                w.run_until("sweeps begin", MINUTE, |w| sweeps_left(w).is_some_and(|n| n > 0) || w.has_all(&comments));
+                while sweeps_left(w).is_some_and(|n| n > 0) {
+                    w.run_for(MILLI);
+                }
+            }
+            lost += w.missing(issues.iter().chain(&comments));
+            w.kill();
+        }
+        assert!(lost > 0, "no kill came before a commit");
+        settle(w);
+        assert!(w.has_all(issues.iter().chain(&comments)));
     });
 }
 

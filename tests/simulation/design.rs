@@ -5,7 +5,7 @@
 //! | live opens first, history by sweeps | `live_opens_first_and_history_comes_by_sweeps` |
 //! | events are derived, not held once per relay | `an_event_is_held_once_and_asked_for_at_every_relay_of_its_repo` |
 //! | the store reports what it accepted | `what_the_store_accepts_is_followed_whatever_its_source` |
-//! | `through` − overlap, durable | `a_link_that_drops_in_the_middle_of_history_loses_nothing`, `catchup::after_a_gap_only_what_was_published_meanwhile_is_read`, `catchup::a_kill_during_catch_up_loses_nothing_and_claims_nothing`, `catchup::a_restart_fetches_almost_nothing_again` |
+//! | `through` − overlap, durable | `a_link_that_drops_in_the_middle_of_history_loses_nothing`, `a_link_that_drops_in_the_middle_of_a_window_loses_nothing`, `a_link_that_drops_in_the_middle_of_a_short_catch_up_loses_nothing`, `a_relay_that_was_away_is_read_from_where_it_was_complete`, `catchup::after_a_gap_only_what_was_published_meanwhile_is_read`, `catchup::a_kill_during_catch_up_loses_nothing_and_claims_nothing`, `catchup::a_restart_fetches_almost_nothing_again` |
 //! | a state before its announcement is asked for again | `catchup::a_state_that_comes_before_its_announcement_is_asked_for_again`, `catchup::a_live_state_that_overtakes_its_announcement_is_asked_for_again` |
 //! | success is a stable link | `success_is_a_stable_link_and_not_a_connected_one`, `health::a_relay_that_takes_connections_and_hangs_up_is_not_hammered` |
 //! | consolidates above 70 and above twice the minimum | `a_large_minimum_is_not_consolidated_before_it_has_doubled`, `a_relay_too_large_for_it_never_consolidates`, `live::consolidation_above_so_many_filters_sweeps_before_it_reopens_the_minimal_set` |
@@ -130,6 +130,48 @@ fn a_link_that_drops_in_the_middle_of_history_loses_nothing() {
             assert!(!whole, "what was finished is not read again");
         });
     }
+}
+
+#[test]
+fn a_link_that_drops_in_the_middle_of_a_window_loses_nothing() {
+    for pages in [0, 1, 3] {
+        scenario("a_link_that_drops_in_the_middle_of_a_window_loses_nothing", |w| {
+            let v = village(w, 60);
+            settle(w);
+            w.run_for(HOUR);
+            let issue = v.owner.issue(&v.repo, w.clock.wall(), "new");
+            let comments: Vec<EventRef> =
+                (0..150).map(|n| v.owner.comment(&issue, OLD + n, "older than its root")).collect();
+            w.hold_all("far", &comments);
+            w.publish("far", &issue);
+            let asked = w.relay("far").reqs.len();
+            w.run_until("so many questions", MINUTE, |w| w.relay("far").reqs.len() > asked + pages);
+            w.drop_links("far");
+            w.run_until("all comments", MINUTE, |w| w.has_all(&comments));
+        });
+    }
+}
+
+#[test]
+fn a_link_that_drops_in_the_middle_of_a_short_catch_up_loses_nothing() {
+    scenario("a_link_that_drops_in_the_middle_of_a_short_catch_up_loses_nothing", |w| {
+        let v = village(w, 60);
+        settle(w);
+        w.relay("far").mode = Mode::Refuses;
+        w.drop_links("far");
+        let gap = v.issues(180, w.clock.wall());
+        w.hold_all("far", &gap);
+        w.run_for(3 * HOUR);
+        w.relay("far").mode = Mode::Up;
+        for _ in 0..4 {
+            let asked = w.relay("far").reqs.len();
+            w.run_until("a question", 2 * HOUR, |w| w.relay("far").reqs.len() > asked);
+            w.run_for(45 * MILLI);
+            assert!(w.missing(&gap) > 60, "most of the gap is still to come");
+            w.drop_links("far");
+        }
+        w.run_until("the whole gap", 2 * HOUR, |w| w.has_all(&gap));
+    });
 }
 
 fn whole_repo(filter: &crate::events::DumbFilter, v: &Village) -> bool {

@@ -214,3 +214,18 @@ fn a_live_subscription_that_never_came_to_be_is_noticed() {
         w.run_until("the issue", 10 * MINUTE, |w| w.has(&issue));
     });
 }
+
+#[test]
+fn what_was_published_into_a_silent_link_is_read_however_long_it_was_silent() {
+    scenario("what_was_published_into_a_silent_link_is_read_however_long_it_was_silent", |w| {
+        // Far longer than the overlap.
+        w.settings.timing.ping = grasp_sync::time::Duration::from_secs(7_200);
+        let v = village(w, 60);
+        settle(w);
+        w.silence_links("far");
+        w.run_for(5 * MINUTE);
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "into the silence");
+        w.publish("far", &issue);
+        w.run_until("the issue", 2 * HOUR + MINUTE, |w| w.has(&issue));
+    });
+}

@@ -1,10 +1,13 @@
 //! Repos that come, change and go, and the relays that come and go with them.
 
-use crate::clock::{MINUTE, SECOND};
+use crate::clock::{HOUR, MINUTE, SECOND};
 use crate::events::{Author, EventRef};
-use crate::model_relay::RelayConfig;
+use crate::model_relay::{Mode, RelayConfig, event_text};
 use crate::scenario;
 use crate::setup::{OLD, quiet, settle, village};
+use crate::world::World;
+use grasp_sync::protocol::repo::RepoAddr;
+use nostr::key::PublicKey;
 
 #[test]
 fn unlisting_the_last_repo_closes_a_relay_but_never_the_bootstrap() {
@@ -90,9 +93,7 @@ fn a_deleted_root_is_removed_and_kept_out() {
         let restarted = w.clock.now();
         settle(w);
         assert!(w.has(&issues[0]) && w.has(&issues[2]));
-        let asked = |w: &mut crate::world::World, e: &EventRef| {
-            w.relay("far").reqs_since(restarted).any(|r| r.asks("e", &e.id))
-        };
+        let asked = |w: &mut World, e: &EventRef| w.relay("far").reqs_since(restarted).any(|r| r.asks("e", &e.id));
         assert!(asked(w, &issues[0]) && !asked(w, &issues[1]));
     });
 }
@@ -136,5 +137,238 @@ fn a_refused_event_is_accepted_once_its_repo_is_followed() {
         w.run_until("accepted", SECOND, |w| w.client(other).ok(&issue).is_some_and(|o| o.0));
         w.run_until("and found", 30 * SECOND, |w| w.has(&again));
         quiet(w);
+    });
+}
+
+#[test]
+fn a_repo_that_comes_back_to_a_relay_is_read_anew() {
+    scenario("a_repo_that_comes_back_to_a_relay_is_read_anew", |w| {
+        let v = village(w, 60);
+        w.hold("hub", &v.owner.announcement("beta", &["wss://far.example"], OLD));
+        settle(w);
+        let hub_alone = v.owner.announcement("alpha", &["wss://hub.example"], w.clock.wall());
+        w.publish("hub", &hub_alone);
+        w.run_for(MINUTE);
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "while off");
+        w.hold("far", &issue);
+        w.run_for(HOUR);
+        // It comes back while there is no link, so that a catch-up brings it and not a window.
+        w.relay("far").mode = Mode::Refuses;
+        w.drop_links("far");
+        let back = v.owner.announcement("alpha", &["wss://hub.example", "wss://far.example"], w.clock.wall());
+        w.publish("hub", &back);
+        w.run_for(MINUTE);
+        w.relay("far").mode = Mode::Up;
+        w.run_until("the issue", HOUR, |w| w.has(&issue));
+    });
+}
+
+#[test]
+fn a_deleted_root_is_asked_about_no_more() {
+    scenario("a_deleted_root_is_asked_about_no_more", |w| {
+        let v = village(w, 60);
+        let issues = v.issues(3, OLD + 60);
+        w.hold_all("far", &issues);
+        settle(w);
+        let deletion = v.owner.deletion(&[&issues[1]], &[], w.clock.wall());
+        w.publish("far", &deletion);
+        w.run_until("the deletion", 2 * SECOND, |w| !w.has(&issues[1]));
+        w.run_for(MINUTE);
+        let back = w.clock.now();
+        w.drop_links("far");
+        quiet(w);
+        let asked = |w: &mut World, e: &EventRef| w.relay("far").reqs_since(back).any(|r| r.asks("e", &e.id));
+        assert!(asked(w, &issues[0]) && !asked(w, &issues[1]) && asked(w, &issues[2]));
+        assert_eq!(w.status()["root_events"], 2);
+    });
+}
+
+#[test]
+fn a_deletion_that_comes_first_keeps_out_what_follows() {
+    scenario("a_deletion_that_comes_first_keeps_out_what_follows", |w| {
+        let v = village(w, 60);
+        let (held, unseen) = (v.owner.issue(&v.repo, OLD + 60, "held"), v.owner.issue(&v.repo, OLD + 61, "unseen"));
+        w.hold("far", &held);
+        settle(w);
+        let at = w.clock.wall();
+        let address = v.owner.repo("beta");
+        // A deletion is taken if it names something that is held, and then holds for all that it names.
+        let deletion = v.owner.deletion(&[&held, &unseen], &[&address], at);
+        let old = v.owner.announcement("beta", &["wss://far.example"], at);
+        let new = v.owner.announcement("beta", &["wss://far.example"], at + 1);
+        let client = w.connect_client();
+        w.client_publishes(client, &deletion);
+        w.run_until("the deletion", SECOND, |w| w.has(&deletion) && !w.has(&held));
+        w.forbid(&unseen, "it was deleted before it came");
+        w.forbid(&old, "its address was deleted before it came");
+        for late in [false, true] {
+            for event in [&unseen, &old] {
+                let client = w.connect_client();
+                w.client_publishes(client, event);
+                w.run_until("an answer", SECOND, |w| w.client(client).ok(event).is_some());
+                assert_eq!(w.client(client).ok(event).map(|ok| ok.0), Some(false), "after a restart: {late}");
+            }
+            w.kill();
+            settle(w);
+        }
+        let client = w.connect_client();
+        w.client_publishes(client, &new);
+        w.run_until("a newer version", SECOND, |w| w.has(&new));
+    });
+}
+
+#[test]
+fn of_two_versions_of_one_second_the_lowest_id_holds_in_either_order() {
+    scenario("of_two_versions_of_one_second_the_lowest_id_holds_in_either_order", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let at = w.clock.wall();
+        for (d, lowest_first) in [("one", true), ("two", false)] {
+            let mut two = [v.owner.announcement(d, &["wss://far.example"], at), v.owner.announcement(d, &[], at)];
+            two.sort_by(|a, b| a.id.cmp(&b.id));
+            let [low, high] = two;
+            let order = if lowest_first { [&low, &high] } else { [&high, &low] };
+            for event in order {
+                let client = w.connect_client();
+                w.client_publishes(client, event);
+                w.run_until("an answer", SECOND, |w| w.client(client).ok(event).is_some());
+            }
+            assert!(w.has(&low) && !w.has(&high), "{d}");
+        }
+    });
+}
+
+#[test]
+fn what_a_relay_was_not_asked_for_is_refused() {
+    scenario("what_a_relay_was_not_asked_for_is_refused", |w| {
+        let v = village(w, 60);
+        w.hold("hub", &v.owner.announcement("beta", &["wss://hub.example"], OLD));
+        settle(w);
+        // It belongs here, but far does not share its repo.
+        let issue = v.owner.issue(&v.owner.repo("beta"), w.clock.wall(), "pushed");
+        let subscriptions: Vec<String> =
+            w.relay("far").sessions().values().flat_map(|s| s.subscriptions.keys().cloned()).collect();
+        for subscription in subscriptions.iter().map(|s| &**s).chain(["g0", "g999", "nobody's"]) {
+            w.relay_says("far", &event_text(subscription, &issue));
+        }
+        w.run_for(2 * SECOND);
+        assert!(!w.has(&issue));
+        w.publish("hub", &issue);
+        w.run_until("the issue from where it was asked", SECOND, |w| w.has(&issue));
+    });
+}
+
+#[test]
+fn times_and_tags_that_forbid_an_event_are_obeyed() {
+    scenario("times_and_tags_that_forbid_an_event_are_obeyed", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let now = w.clock.wall();
+        let [past, future] = [now - 10, now + 3_600].map(|t| t.to_string());
+        let a = ["a", &v.repo];
+        let bad = [
+            v.owner.issue(&v.repo, now + 1_000, "from the future"),
+            v.owner.sign(1621, now, &[&a, &["expiration", &past]], "expired"),
+            v.owner.sign(1621, now, &[&a, &["-"]], "protected"),
+            v.owner.sign(20_001, now, &[&a], "ephemeral"),
+            v.owner.sign(29_999, now, &[&a], "ephemeral too"),
+        ];
+        let good = [
+            v.owner.issue(&v.repo, now + 890, "a little ahead"),
+            v.owner.sign(1621, now, &[&a, &["expiration", &future]], "expires in an hour"),
+            v.owner.sign(19_999, now, &[&a], "not ephemeral yet"),
+            v.owner.sign(30_000, now, &[&a, &["d", "x"]], "no longer ephemeral"),
+        ];
+        let client = w.connect_client();
+        for event in bad.iter().chain(&good) {
+            w.client_publishes(client, event);
+            w.publish("far", event);
+        }
+        bad.iter().for_each(|e| w.forbid(e, "time or tag"));
+        w.run_until("all answers", SECOND, |w| bad.iter().chain(&good).all(|e| w.client(client).ok(e).is_some()));
+        assert!(bad.iter().all(|e| w.client(client).ok(e).is_some_and(|ok| !ok.0)));
+        assert!(good.iter().all(|e| w.client(client).ok(e).is_some_and(|ok| ok.0)));
+        w.run_for(30 * SECOND);
+        assert!(w.has_all(&good));
+        // The future comes.
+        w.run_for(5 * MINUTE);
+        w.checks.forbidden.remove(&bad[0].id);
+        let client = w.connect_client();
+        w.client_publishes(client, &bad[0]);
+        w.run_until("what was the future", SECOND, |w| w.has(&bad[0]));
+    });
+}
+
+#[test]
+fn the_operators_lists_are_obeyed() {
+    scenario("the_operators_lists_are_obeyed", |w| {
+        let v = village(w, 60);
+        let (denied, archived) = (Author::new(5), Author::new(6));
+        let address = |repo: &str| RepoAddr::parse(repo).expect("an address");
+        w.settings.deny_authors.push(PublicKey::from_hex(&denied.hex).expect("a key"));
+        w.settings.deny_repos.push(address(&v.owner.repo("beta")));
+        w.settings.archive.push(address(&archived.repo("kept")));
+        let beta = v.owner.repo("beta");
+        let both = v.owner.root(1621, &[&v.repo, &beta], OLD + 60, "of both");
+        let bad = [
+            denied.issue(&v.repo, OLD + 60, "by someone unwelcome"),
+            v.owner.announcement("beta", &["wss://far.example"], OLD),
+            v.owner.issue(&beta, OLD + 60, "of the denied repo"),
+            v.owner.sign(1111, OLD + 70, &[&["E", &both.id], &["A", &beta]], "says that it is of the denied repo"),
+        ];
+        // Neither its clone nor its relays are ours.
+        let elsewhere = ["relays", "wss://hub.example"];
+        let kept = archived.announcement_on("kept", "https://other.example/kept.git", &elsewhere, &[], OLD);
+        let good = [both, kept];
+        for relay in ["hub", "far"] {
+            w.hold_all(relay, bad.iter().chain(&good));
+        }
+        bad.iter().for_each(|e| w.forbid(e, "it is on a list"));
+        settle(w);
+        assert!(w.has_all(&good));
+        let client = w.connect_client();
+        bad.iter().for_each(|e| w.client_publishes(client, e));
+        w.run_until("all answers", SECOND, |w| bad.iter().all(|e| w.client(client).ok(e).is_some_and(|ok| !ok.0)));
+    });
+}
+
+#[test]
+fn what_a_root_event_tags_belongs() {
+    scenario("what_a_root_event_tags_belongs", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let now = w.clock.wall();
+        let stranger = Author::new(9);
+        let [note, other] = ["quoted", "not quoted"].map(|text| stranger.sign(1, now, &[], text));
+        w.forbid(&other, "nothing here is about it");
+        let issue = v.owner.sign(1621, now, &[&["a", &v.repo], &["q", &note.id]], "about that note");
+        let offer = |w: &mut World, event: &EventRef| {
+            let client = w.connect_client();
+            w.client_publishes(client, event);
+            w.run_until("an answer", SECOND, |w| w.client(client).ok(event).is_some());
+            w.client(client).ok(event).is_some_and(|ok| ok.0)
+        };
+        assert!(!offer(w, &note), "nothing is about it yet");
+        assert!(offer(w, &issue) && offer(w, &note) && !offer(w, &other));
+    });
+}
+
+#[test]
+fn a_stop_says_goodbye_on_every_link() {
+    scenario("a_stop_says_goodbye_on_every_link", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let clients = [w.connect_client(), w.connect_client()];
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "the last");
+        w.run_for(SECOND);
+        w.client_publishes(clients[0], &issue);
+        w.run_until("it is taken in", SECOND, |w| w.client(clients[0]).ok(&issue).is_some());
+        w.stop();
+        w.run_for(SECOND);
+        assert!(clients.iter().all(|c| w.client(*c).closed == Some(1001)));
+        assert!(w.relay("hub").sessions().is_empty() && w.relay("far").sessions().is_empty());
+        w.run_for(MINUTE);
+        settle(w);
+        assert!(w.has(&issue));
     });
 }

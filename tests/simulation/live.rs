@@ -53,6 +53,35 @@ fn the_own_relay_acknowledges_serves_and_refuses() {
 }
 
 #[test]
+fn the_own_relay_gives_the_newest_up_to_the_limit_and_nothing_expired() {
+    scenario("the_own_relay_gives_the_newest_up_to_the_limit_and_nothing_expired", |w| {
+        let v = village(w, 60);
+        let issues = v.issues(5, OLD + 60);
+        w.hold_all("far", &issues);
+        settle(w);
+        let now = w.clock.wall();
+        let expires = (now + 120).to_string();
+        let brief = v.owner.sign(1621, now, &[&["a", &v.repo], &["expiration", &expires]], "brief");
+        let client = w.connect_client();
+        w.client_publishes(client, &brief);
+        w.run_until("it is taken", SECOND, |w| w.client(client).ok(&brief).is_some_and(|ok| ok.0));
+        let asked = |w: &mut World, name: &'static str, filter: serde_json::Value| {
+            w.client_sends(client, &req(name, &filter));
+            w.run_until("EOSE", SECOND, |w| w.client(client).eose(name));
+            w.client(client).ids(name)
+        };
+        let newest = |n: usize| issues.iter().rev().take(n).map(|e| e.id.clone());
+        let expected: Vec<String> = std::iter::once(brief.id.clone()).chain(newest(2)).collect();
+        assert_eq!(asked(w, "three", json!({"kinds": [1621], "limit": 3})), expected);
+        assert_eq!(asked(w, "none", json!({"kinds": [1621], "limit": 0})), [""; 0]);
+        w.checks.acknowledged.remove(&brief.id);
+        w.run_for(121 * SECOND);
+        assert_eq!(asked(w, "later", json!({"kinds": [1621], "limit": 3})), newest(3).collect::<Vec<_>>());
+        w.run_until("it leaves the disk", 2 * MINUTE, |w| !w.has(&brief));
+    });
+}
+
+#[test]
 fn a_window_closes_exactly_five_seconds_after_its_first_change() {
     scenario("a_window_closes_exactly_five_seconds_after_its_first_change", |w| {
         w.path = Path { latency: 0, jitter: 0 };
