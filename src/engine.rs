@@ -258,6 +258,16 @@ impl Engine {
         &self.store
     }
 
+    /// Panics if the parts contradict each other. For tests and fuzz targets.
+    pub fn assert_invariants(&self) {
+        self.serve.assert_invariants();
+        self.wheel.assert_invariants();
+        assert_eq!(self.keys.len(), self.relays.len(), "every relay has one key");
+        for (link, key) in &self.links {
+            assert_eq!(self.relays[*key].relay.link(), Some(*link), "a link is its relay's own");
+        }
+    }
+
     /// The NIP-11 document of the own relay.
     pub fn relay_info_json(&self) -> String {
         relay_info(&self.settings.service, !self.settings.archive.is_empty())

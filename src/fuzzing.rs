@@ -1,13 +1,19 @@
 //! Bodies of the fuzz targets in `fuzz/`. They compile with the crate, so that they cannot rot, and its tests run them
 //! over the committed seeds. Each takes bytes, ignores those that make no sense, and panics where a property fails.
 
+mod engine;
+mod filter;
 mod http;
+mod link;
 mod messages;
 mod repos;
 mod timers;
 
 pub use crate::io::resolver::fuzz_answer as dns_answer;
+pub use engine::engine;
+pub use filter::filter;
 pub use http::http_head;
+pub use link::link;
 pub use messages::{client_message, relay_message};
 pub use repos::{announcement, relay_url};
 pub use timers::timer_wheel;
@@ -42,5 +48,8 @@ mod tests {
         run_seeds("http_head", super::http_head);
         run_seeds("timer_wheel", super::timer_wheel);
         run_seeds("dns_answer", super::dns_answer);
+        run_seeds("link", super::link);
+        run_seeds("filter", super::filter);
+        run_seeds("engine", super::engine);
     }
 }

@@ -11,8 +11,8 @@ pub mod http;
 pub mod inbound;
 pub mod link;
 pub mod listeners;
-#[cfg(test)]
-mod pipe;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod pipe;
 pub mod resolver;
 pub mod signals;
 pub mod tls;

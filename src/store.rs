@@ -16,8 +16,8 @@ mod query;
 mod reading;
 mod rules;
 mod schema;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

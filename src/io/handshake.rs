@@ -49,7 +49,7 @@ impl<S: Read + Write> Handshake<S> {
         Handshake::with_key(transport, url, &generate_key())
     }
 
-    fn with_key(transport: Transport<S>, url: &RelayUrl, key: &str) -> Self {
+    pub(crate) fn with_key(transport: Transport<S>, url: &RelayUrl, key: &str) -> Self {
         let request = request(url, key).into_bytes();
         Handshake { transport, stage: Stage::Tls, accept: derive_accept_key(key.as_bytes()), request }
     }

@@ -7,7 +7,7 @@ use crate::io::http::{Door, HttpError, Parsed, Request, Response, parse_head, up
 use crate::limits::HTTP_HEAD_BYTES_MAX;
 
 /// Bytes that may still come in after an answer before the connection is dropped: a request body nobody asked for.
-const LINGER_BYTES_MAX: usize = 64 << 10;
+pub(crate) const LINGER_BYTES_MAX: usize = 64 << 10;
 
 /// A socket whose sending half can be ended, so that the peer sees the end of an answer before the connection goes.
 pub trait HalfClose {

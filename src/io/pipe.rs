@@ -1,4 +1,4 @@
-//! A socket in memory for tests: cuts what goes through it into pieces and blocks at the whim of a seed.
+//! A socket in memory for tests and fuzz targets: cuts what goes through it into pieces and blocks at the whim of a seed.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -50,6 +50,11 @@ pub fn pipe(temper: Temper) -> (Pipe, Pipe) {
 }
 
 impl Pipe {
+    /// Bytes written here that the other end has not read.
+    pub fn unread(&self) -> usize {
+        self.outgoing.borrow().bytes.len()
+    }
+
     /// How many of `len` bytes go through now; 0 blocks.
     fn share(&mut self, len: usize, direction: usize) -> usize {
         self.calls[direction] += 1;
@@ -86,10 +91,7 @@ impl Read for Pipe {
         if n == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        for slot in &mut buf[..n] {
-            *slot = queue.bytes.pop_front().unwrap();
-        }
-        Ok(n)
+        queue.bytes.read(&mut buf[..n])
     }
 }
 

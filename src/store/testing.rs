@@ -1,4 +1,4 @@
-//! Events, a disk and random numbers for the store's tests.
+//! Events, a disk and random numbers for the store's tests and for fuzz targets.
 
 use nostr::event::{Event, Kind, Signature, Tag, UnsignedEvent};
 use nostr::key::PublicKey;
@@ -7,12 +7,12 @@ use std::io::{Error, ErrorKind};
 use std::sync::{Arc, Mutex};
 
 /// The author number `n`.
-pub(super) fn author(n: u8) -> PublicKey {
+pub(crate) fn author(n: u8) -> PublicKey {
     PublicKey::from_byte_array([n; 32])
 }
 
 /// An event with its true id and no signature to speak of: the store leaves those to the intake.
-pub(super) fn event(author: u8, kind: u16, created_at: u64, tags: &[&[&str]], content: &str) -> Event {
+pub(crate) fn event(author: u8, kind: u16, created_at: u64, tags: &[&[&str]], content: &str) -> Event {
     let tags = tags.iter().map(|tag| Tag::parse(tag.iter().copied()).expect("no tag of a test is empty"));
     let key = PublicKey::from_byte_array([author; 32]);
     let mut unsigned = UnsignedEvent::new(key, Timestamp::from_secs(created_at), Kind::from_u16(kind), tags, content);
@@ -22,10 +22,10 @@ pub(super) fn event(author: u8, kind: u16, created_at: u64, tags: &[&[&str]], co
 }
 
 /// Numbers from a seed (SplitMix64).
-pub(super) struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -33,18 +33,18 @@ impl Random {
     }
 
     /// A number below `n`.
-    pub(super) fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 
-    pub(super) fn chance(&mut self, one_in: u64) -> bool {
+    pub(crate) fn chance(&mut self, one_in: u64) -> bool {
         self.below(one_in) == 0
     }
 }
 
 /// A disk that outlives the stores on it, and fails when told to.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(crate) struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -54,17 +54,17 @@ struct State {
 }
 
 impl Disk {
-    pub(super) fn holding(bytes: Vec<u8>) -> Disk {
+    pub(crate) fn holding(bytes: Vec<u8>) -> Disk {
         Disk(Arc::new(Mutex::new(State { bytes, failing: None })))
     }
 
     /// What a crash at this moment would leave, all writes kept.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.0.lock().expect("no test panics with the lock").bytes.clone()
     }
 
     /// Every change fails after `n` more.
-    pub(super) fn fail_after(&self, n: u64, kind: ErrorKind) {
+    pub(crate) fn fail_after(&self, n: u64, kind: ErrorKind) {
         self.0.lock().expect("no test panics with the lock").failing = Some((n, kind));
     }
 

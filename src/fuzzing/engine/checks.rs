@@ -1,0 +1,126 @@
+//! What must hold of everything the engine puts out, judged from its outputs alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nostr::filter::Filter;
+use serde_json::Value;
+
+use crate::contract::{LinkId, Output};
+use crate::limits::{RELAY_SUBSCRIPTIONS_MAX, REQ_BYTES_MAX, REQ_FILTERS_MAX, SUBSCRIPTION_ID_CHARS_MAX};
+use crate::settings::Settings;
+use crate::time::Now;
+
+/// A link that the engine has dialled.
+pub struct Far {
+    pub url: String,
+    pub is_open: bool,
+    /// Open subscriptions by their id.
+    pub subscriptions: BTreeMap<String, Asked>,
+    /// Before this the relay is not to be asked anything: it said that we ask too fast.
+    pub quiet_until: u64,
+}
+
+/// One REQ.
+pub struct Asked {
+    pub filters: Vec<Filter>,
+    /// As it was sent, without its id.
+    said: Vec<Value>,
+    pub is_answered: bool,
+}
+
+/// Both kinds of links, and what clients were told.
+#[derive(Default)]
+pub struct Checks {
+    pub relays: BTreeMap<u64, Far>,
+    pub clients: BTreeSet<u64>,
+    /// The last number that was dialled.
+    dialled: Option<u64>,
+    /// Ids that were handed in and may be in the batch.
+    pub uncommitted: BTreeSet<String>,
+    /// Ids that a client was told are kept.
+    pub acknowledged: BTreeSet<String>,
+}
+
+impl Checks {
+    /// Of a process that has just begun: what was promised before still holds.
+    pub fn restarted(self) -> Checks {
+        Checks { acknowledged: self.acknowledged, ..Checks::default() }
+    }
+
+    pub fn judge(&mut self, output: &Output, now: Now, settings: &Settings) {
+        match output {
+            Output::Dial { link: LinkId::Relay(n), url } => {
+                assert!(self.dialled.is_none_or(|last| last < *n), "link number {n} is used twice");
+                self.dialled = Some(*n);
+                let url = url.as_str().to_owned();
+                assert!(self.relays.values().all(|far| far.url != url), "a second link to {url}");
+                let far = Far { url, is_open: false, subscriptions: BTreeMap::new(), quiet_until: 0 };
+                self.relays.insert(*n, far);
+            }
+            Output::Send { link: LinkId::Relay(n), text } => {
+                let far = self.relays.get_mut(n).expect("what is sent goes to a link that is there");
+                assert!(far.is_open, "what is sent goes to an open link");
+                far.judge(text, now, settings);
+            }
+            Output::Send { link: LinkId::Client(n), text } => {
+                assert!(self.clients.contains(n), "what is sent goes to a client that is there");
+                self.judge_answer(text);
+            }
+            Output::Ping { link: LinkId::Relay(n) } => assert!(self.relays[n].is_open, "a ping goes to an open link"),
+            Output::Ping { link: LinkId::Client(n) } => assert!(self.clients.contains(n)),
+            Output::Close { link: LinkId::Relay(n), .. } => {
+                assert!(self.relays.remove(n).is_some(), "what is closed was there");
+            }
+            Output::Close { link: LinkId::Client(n), .. } => {
+                assert!(self.clients.remove(n), "who is closed was there");
+            }
+            Output::Dial { link: LinkId::Client(_), .. } => panic!("a client is dialled"),
+        }
+    }
+
+    fn judge_answer(&mut self, text: &str) {
+        let message: Value = serde_json::from_str(text).expect("what a client is sent is JSON");
+        let id = match message[0].as_str() {
+            Some("EVENT") => &message[2]["id"],
+            Some("OK") if message[2] == true => &message[1],
+            Some("OK" | "EOSE" | "CLOSED" | "NOTICE") => return,
+            _ => panic!("not a relay's message: {text}"),
+        };
+        let id = id.as_str().expect("an id");
+        assert!(!self.uncommitted.contains(id), "shown before it was durable: {text}");
+        if message[0] == "OK" {
+            self.acknowledged.insert(id.to_owned());
+        }
+    }
+}
+
+impl Far {
+    fn judge(&mut self, text: &str, now: Now, settings: &Settings) {
+        let message: Vec<Value> = serde_json::from_str(text).expect("what a relay is sent is a message");
+        let [kind, id, said @ ..] = &message[..] else { panic!("too short: {text}") };
+        let id = id.as_str().expect("a subscription has an id");
+        if kind == "CLOSE" {
+            assert!(self.subscriptions.remove(id).is_some(), "what is closed was open: {text}");
+            return;
+        }
+        assert_eq!(kind, "REQ");
+        assert!(now.mono.as_micros() >= self.quiet_until, "asked while it should rest: {text}");
+        assert!(!id.is_empty() && id.len() <= SUBSCRIPTION_ID_CHARS_MAX);
+        assert!(text.len() <= REQ_BYTES_MAX);
+        assert!(self.subscriptions.len() < RELAY_SUBSCRIPTIONS_MAX, "too many subscriptions");
+        assert!((1..=REQ_FILTERS_MAX).contains(&said.len()), "too many filters: {text}");
+        assert!(said.iter().all(|filter| is_modest(filter, settings.limits.filter_values_max)), "{text}");
+        assert!(self.subscriptions.values().all(|other| other.said != said), "the same twice: {text}");
+        let filters = said.iter().map(|filter| serde_json::from_value(filter.clone()).expect("a filter")).collect();
+        let asked = Asked { filters, said: said.to_vec(), is_answered: false };
+        assert!(self.subscriptions.insert(id.to_owned(), asked).is_none(), "the id is in use: {text}");
+    }
+}
+
+/// Whether a filter has a limit, and something but not too much in each of its lists.
+fn is_modest(filter: &Value, values_max: usize) -> bool {
+    let fields = filter.as_object().expect("a filter is an object");
+    let lists = fields.values().filter_map(Value::as_array);
+    fields.get("limit").and_then(Value::as_u64).is_some_and(|limit| limit > 0)
+        && lists.into_iter().all(|list| (1..=values_max.max(2)).contains(&list.len()))
+}
