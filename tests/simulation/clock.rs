@@ -51,6 +51,16 @@ impl Clock {
         (low + (self.now / SECOND).saturating_sub(1), high + self.now / SECOND)
     }
 
+    /// The machine slept until now: what was looked at last, was looked at that much earlier.
+    pub fn on_sleep(&mut self, time: Micros) {
+        self.set = (self.now, self.wall_base.saturating_sub(time / SECOND));
+    }
+
+    /// How far the wall clock is from what it would show had nobody set it.
+    pub fn wall_error(&self) -> i64 {
+        self.wall_base as i64 - WALL_START as i64
+    }
+
     /// Sets the wall clock forwards or backwards.
     pub fn jump_wall(&mut self, secs: i64) {
         self.set = (self.now, self.wall_base);

@@ -285,8 +285,9 @@ impl ModelRelay {
         true
     }
 
-    pub fn holds(&self, event: &EventRef) -> bool {
-        self.held.contains_key(&(Reverse(event.created_at), event.id.clone()))
+    /// Everything it holds, newest first.
+    pub fn held(&self) -> impl Iterator<Item = &EventRef> {
+        self.held.values()
     }
 
     pub fn forget(&mut self, id: &str) {

@@ -8,10 +8,10 @@ use crate::setup::{OLD, quiet, settle, village};
 use crate::swarm::swarm;
 use std::rc::Rc;
 
-/// What each of these worlds showed has a scenario of its own beside.
+/// 2, 3, 7, 8, 13: two owners of one identifier had it asked twice, word for word, at the same time.
 #[test]
 fn drawn_worlds_that_once_failed_pass() {
-    for seed in [8, 29, 59, 40_158] {
+    for seed in [2, 3, 7, 8, 13] {
         swarm("drawn_worlds_that_once_failed_pass", seed);
     }
 }

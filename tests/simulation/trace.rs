@@ -73,10 +73,13 @@ impl Trace {
     }
 
     /// The story's end, for standard error.
-    pub fn print(&self, scenario: &str, seed: u64) {
+    pub fn print(&self, scenario: &str, seed: u64, about: &str) {
         eprintln!("--- the last {} steps (seconds of simulated time)", self.lines.len());
         for (at, line) in &self.lines {
             eprintln!("{}", line.show(*at));
+        }
+        if !about.is_empty() {
+            eprintln!("--- drawn from the seed: {about}");
         }
         eprintln!("--- replay: SIM_SEED={seed} SIM_SEEDS=1 cargo test --test simulation {scenario}");
     }

@@ -3,6 +3,7 @@
 
 mod life;
 mod look;
+mod trouble;
 mod wires;
 
 use crate::checks::Checks;
@@ -110,6 +111,8 @@ const LOOK_EVERY: Micros = 10 * MILLI;
 pub struct World {
     pub seed: u64,
     pub name: &'static str,
+    /// What was drawn, for the trace.
+    pub about: String,
     pub rng: Rng,
     pub clock: Clock,
     pub settings: Settings,
@@ -164,6 +167,7 @@ impl World {
         World {
             seed,
             name,
+            about: String::new(),
             rng: Rng::new(seed),
             clock: Clock::new(),
             settings: settings(),
@@ -208,6 +212,31 @@ impl World {
     /// Makes `name` a bootstrap relay from the next start on.
     pub fn bootstrap(&mut self, name: &str) {
         self.settings.bootstrap.push(RelayUrl::parse(&relay_url(name)).expect("a relay URL"));
+    }
+
+    pub fn relays(&self) -> &[ModelRelay] {
+        &self.relays
+    }
+
+    /// Relays remember everything that was asked of them; a long world has no use for it.
+    pub fn forget_questions(&mut self) {
+        for relay in &mut self.relays {
+            relay.reqs.clear();
+            relay.received_close.clear();
+        }
+    }
+
+    /// Adds relays that people list and nobody can reach.
+    pub fn add_unreachable(&mut self) {
+        let reasons = [
+            ("wss://nowhere.example", CloseReason::Resolve),
+            ("ws://127.0.0.1:7334", CloseReason::PrivateAddress),
+            ("wss://grasp.example.evil.example", CloseReason::Tls),
+        ];
+        for (url, reason) in reasons {
+            self.unreachable.insert(self.relays.len(), reason);
+            self.relays.push(ModelRelay::new(url, RelayConfig::strfry()));
+        }
     }
 
     pub fn relay(&mut self, name: &str) -> &mut ModelRelay {
@@ -421,7 +450,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.trace.print(self.name, self.seed);
+            self.trace.print(self.name, self.seed, &self.about);
         }
     }
 }

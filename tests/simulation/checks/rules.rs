@@ -180,7 +180,9 @@ impl Bench<'_> {
         let mut own = self.durable.events.values().chain(signed).filter(|e| e.author == deletion.author);
         own.any(|e| {
             deletion.values("e").any(|id| id == e.id)
-                || (e.replace_key().is_some() && deletion.values("a").any(|a| a == e.address()))
+                || (e.replace_key().is_some()
+                    && e.created_at <= deletion.created_at
+                    && deletion.values("a").any(|a| a == e.address()))
         })
     }
 }

@@ -123,7 +123,7 @@ impl World {
     }
 
     /// Looks whether what waits anywhere is within its bound.
-    pub(super) fn look_at_bounds(&self) {
+    pub fn look_at_bounds(&self) {
         let text = self.process.as_ref().map(|p| p.metrics_text()).unwrap_or_default();
         let verdict = bounds(&text);
         self.demand(verdict);

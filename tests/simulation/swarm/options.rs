@@ -1,0 +1,130 @@
+//! What one world is like: drawn from its seed before anything happens, and printed when it fails.
+
+use super::actions::Action;
+use crate::clock::{HOUR, MILLI, MINUTE, Micros, SECOND};
+use crate::link::Path;
+use crate::model_relay::{Flavour, Liar, RelayConfig};
+use crate::rng::Rng;
+use std::fmt;
+
+/// One relay of a world.
+#[derive(Clone)]
+pub struct RelayOptions {
+    pub config: RelayConfig,
+    pub path: Path,
+}
+
+/// How a world is drawn.
+#[derive(Clone)]
+pub struct Options {
+    pub relays: Vec<RelayOptions>,
+    pub repos: usize,
+    pub authors: u64,
+    /// Events that relays hold before the process begins.
+    pub history: u64,
+    pub steps: u64,
+    /// Longest pause between two steps, drawn for each anew.
+    pub pause_max: Micros,
+    /// What happens, and how often.
+    pub weights: Vec<(Action, u64)>,
+    pub commit_took: Micros,
+    /// One relay in this many is not strfry; none if 0.
+    pub odd_relays: u64,
+    /// One relay in this many lies; none if 0.
+    pub liars: u64,
+    /// Time of calm before everything must be there.
+    pub calm: Micros,
+}
+
+impl Options {
+    pub fn draw(rng: &mut Rng) -> Options {
+        let size = rng.below(16);
+        let relays = match size {
+            0 => 40 + rng.below(61),
+            1..=3 => 10 + rng.below(20),
+            _ => 2 + rng.below(7),
+        };
+        let (odd_relays, liars) = (one_of(rng, &[0, 0, 1, 2, 4]), one_of(rng, &[0, 0, 0, 3, 6]));
+        let weights = weights(rng);
+        let mut options = Options {
+            relays: Vec::new(),
+            repos: 1 + rng.below(if size < 4 { 40 } else { 10 }) as usize,
+            authors: 2 + rng.below(6),
+            history: one_of(rng, &[0, 20, 100, 400]),
+            steps: 20 + rng.below(if size == 0 { 40 } else { 150 }),
+            pause_max: one_of(rng, &[20 * SECOND, 5 * MINUTE, HOUR]),
+            weights,
+            commit_took: one_of(rng, &[0, MILLI, 5 * MILLI, 60 * MILLI]),
+            odd_relays,
+            liars,
+            calm: 52 * HOUR,
+        };
+        options.relays = (0..relays).map(|n| options.draw_relay(rng, n)).collect();
+        options
+    }
+
+    fn draw_relay(&self, rng: &mut Rng, n: u64) -> RelayOptions {
+        let odd = self.odd_relays > 0 && rng.below(self.odd_relays) == 0;
+        let mut config = match odd && n > 0 {
+            true => Flavour::ALL[rng.below(Flavour::ALL.len() as u64) as usize].clone().config(),
+            false => RelayConfig::capped(one_of(rng, &[60, 100, 250, 500, 500, 500])),
+        };
+        config.keeps_everything = rng.below(8) == 0;
+        if self.liars > 0 && n > 0 && rng.below(self.liars) == 0 {
+            config.liar = Some(Liar::ALL[rng.below(Liar::ALL.len() as u64) as usize]);
+        }
+        let latency = one_of(rng, &[MILLI, 20 * MILLI, 80 * MILLI, 600 * MILLI]);
+        RelayOptions { config, path: Path { latency, jitter: rng.below(latency + 1) } }
+    }
+}
+
+/// What happens in every world, and what troubles this one knows: none, one kind only, or some.
+fn weights(rng: &mut Rng) -> Vec<(Action, u64)> {
+    let mut weights: Vec<(Action, u64)> = Action::ALWAYS.iter().map(|a| (*a, 4 + rng.below(8))).collect();
+    let mut maybe = |rng: &mut Rng, actions: &[Action], one_in: u64| {
+        for action in actions {
+            if rng.below(one_in) == 0 {
+                weights.push((*action, 1 + rng.below(6)));
+            }
+        }
+    };
+    maybe(rng, &Action::EVENTS, 2);
+    match rng.below(5) {
+        0 => {}
+        1 => {
+            let only = Action::TROUBLES[rng.below(Action::TROUBLES.len() as u64) as usize];
+            maybe(rng, &[only], 1);
+        }
+        n => maybe(rng, &Action::TROUBLES, n),
+    }
+    weights
+}
+
+pub fn one_of<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+    from[rng.below(from.len() as u64) as usize]
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} relays, {} repos, {} authors, {} events before, {} steps, pauses up to {} s, commits of {} ms",
+            self.relays.len(),
+            self.repos,
+            self.authors,
+            self.history,
+            self.steps,
+            self.pause_max / SECOND,
+            self.commit_took / MILLI
+        )?;
+        for (n, relay) in self.relays.iter().enumerate().take(12) {
+            let config = &relay.config;
+            let liar = config.liar.map_or(String::new(), |l| format!(", {l:?}"));
+            let keeps = if config.keeps_everything { ", keeps everything" } else { "" };
+            let latency = relay.path.latency / MILLI;
+            writeln!(f, "  r{n}: {} cap {} {latency} ms{liar}{keeps}", config.flavour.name, config.flavour.cap.max)?;
+        }
+        write!(f, "  weights:")?;
+        self.weights.iter().try_for_each(|(action, weight)| write!(f, " {action:?} {weight}"))
+    }
+}
