@@ -7,6 +7,7 @@ mod http;
 mod link;
 mod messages;
 mod repos;
+mod store;
 mod timers;
 
 pub use crate::io::resolver::fuzz_answer as dns_answer;
@@ -16,6 +17,7 @@ pub use http::http_head;
 pub use link::link;
 pub use messages::{client_message, relay_message};
 pub use repos::{announcement, relay_url};
+pub use store::store;
 pub use timers::timer_wheel;
 
 #[cfg(test)]
@@ -51,5 +53,6 @@ mod tests {
         run_seeds("link", super::link);
         run_seeds("filter", super::filter);
         run_seeds("engine", super::engine);
+        run_seeds("store", super::store);
     }
 }

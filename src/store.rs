@@ -12,6 +12,8 @@ mod batch;
 mod check;
 mod error;
 mod medium;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod model;
 mod query;
 mod reading;
 mod rules;

@@ -4,7 +4,7 @@ use nostr::event::{Event, Kind, Signature, Tag, UnsignedEvent};
 use nostr::key::PublicKey;
 use nostr::types::Timestamp;
 use std::io::{Error, ErrorKind};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The author number `n`.
 pub(crate) fn author(n: u8) -> PublicKey {
@@ -42,50 +42,95 @@ impl Random {
     }
 }
 
-/// A disk that outlives the stores on it, and fails when told to.
+/// A disk that outlives the stores on it, fails when told to, and may lose what was not synced.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     bytes: Vec<u8>,
+    /// What a power cut leaves at least.
+    synced: Vec<u8>,
+    /// What was done to it since, in order.
+    unsynced: Vec<Change>,
     /// Writes, length changes and syncs that still succeed; the others fail with the kind.
     failing: Option<(u64, ErrorKind)>,
 }
 
+#[derive(Clone, Debug)]
+enum Change {
+    Write(usize, Vec<u8>),
+    Length(usize),
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Change::Write(from, data) => bytes[*from..*from + data.len()].copy_from_slice(data),
+            Change::Length(len) => bytes.resize(*len, 0),
+        }
+    }
+}
+
 impl Disk {
     pub(crate) fn holding(bytes: Vec<u8>) -> Disk {
-        Disk(Arc::new(Mutex::new(State { bytes, failing: None })))
+        let state = State { synced: bytes.clone(), bytes, ..State::default() };
+        Disk(Arc::new(Mutex::new(state)))
     }
 
     /// What a crash at this moment would leave, all writes kept.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        self.0.lock().expect("no test panics with the lock").bytes.clone()
+        self.state().bytes.clone()
+    }
+
+    /// What a power cut at this moment may leave: of what was not synced the first `kept` changes, and half of the next.
+    pub(crate) fn after_power_cut(&self, kept: usize) -> Disk {
+        let state = self.state();
+        let mut bytes = state.synced.clone();
+        for change in state.unsynced.iter().take(kept) {
+            change.apply(&mut bytes);
+        }
+        if let Some(Change::Write(from, data)) = state.unsynced.get(kept) {
+            Change::Write(*from, data[..data.len() / 2].to_vec()).apply(&mut bytes);
+        }
+        Disk::holding(bytes)
     }
 
     /// Every change fails after `n` more.
     pub(crate) fn fail_after(&self, n: u64, kind: ErrorKind) {
-        self.0.lock().expect("no test panics with the lock").failing = Some((n, kind));
+        self.state().failing = Some((n, kind));
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Vec<u8>) -> T) -> Result<T, Error> {
-        let mut state = self.0.lock().expect("no test panics with the lock");
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no test panics with the lock")
+    }
+
+    /// The state, if the next change does not fail.
+    fn changing(&self) -> Result<MutexGuard<'_, State>, Error> {
+        let mut state = self.state();
         match &mut state.failing {
             Some((0, kind)) => return Err(Error::from(*kind)),
             Some((left, _)) => *left -= 1,
             None => {}
         }
-        Ok(change(&mut state.bytes))
+        Ok(state)
+    }
+
+    fn change(&self, change: Change) -> Result<(), Error> {
+        let mut state = self.changing()?;
+        change.apply(&mut state.bytes);
+        state.unsynced.push(change);
+        Ok(())
     }
 }
 
 impl redb::StorageBackend for Disk {
     fn len(&self) -> Result<u64, Error> {
-        Ok(self.0.lock().expect("no test panics with the lock").bytes.len() as u64)
+        Ok(self.state().bytes.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        let state = self.0.lock().expect("no test panics with the lock");
+        let state = self.state();
         let from = offset as usize;
         let bytes = state.bytes.get(from..from + out.len()).ok_or(ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(bytes);
@@ -93,15 +138,17 @@ impl redb::StorageBackend for Disk {
     }
 
     fn set_len(&self, len: u64) -> Result<(), Error> {
-        self.change(|bytes| bytes.resize(len as usize, 0))
+        self.change(Change::Length(len as usize))
     }
 
     fn sync_data(&self) -> Result<(), Error> {
-        self.change(|_| ())
+        let mut state = self.changing()?;
+        let State { synced, unsynced, .. } = &mut *state;
+        unsynced.drain(..).for_each(|change| change.apply(synced));
+        Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
-        let from = offset as usize;
-        self.change(|bytes| bytes[from..from + data.len()].copy_from_slice(data))
+        self.change(Change::Write(offset as usize, data.to_vec()))
     }
 }

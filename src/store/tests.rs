@@ -1,9 +1,10 @@
 //! The store's rules one by one, its life on a disk, and a differential test against a naive model.
 
+use super::model::Model;
 use super::testing::{Disk, Random, author, event};
 use super::*;
 use nostr::filter::Filter;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 
@@ -584,84 +585,6 @@ fn two_stores_cannot_share_a_file() {
     drop(store);
     drop(Store::open(file(), CACHE).unwrap());
     std::fs::remove_file(&path).unwrap();
-}
-
-/// The rules of NIP-01 and NIP-09 over plain lists.
-#[derive(Default)]
-struct Model {
-    held: Vec<Event>,
-    deleted: BTreeMap<EventId, u64>,
-    named: BTreeSet<(EventId, PublicKey)>,
-    addresses: BTreeMap<String, u64>,
-}
-
-fn model_address(event: &Event) -> Option<String> {
-    match event.kind.as_u16() {
-        0 | 3 | 10_000..=19_999 => Some(format!("{}:{}:", event.kind, event.pubkey)),
-        30_000..=39_999 => {
-            Some(format!("{}:{}:{}", event.kind, event.pubkey, event.tags.identifier().unwrap_or_default()))
-        }
-        _ => None,
-    }
-}
-
-impl Model {
-    fn verdict(&self, event: &Event) -> Verdict {
-        let address = model_address(event);
-        if self.held.iter().any(|held| held.id == event.id) {
-            Verdict::Duplicate
-        } else if self.deleted.contains_key(&event.id)
-            || (event.kind.as_u16() != 5 && self.named.contains(&(event.id, event.pubkey)))
-            || address.as_ref().is_some_and(|address| {
-                self.addresses.get(address).is_some_and(|up_to| event.created_at.as_secs() <= *up_to)
-            })
-        {
-            Verdict::Deleted
-        } else if address.is_some() && self.held.iter().any(|held| model_address(held) == address && held < event) {
-            Verdict::Superseded
-        } else {
-            Verdict::Fresh
-        }
-    }
-
-    fn is_target(deletion: &Event, held: &Event) -> bool {
-        let address = model_address(held);
-        held.pubkey == deletion.pubkey
-            && held.kind.as_u16() != 5
-            && deletion.tags.iter().any(|tag| match tag.kind() {
-                "e" => tag.content() == Some(&held.id.to_hex()),
-                "a" => address.as_deref() == tag.content() && held.created_at <= deletion.created_at,
-                _ => false,
-            })
-    }
-
-    fn stage(&mut self, event: &Event) -> BTreeSet<(EventId, bool)> {
-        let address = model_address(event);
-        let mut removed = BTreeSet::new();
-        let is_deletion = event.kind.as_u16() == 5;
-        self.held.retain(|held| {
-            if address.is_some() && model_address(held) == address {
-                removed.insert((held.id, true));
-            } else if is_deletion && Model::is_target(event, held) {
-                removed.insert((held.id, false));
-                self.deleted.insert(held.id, held.created_at.as_secs());
-            } else {
-                return true;
-            }
-            false
-        });
-        for tag in event.tags.iter().filter(|_| is_deletion) {
-            let value = tag.content().unwrap_or_default();
-            if tag.kind() == "e" {
-                self.named.insert((EventId::from_hex(value).unwrap(), event.pubkey));
-            } else if value.contains(&event.pubkey.to_hex()) {
-                let up_to = self.addresses.entry(value.to_owned()).or_default();
-                *up_to = (*up_to).max(event.created_at.as_secs());
-            }
-        }
-        self.held.push(event.clone());
-        removed
-    }
 }
 
 fn random_event(random: &mut Random, seen: &[Event]) -> Event {
