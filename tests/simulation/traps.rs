@@ -2,3 +2,4 @@
 
 mod eose;
 mod flavours;
+mod unlearnt;

@@ -13,14 +13,14 @@ const REQS_PER_HOUR_MAX: usize = 400;
 const DIALS_PER_DAY_MAX: usize = 12;
 
 /// Repos of several owners, of which all but the announcement of the first is on the relay `far` alone.
-struct Hamlet {
-    owners: Vec<Author>,
-    issues: Vec<EventRef>,
-    all: Vec<EventRef>,
+pub(super) struct Hamlet {
+    pub owners: Vec<Author>,
+    pub issues: Vec<EventRef>,
+    pub all: Vec<EventRef>,
 }
 
 impl Hamlet {
-    fn build(w: &mut World, config: RelayConfig) -> Hamlet {
+    pub fn build(w: &mut World, config: RelayConfig) -> Hamlet {
         w.add_relay("hub", RelayConfig::strfry());
         w.bootstrap("hub");
         w.add_relay("far", config);
@@ -47,7 +47,7 @@ impl Hamlet {
     }
 
     /// An issue and a comment on an old one are published, and are here within seconds.
-    fn lives(&mut self, w: &mut World, what: &str) {
+    pub fn lives(&mut self, w: &mut World, what: &str) {
         let now = w.clock.wall();
         let issue = self.owners[1].issue(&self.owners[1].repo("alpha"), now, what);
         let comment = self.owners[2].comment(&self.issues[7], now, what);
@@ -58,7 +58,7 @@ impl Hamlet {
     }
 }
 
-fn bounded(w: &mut World) {
+pub(super) fn bounded(w: &mut World) {
     let from = w.clock.now();
     w.run_for(HOUR);
     let reqs = w.relay("far").reqs_since(from).count();

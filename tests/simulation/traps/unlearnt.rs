@@ -1,0 +1,165 @@
+//! Relays with which the program cannot be complete before it learns from them (issue 4), and those that waste its time:
+//! what holds until then. Nothing false is claimed where the relay says a word, and nothing is asked for ever faster.
+
+use super::flavours::Hamlet;
+use crate::clock::{HOUR, MINUTE, Micros};
+use crate::events::{Author, EventRef};
+use crate::model_relay::{Flavour, Liar, RelayConfig};
+use crate::world::World;
+use std::collections::BTreeMap;
+
+/// A hamlet two hours later, and how many events of each kind are missing.
+struct Later {
+    w: World,
+    hamlet: Hamlet,
+    missing: BTreeMap<u16, usize>,
+    reqs_last_hour: usize,
+}
+
+fn two_hours_with(name: &'static str, config: RelayConfig) -> Later {
+    let mut w = World::new(name, crate::seed());
+    eprintln!("{name}: SIM_SEED={}", w.seed);
+    let hamlet = Hamlet::build(&mut w, config);
+    w.start();
+    w.run_for(HOUR);
+    let from = w.clock.now();
+    w.run_for(HOUR);
+    let reqs_last_hour = w.relay("far").reqs_since(from).count();
+    let mut missing = BTreeMap::new();
+    for event in &hamlet.all {
+        if !w.has(event) {
+            *missing.entry(event.kind).or_default() += 1;
+        }
+    }
+    assert!(w.relay("far").known_breaches().is_empty());
+    Later { w, hamlet, missing, reqs_last_hour }
+}
+
+impl Later {
+    /// Kinds of which so many are missing, whether the status says that something is, and at most so many REQs an hour.
+    #[track_caller]
+    fn is(&mut self, missing: &[(u16, usize)], admitted: bool, reqs_max: usize) {
+        assert_eq!(self.missing, missing.iter().copied().collect());
+        assert_eq!(self.w.relay_status("far")["sweeps_failed"], admitted);
+        assert!(self.reqs_last_hour <= reqs_max, "{} REQs in an hour", self.reqs_last_hour);
+        assert_eq!(self.w.relay("far").dials.len(), 1);
+    }
+
+    /// An issue is published on the relay and is here within so long.
+    #[track_caller]
+    fn hears_within(&mut self, max: Micros) {
+        let now = self.w.clock.wall();
+        let issue: EventRef = self.hamlet.owners[1].issue(&self.hamlet.owners[1].repo("alpha"), now, "live");
+        self.w.publish("far", &issue);
+        self.w.run_until("the live issue", max, |w| w.has(&issue));
+    }
+}
+
+/// `far` answers layers 2 and 3, which name no kinds, with EOSE and nothing else, and is not live for them.
+#[test]
+fn limit_scrapers_hides_what_is_asked_for_without_kinds_until_kinds_are_added() {
+    let name = "limit_scrapers_hides_what_is_asked_for_without_kinds_until_kinds_are_added";
+    let mut later = two_hours_with(name, Flavour::named("nostr-rs-relay-limit-scrapers").config());
+    // Nothing tells this answer from a true one: the status cannot admit it.
+    later.is(&[(1111, 120), (1621, 120)], false, 60);
+}
+
+#[test]
+fn one_pattern_of_all_values_finds_lone_values_only_until_chunks_shrink() {
+    let name = "one_pattern_of_all_values_finds_lone_values_only_until_chunks_shrink";
+    let mut later = two_hours_with(name, Flavour::named("khatru-mysql").config());
+    // The first repo was asked for alone, in a window of its own.
+    later.is(&[(1111, 120), (1621, 80)], false, 60);
+    later.hears_within(MINUTE);
+}
+
+#[test]
+fn a_relay_that_wants_auth_gives_nothing_and_is_said_to_be_incomplete() {
+    let name = "a_relay_that_wants_auth_gives_nothing_and_is_said_to_be_incomplete";
+    let mut later = two_hours_with(name, Flavour::named("khatru-auth").config());
+    later.is(&[(1111, 120), (1621, 120), (30617, 2), (30618, 3)], true, 400);
+}
+
+/// One refused filter closes the REQ that layer 1 is in too, but the relay keeps listening for layer 1: what then comes
+/// for a closed subscription is not asked for, and the turn of rotation brings it.
+#[test]
+fn a_relay_against_sync_bots_gives_layer_1_alone_until_kinds_are_added() {
+    let name = "a_relay_against_sync_bots_gives_layer_1_alone_until_kinds_are_added";
+    let mut later = two_hours_with(name, Flavour::named("khatru-anti-sync-bots").config());
+    later.is(&[(1111, 120), (1621, 120)], true, 400);
+    let now = later.w.clock.wall();
+    let announcement = Author::new(9).announcement("new", &["wss://far.example"], now);
+    later.w.publish("far", &announcement);
+    later.w.run_until("layer 1 by rotation", 5 * MINUTE, |w| w.has(&announcement));
+}
+
+/// The upper-case lists `#A` and `#E` are refused by a NOTICE, with every REQ that they are in.
+#[test]
+fn a_relay_without_upper_case_tags_is_followed_by_rotation_and_said_to_be_incomplete() {
+    let name = "a_relay_without_upper_case_tags_is_followed_by_rotation_and_said_to_be_incomplete";
+    let mut later = two_hours_with(name, Flavour::named("nostream").config());
+    later.is(&[], true, 400);
+    later.hears_within(5 * MINUTE);
+}
+
+#[test]
+fn a_page_of_ten_thousand_events_fails_and_everything_else_goes_on() {
+    let name = "a_page_of_ten_thousand_events_fails_and_everything_else_goes_on";
+    let mut later = two_hours_with(name, RelayConfig::strfry().lying(Liar::Flooder));
+    later.is(&[], true, 60);
+    later.hears_within(MINUTE / 20);
+}
+
+#[test]
+fn a_relay_that_closes_every_subscription_is_followed_by_rotation() {
+    let name = "a_relay_that_closes_every_subscription_is_followed_by_rotation";
+    let mut later = two_hours_with(name, RelayConfig::strfry().lying(Liar::Closer));
+    later.is(&[], false, 800);
+    later.hears_within(3 * MINUTE);
+}
+
+#[test]
+fn what_is_no_message_and_what_comes_from_tomorrow_changes_nothing() {
+    for liar in [Liar::Babbler, Liar::Prophet] {
+        let name = "what_is_no_message_and_what_comes_from_tomorrow_changes_nothing";
+        let mut later = two_hours_with(name, RelayConfig::strfry().lying(liar));
+        later.is(&[], false, 60);
+        later.hears_within(MINUTE / 20);
+    }
+}
+
+#[test]
+fn a_relay_whose_clock_is_slow_gives_what_it_took() {
+    let name = "a_relay_whose_clock_is_slow_gives_what_it_took";
+    let mut later = two_hours_with(name, RelayConfig::strfry().lying(Liar::SlowClock));
+    later.is(&[], false, 60);
+    let now = later.w.clock.wall();
+    let issue = later.hamlet.owners[1].issue(&later.hamlet.owners[1].repo("alpha"), now, "refused there");
+    let earlier = later.hamlet.owners[1].issue(&later.hamlet.owners[1].repo("alpha"), now - 10_800, "taken there");
+    later.w.publish("far", &issue);
+    later.w.publish("far", &earlier);
+    later.w.publish("hub", &issue);
+    later.w.run_until("each from the relay that has it", 25 * HOUR, |w| w.has(&issue) && w.has(&earlier));
+}
+
+/// Half of what it sends comes after the minute in which a sweep wants to hear something.
+#[test]
+fn a_trickle_is_neither_waited_for_nor_asked_for_faster() {
+    let name = "a_trickle_is_neither_waited_for_nor_asked_for_faster";
+    let mut later = two_hours_with(name, RelayConfig::strfry().lying(Liar::Trickler));
+    assert!(later.reqs_last_hour <= 400, "{} REQs in an hour", later.reqs_last_hour);
+    assert_eq!(later.w.relay("far").dials.len(), 1);
+    assert_eq!(later.w.relay_status("hub")["state"], "Live");
+}
+
+/// The link is lost after layer 1 was answered, so it counts as a success each time; five seconds lie between two dials.
+#[test]
+fn a_relay_that_answers_and_then_breaks_the_link_is_dialled_every_five_seconds_until_it_is_given_less() {
+    let mut w = World::new("a_relay_that_answers_and_then_breaks_the_link", crate::seed());
+    Hamlet::build(&mut w, RelayConfig::strfry().lying(Liar::Giant));
+    w.start();
+    w.run_for(10 * MINUTE);
+    let dials = w.relay("far").dials.len();
+    assert!((100..=120).contains(&dials), "{dials} dials in ten minutes");
+    assert_eq!(w.relay_status("hub")["state"], "Live");
+}
