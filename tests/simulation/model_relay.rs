@@ -8,13 +8,13 @@ mod talk;
 #[cfg(test)]
 mod tests;
 
-pub use flavour::{Flavour, Quirk};
+pub use flavour::{Counted, Flavour, Limit, Quirk, Rate, Told};
 pub use liar::Liar;
 pub use talk::{Act, Door, Reply, closed, event_text, notice};
 
 use crate::clock::{Micros, SECOND, WALL_START};
 use crate::events::{DumbFilter, EventRef};
-use flavour::{Above, Cap, Counted, Idle};
+use flavour::{Above, Cap, Idle};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use talk::{Bucket, Wire};
@@ -348,6 +348,9 @@ impl ModelRelay {
         if self.config.flavour.rate(Counted::Bytes).is_some() && !self.take_unfilled(wire.bytes()) {
             wire = Wire::new(wire.session());
             self.pass_rate(Counted::Bytes, "", &mut wire);
+        }
+        if self.config.flavour.has(Quirk::HintsAtEnd) {
+            wire.hint();
         }
         self.lie(at, wire).into_replies()
     }

@@ -2,4 +2,6 @@
 
 mod eose;
 mod flavours;
+mod hostile;
+mod passed;
 mod unlearnt;

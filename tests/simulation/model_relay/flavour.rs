@@ -150,6 +150,8 @@ pub enum Quirk {
     HangsUpOnNonsense,
     /// Tag lists of upper-case letters are not known: NOTICE, and the REQ is dropped.
     LowerCaseTags,
+    /// EOSE has a third element (NIP-67).
+    HintsAtEnd,
     /// Refuses events more than this many seconds ahead of its clock.
     RefusesFuture(u64),
 }

@@ -67,6 +67,17 @@ impl Wire {
         self.say(json!(["EOSE", subscription]).to_string());
     }
 
+    /// Says of each answer that it was all.
+    pub fn hint(&mut self) {
+        for reply in &mut self.replies {
+            if let Act::Say(text) = &mut reply.act
+                && text.starts_with("[\"EOSE\"")
+            {
+                *text = text.replace(']', ",\"finish\"]");
+            }
+        }
+    }
+
     pub fn challenge(&mut self) {
         self.say(json!(["AUTH", "a challenge"]).to_string());
     }

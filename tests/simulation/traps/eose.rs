@@ -1,21 +1,21 @@
 //! EOSE traps: what looks like the end of an answer and is none, and answers without an end.
 
-use crate::clock::MINUTE;
+use crate::clock::{DAY, HOUR, MINUTE, SECOND};
 use crate::events::EventRef;
-use crate::model_relay::{Flavour, Refusal};
+use crate::model_relay::{Flavour, Limit, Quirk, Refusal};
 use crate::scenario;
-use crate::setup::{OLD, Village, village};
+use crate::setup::{OLD, Village, settle, village};
 use crate::world::World;
 
 /// A village whose second relay is of this flavour.
-fn village_on(w: &mut World, flavour: Flavour) -> Village {
+pub(super) fn village_on(w: &mut World, flavour: Flavour) -> Village {
     let v = village(w, 500);
     w.relay("far").config = flavour.config();
     v
 }
 
 /// Thirty issues on the second relay, each with a comment.
-fn thread(w: &mut World, v: &Village) -> Vec<EventRef> {
+pub(super) fn thread(w: &mut World, v: &Village) -> Vec<EventRef> {
     let issues = v.issues(30, OLD + 60);
     let comments: Vec<EventRef> = issues.iter().map(|i| v.owner.comment(i, i.created_at + 5, "x")).collect();
     w.hold_all("far", issues.iter().chain(&comments));
@@ -34,4 +34,54 @@ fn a_store_error_is_a_notice_and_an_eose_with_nothing() {
             w.run_until("everything", 10 * MINUTE, |w| w.has_all(&all));
         });
     }
+}
+
+/// EOSE comes, then a NOTICE without an id: the subscription is not live, and nothing says which.
+#[test]
+fn what_a_live_subscription_refused_after_its_eose_misses_is_found_by_the_daily_turn() {
+    let name = "what_a_live_subscription_refused_after_its_eose_misses_is_found_by_the_daily_turn";
+    scenario(name, |w| {
+        let strfry = Flavour::named("strfry");
+        let few = Limit { max: 3, ..strfry.subscriptions };
+        let v = village_on(w, Flavour { subscriptions: few, ..strfry });
+        settle(w);
+        let mut issues: Vec<EventRef> = Vec::new();
+        for n in 0..4 {
+            let issue = v.owner.issue(&v.repo, w.clock.wall(), &n.to_string());
+            w.publish("far", &issue);
+            w.run_for(10 * SECOND);
+            issues.push(issue);
+        }
+        // The empty pages behind a NOTICE are asked for once more.
+        w.run_for(3 * MINUTE);
+        let comments: Vec<EventRef> = issues.iter().map(|i| v.owner.comment(i, w.clock.wall(), "x")).collect();
+        comments.iter().for_each(|c| w.publish("far", c));
+        w.run_for(HOUR);
+        assert_eq!(w.missing(&comments), 2, "the relay had no room for the last two windows");
+        w.run_until("the daily turn", DAY, |w| w.has_all(&comments));
+    });
+}
+
+#[test]
+fn a_third_element_of_eose_is_read_over() {
+    scenario("a_third_element_of_eose_is_read_over", |w| {
+        let v = village_on(w, Flavour { quirks: &[Quirk::HintsAtEnd], ..Flavour::named("strfry") });
+        let all = thread(w, &v);
+        settle(w);
+        assert!(w.has_all(&all));
+        assert_eq!(w.relay_status("far")["sweeps_failed"], false);
+    });
+}
+
+#[test]
+fn what_some_relays_never_answer_is_never_asked() {
+    scenario("what_some_relays_never_answer_is_never_asked", |w| {
+        let v = village_on(w, Flavour::named("nostr-rs-relay"));
+        thread(w, &v);
+        settle(w);
+        w.run_for(25 * HOUR);
+        for req in &w.relay("far").reqs {
+            assert!(req.filters.iter().all(|f| f.ids.is_none() && f.limit.is_some_and(|n| n > 0)), "{req:?}");
+        }
+    });
 }
