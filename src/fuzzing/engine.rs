@@ -22,6 +22,8 @@ use crate::time::{Duration, Instant, Now, UnixTime};
 
 /// Choices of one run. Beyond: the rest of the bytes is ignored.
 const STEPS_MAX: usize = 256;
+/// Ends of a process that may be chosen in one run: they cost the most.
+const ENDS_MAX: usize = 5;
 /// Bytes of redb's cache: little, so that a new store costs little.
 const CACHE_BYTES: usize = 256 << 10;
 /// Ticks in a row that may find nothing to do while the engine wants another at once.
@@ -126,6 +128,7 @@ struct World<'a> {
     /// By how much the wall clock has jumped.
     ahead: i64,
     next_client: u64,
+    ends: usize,
     checks: Checks,
     told: Vec<Output>,
 }
@@ -141,6 +144,7 @@ impl<'a> World<'a> {
             micros: 0,
             ahead: 0,
             next_client: 0,
+            ends: 0,
             checks: Checks::default(),
             told: Vec::new(),
         };
@@ -179,8 +183,8 @@ impl<'a> World<'a> {
             18 => self.client_moves(),
             19 => self.commit(),
             20 => self.ahead += JUMPS[usize::from(self.byte() & 7)],
-            21 => self.restart(),
-            22 => self.fail_disk(),
+            21 if self.may_end() => self.restart(),
+            22 if self.may_end() => self.fail_disk(),
             _ => {
                 let now = self.now();
                 let engine = self.engine();
@@ -235,6 +239,12 @@ impl<'a> World<'a> {
         self.end();
         self.disk = left;
         self.start();
+    }
+
+    /// Whether the process may be ended once more.
+    fn may_end(&mut self) -> bool {
+        self.ends += 1;
+        self.ends <= ENDS_MAX
     }
 
     /// A kill, or an orderly end.
