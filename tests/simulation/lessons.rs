@@ -138,9 +138,10 @@ fn every_a_tag_counts_and_so_does_every_root_kind_and_colon() {
         let roots: Vec<EventRef> =
             [1617, 1618, 1619, 1621].iter().map(|k| v.owner.root(*k, &tags, OLD + 60, "root")).collect();
         let comments: Vec<EventRef> = roots.iter().map(|r| v.owner.comment(r, OLD + 70, "on it")).collect();
-        w.hold_all("far", roots.iter().chain(&comments));
+        let colons_alone = v.owner.issue(&v.owner.repo("a:b:c"), OLD + 80, "of no other repo");
+        w.hold_all("far", roots.iter().chain(&comments).chain([&colons_alone]));
         w.start();
-        w.run_until("all", MINUTE, |w| w.has_all(roots.iter().chain(&comments)));
+        w.run_until("all", MINUTE, |w| w.has_all(roots.iter().chain(&comments).chain([&colons_alone])));
     });
 }
 

@@ -21,6 +21,10 @@ fn unlisting_the_last_repo_closes_a_relay_but_never_the_bootstrap() {
         let gone = v.owner.foreign_announcement("alpha", w.clock.wall() + 1);
         w.publish("hub", &gone);
         w.run_until("the last word", 2 * SECOND, |w| w.has(&gone));
+        // What replaces an announcement that is held is kept, whether or not that one still lists us.
+        let gone = v.owner.foreign_announcement("alpha", w.clock.wall() + 2);
+        w.publish("hub", &gone);
+        w.run_until("the very last word", 2 * SECOND, |w| w.has(&gone));
         w.run_for(MINUTE);
         assert_eq!((w.links_to("hub"), w.links_to("far")), (1, 0));
         let client = w.connect_client();
@@ -95,6 +99,13 @@ fn a_deleted_root_is_removed_and_kept_out() {
         assert!(w.has(&issues[0]) && w.has(&issues[2]));
         let asked = |w: &mut World, e: &EventRef| w.relay("far").reqs_since(restarted).any(|r| r.asks("e", &e.id));
         assert!(asked(w, &issues[0]) && !asked(w, &issues[1]));
+        // Whoever still has a copy brings it in vain.
+        let client = w.connect_client();
+        w.client_publishes(client, &issues[1]);
+        w.relay("far").config.keeps_everything = true;
+        w.publish("far", &issues[1]);
+        w.run_until("an answer", SECOND, |w| w.client(client).ok(&issues[1]).is_some_and(|ok| !ok.0));
+        w.run_for(MINUTE);
     });
 }
 
