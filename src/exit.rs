@@ -108,7 +108,7 @@ fn store_exit(error: StoreError) -> Exit {
     match error {
         StoreError::Locked => Exit::StoreLocked,
         StoreError::NotAStore | StoreError::TooNew { .. } | StoreError::Corrupt => Exit::StoreUnusable,
-        StoreError::Full | StoreError::Io(_) | StoreError::Failed => Exit::Io,
+        StoreError::Full | StoreError::Io { .. } | StoreError::Failed => Exit::Io,
     }
 }
 
@@ -131,7 +131,7 @@ impl fmt::Display for Failure {
                     StoreError::TooNew { .. } => "; use that version",
                     StoreError::Corrupt => "; move it away: the next start fetches everything again",
                     StoreError::Full => "; make room and start again, nothing acknowledged is lost",
-                    StoreError::Io(_) | StoreError::Failed => "",
+                    StoreError::Io { .. } | StoreError::Failed => "",
                 })
             }
             Failure::Open { path, error } => write!(f, "{}: cannot open: {error}", path.display()),

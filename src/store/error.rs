@@ -1,7 +1,7 @@
 //! The closed list of ways in which the store can fail, and how redb's errors map onto it.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 /// Why the store could not be opened, read or written. `Display` gives one line for the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,12 @@ pub enum StoreError {
     /// The medium is full, or a quota on it is reached.
     Full,
     /// Reading or writing the medium failed.
-    Io(ErrorKind),
+    Io {
+        /// What sort of failure, as far as the standard library has a word for it.
+        kind: ErrorKind,
+        /// The system's own number, which says more: a broken disk (EIO) has no word.
+        os_code: Option<i32>,
+    },
     /// An earlier operation failed, so the store takes no more; reopening it gives the last committed state.
     Failed,
 }
@@ -37,7 +42,10 @@ impl fmt::Display for StoreError {
             ),
             StoreError::Corrupt => f.write_str("the store is damaged"),
             StoreError::Full => f.write_str("no space left for the store"),
-            StoreError::Io(kind) => write!(f, "reading or writing the store failed: {kind}"),
+            StoreError::Io { os_code: Some(code), .. } => {
+                write!(f, "reading or writing the store failed: {}", io::Error::from_raw_os_error(*code))
+            }
+            StoreError::Io { kind, os_code: None } => write!(f, "reading or writing the store failed: {kind}"),
             StoreError::Failed => f.write_str("the store failed earlier and must be reopened"),
         }
     }
@@ -49,9 +57,9 @@ impl From<redb::StorageError> for StoreError {
     fn from(error: redb::StorageError) -> Self {
         match error {
             redb::StorageError::Corrupted(_) => StoreError::Corrupt,
-            redb::StorageError::Io(error) => from_io(error.kind()),
-            redb::StorageError::Backend(_) => StoreError::Io(ErrorKind::Other),
-            redb::StorageError::Unsupported => StoreError::Io(ErrorKind::Unsupported),
+            redb::StorageError::Io(error) => from_io(&error),
+            redb::StorageError::Backend(_) => StoreError::Io { kind: ErrorKind::Other, os_code: None },
+            redb::StorageError::Unsupported => StoreError::Io { kind: ErrorKind::Unsupported, os_code: None },
             // What is left: an earlier failure (`PreviousIo`, a poisoned lock), a closed database, or a value over
             // redb's 3 GiB, which no event reaches. redb may add more; none of them leaves a store to rely on.
             _ => StoreError::Failed,
@@ -59,11 +67,11 @@ impl From<redb::StorageError> for StoreError {
     }
 }
 
-fn from_io(kind: ErrorKind) -> StoreError {
-    match kind {
+fn from_io(error: &io::Error) -> StoreError {
+    match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => StoreError::Full,
         ErrorKind::UnexpectedEof | ErrorKind::InvalidData => StoreError::Corrupt,
-        kind => StoreError::Io(kind),
+        kind => StoreError::Io { kind, os_code: error.raw_os_error() },
     }
 }
 
@@ -121,7 +129,10 @@ mod tests {
         assert_eq!(of(ErrorKind::StorageFull), StoreError::Full);
         assert_eq!(of(ErrorKind::QuotaExceeded), StoreError::Full);
         assert_eq!(of(ErrorKind::UnexpectedEof), StoreError::Corrupt);
-        assert_eq!(of(ErrorKind::PermissionDenied), StoreError::Io(ErrorKind::PermissionDenied));
+        let denied = StoreError::Io { kind: ErrorKind::PermissionDenied, os_code: None };
+        assert_eq!(of(ErrorKind::PermissionDenied), denied);
+        let broken = StoreError::from(redb::StorageError::Io(io::Error::from_raw_os_error(5)));
+        assert!(broken.to_string().contains("os error 5"), "{broken}");
         let opened = redb::DatabaseError::Storage(redb::StorageError::Io(ErrorKind::InvalidData.into()));
         assert_eq!(StoreError::from(opened), StoreError::NotAStore);
         assert_eq!(StoreError::from(redb::DatabaseError::DatabaseAlreadyOpen), StoreError::Locked);
@@ -135,7 +146,7 @@ mod tests {
             StoreError::TooNew { version: 9 },
             StoreError::Corrupt,
             StoreError::Full,
-            StoreError::Io(ErrorKind::PermissionDenied),
+            StoreError::Io { kind: ErrorKind::PermissionDenied, os_code: Some(13) },
             StoreError::Failed,
         ];
         for error in all {

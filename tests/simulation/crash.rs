@@ -69,7 +69,7 @@ fn a_read_error_ends_the_process_and_loses_nothing() {
             assert_eq!(w.missing(&issues), 0);
         }
         assert!(ended > 10, "{ended}");
-        assert!(w.endings.iter().all(|(_, error)| matches!(error, StoreError::Io(_))), "{:?}", w.endings);
+        assert!(w.endings.iter().all(|(_, error)| matches!(error, StoreError::Io { .. })), "{:?}", w.endings);
         w.start();
         quiet(w);
         assert_eq!(w.missing(&issues) + w.missing(&more), 0);
