@@ -2,6 +2,7 @@
 //! logs, and from the bytes that a power cut would leave. Each check keeps its own small model and knows nothing of the
 //! program's.
 
+pub mod claims;
 pub mod durable;
 pub mod health;
 pub mod link;
@@ -13,6 +14,7 @@ pub mod window;
 use crate::clock::{Micros, SECOND};
 use crate::events::EventRef;
 use crate::link::Far;
+use claims::Claims;
 use durable::Durable;
 use health::HealthCheck;
 use link::LinkCheck;
@@ -38,6 +40,7 @@ pub struct Checks {
     pub machine: Machine,
     pub window: WindowCheck,
     pub pace: Pace,
+    pub claims: Claims,
     pub rules: Rules,
     /// What is durable by the last look.
     pub durable: Durable,
@@ -64,13 +67,17 @@ pub struct Moment {
 
 impl Checks {
     /// A process begins with these settings: what was known of the last one's links is void.
-    pub fn restart(&mut self, at: Micros, rules: Rules) {
+    pub fn restart(&mut self, at: Micros, wall: u64, rules: Rules) {
         self.health.clear();
         self.machine.restart(at);
         self.window.restart();
         self.pace.on_window();
+        let lists = |rules: &Rules| (rules.deny_authors.clone(), rules.deny_repos.clone(), rules.archive.clone());
+        self.claims.void |= lists(&self.rules) != lists(&rules) && self.durable.last_seq() > 0;
         self.rules = rules;
         self.durable.refresh_needed(&self.rules);
+        let now = self.durable.shared(&self.rules);
+        self.claims.on_shared(wall, now);
     }
 
     /// Judges a dial to relay `n` at `url`.
@@ -103,6 +110,9 @@ impl Checks {
         let events = new.iter().map(|(_, text)| self.known(text)).collect::<Result<Vec<_>, _>>()?;
         let may_have_gone = self.durable.may_have_gone(&events, now.wall.1);
         for ((seq, text), event) in new.iter().zip(&events) {
+            if rules::ROOT_KINDS.contains(&event.kind) {
+                self.claims.on_root(&event.id, now.wall.1);
+            }
             self.durable.add(*seq, event.clone(), text);
         }
         let removed: Vec<EventRef> =
@@ -121,16 +131,17 @@ impl Checks {
         }
         let announced = |e: &EventRef| e.kind == 30617;
         if events.iter().any(announced) || removed.iter().any(announced) {
-            return Ok(self.note_needed(now.at));
+            return Ok(self.note_needed(now));
         }
         Ok(Vec::new())
     }
 
-    fn note_needed(&mut self, at: Micros) -> Vec<String> {
+    fn note_needed(&mut self, now: Moment) -> Vec<String> {
+        self.claims.on_shared(now.wall.1, self.durable.shared(&self.rules));
         let before = self.durable.needed_relays().clone();
         self.durable.refresh_needed(&self.rules);
         let gone: Vec<String> = before.difference(self.durable.needed_relays()).cloned().collect();
-        self.let_go.extend(gone.iter().map(|url| (url.clone(), at + LET_GO)));
+        self.let_go.extend(gone.iter().map(|url| (url.clone(), now.at + LET_GO)));
         gone
     }
 
@@ -164,7 +175,7 @@ impl Checks {
             if !self.durable.excuses(&event, now.wall.1) {
                 return Err(format!("lost {} (kind {}), which was durable", event.id, event.kind));
             }
-            needless.extend(self.note_needed(now.at));
+            needless.extend(self.note_needed(now));
         }
         Ok(needless)
     }

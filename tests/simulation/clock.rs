@@ -22,11 +22,12 @@ pub struct Clock {
     wall_base: u64,
     /// When it was last set, and what `wall_base` was before.
     set: (Micros, u64),
+    was_set: bool,
 }
 
 impl Clock {
     pub fn new() -> Clock {
-        Clock { now: 0, wall_base: WALL_START, set: (0, WALL_START) }
+        Clock { now: 0, wall_base: WALL_START, set: (0, WALL_START), was_set: false }
     }
 
     pub fn now(&self) -> Micros {
@@ -56,6 +57,11 @@ impl Clock {
         self.set = (self.now, self.wall_base.saturating_sub(time / SECOND));
     }
 
+    /// Whether anybody ever set the wall clock.
+    pub fn was_set(&self) -> bool {
+        self.was_set
+    }
+
     /// How far the wall clock is from what it would show had nobody set it.
     pub fn wall_error(&self) -> i64 {
         self.wall_base as i64 - WALL_START as i64
@@ -64,6 +70,7 @@ impl Clock {
     /// Sets the wall clock forwards or backwards.
     pub fn jump_wall(&mut self, secs: i64) {
         self.set = (self.now, self.wall_base);
+        self.was_set = true;
         self.wall_base = self.wall_base.checked_add_signed(secs).expect("the wall clock stays after 1970");
     }
 

@@ -24,6 +24,7 @@ mod regressions;
 mod rng;
 mod script;
 mod setup;
+mod speed;
 mod swarm;
 mod trace;
 mod traps;

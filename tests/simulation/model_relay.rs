@@ -290,6 +290,13 @@ impl ModelRelay {
         self.held.values()
     }
 
+    /// Whether an event lies in a second that holds as much as one answer does: what is behind cannot be asked for.
+    pub fn hides(&self, event: &EventRef) -> bool {
+        let at = Reverse(event.created_at);
+        let second = (at, String::new())..=(at, "g".to_owned());
+        self.held.range(second).count() >= self.config.flavour.cap.max.min(250)
+    }
+
     pub fn forget(&mut self, id: &str) {
         self.held.retain(|_, e| e.id != id);
     }

@@ -253,6 +253,12 @@ impl World {
     pub fn hold(&mut self, relay: &str, event: &EventRef) {
         self.sign(event);
         self.relay(relay).hold(event);
+        self.note_arrival(relay, event, false);
+    }
+
+    fn note_arrival(&mut self, relay: &str, event: &EventRef, told: bool) {
+        let n = self.relay_number(relay);
+        self.checks.claims.on_held(n, event, self.clock.wall(), told);
     }
 
     /// Somebody has really signed this.
@@ -272,6 +278,7 @@ impl World {
         self.say(&format!("{relay} takes {} ({})", short(&event.id), event.kind));
         let at = self.clock.now();
         let replies = self.relay(relay).publish(at, event);
+        self.note_arrival(relay, event, true);
         self.carry_out(replies);
     }
 

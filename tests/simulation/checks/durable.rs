@@ -120,6 +120,17 @@ impl Durable {
         &self.needed
     }
 
+    /// The repos that each relay shares with us.
+    pub fn shared(&self, rules: &Rules) -> BTreeMap<String, Vec<String>> {
+        let mut shared: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for announcement in self.announcements.values().filter(|a| rules.is_ours(a)) {
+            for relay in rules.relays(announcement) {
+                shared.entry(relay).or_default().push(announcement.address());
+            }
+        }
+        shared
+    }
+
     /// Whether a newer version of this event is held, or was.
     pub fn superseded(&self, event: &SimEvent) -> bool {
         event.replace_key().and_then(|key| self.versions.get(&key)).is_some_and(|newest| newest.supersedes(event))

@@ -15,7 +15,7 @@ impl World {
         self.say("the process starts");
         self.started = self.clock.now();
         self.asleep = 0;
-        self.checks.restart(self.awake(), Rules::of(&self.settings));
+        self.checks.restart(self.awake(), self.clock.wall(), Rules::of(&self.settings));
         let now = self.now();
         self.idle_turns = 0;
         match (self.boot)(self.disk.clone(), self.settings.clone(), now) {

@@ -3,12 +3,14 @@
 use super::{CACHE_BYTES, World};
 use crate::checks::durable::Durable;
 use crate::checks::link::LinkCheck;
-use crate::checks::{Moment, Verdict};
+use crate::checks::rules::Bench;
+use crate::checks::{Checks, Moment, Verdict};
 use crate::clock::{Micros, SECOND};
 use crate::disk::{DiskFaults, Lost};
 use crate::events::EventRef;
 use crate::link::Far;
-use grasp_sync::store::{Store, StoreError};
+use crate::model_relay::ModelRelay;
+use grasp_sync::store::{Progress, Store, StoreError};
 use grasp_sync::time::{Instant, Now};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -67,8 +69,13 @@ impl World {
                 self.checks.on_durable(now, new, &|seq| text(seq).is_ok_and(|text| text.is_none()))?
             }
             _ => {
-                let image = self.read_disk()?;
-                self.checks.on_image(now, image)?
+                let (image, progress) = self.read_disk()?;
+                let unneeded = self.checks.on_image(now, image)?;
+                self.checks.claims.void |= self.clock.was_set();
+                let Checks { rules, durable, claims, .. } = &self.checks;
+                let bench = Bench { rules, durable, signed: None, wall: now.wall };
+                claims.judge(&progress, &self.relays, &is_trusted, &bench)?;
+                unneeded
             }
         };
         for url in unneeded {
@@ -78,11 +85,11 @@ impl World {
         Ok(())
     }
 
-    /// What a power cut would leave now: all events by number.
-    fn read_disk(&self) -> Result<Vec<(u64, String)>, String> {
+    /// What a power cut would leave now.
+    fn read_disk(&self) -> Result<OnDisk, String> {
         let image = self.disk.after(Lost::All);
         image.set_faults(DiskFaults::default());
-        let mut events = Vec::new();
+        let (mut events, mut progress) = (Vec::new(), Vec::new());
         if !image.is_blank() {
             let store = Store::open(image, CACHE_BYTES).map_err(unreadable)?;
             let read = store.for_each(&mut |seq, json| {
@@ -90,8 +97,9 @@ impl World {
                 ControlFlow::Continue(())
             });
             read.map_err(unreadable)?;
+            progress = store.progress().map_err(unreadable)?;
         }
-        Ok(events)
+        Ok((events, progress))
     }
 
     /// Hears what the process has logged.
@@ -172,6 +180,16 @@ impl World {
     pub fn fail(&self, why: &str) -> ! {
         panic!("at {:.6} s: {why}", self.clock.now() as f64 / SECOND as f64)
     }
+}
+
+/// Events by number, and what is said to be complete.
+type OnDisk = (Vec<(u64, String)>, Vec<Progress>);
+
+/// Whether a relay answers whatever it holds and tells its subscribers of whatever comes.
+fn is_trusted(relay: &ModelRelay) -> bool {
+    let config = &relay.config;
+    // Past its limit of subscriptions strfry sends EOSE and is not live.
+    config.liar.is_none() && config.flavour.name.starts_with("strfry") && relay.known_breaches().is_empty()
 }
 
 fn unreadable(error: StoreError) -> String {

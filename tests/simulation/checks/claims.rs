@@ -1,0 +1,237 @@
+//! What stored progress claims (spec section 6), held against what relays had. After a crash the process would ask a
+//! relay only for what was created since `through` minus the overlap, and only where a repo is confirmed; so whatever lies
+//! before that, belongs to a confirmed repo and was there to be had must be stored.
+//!
+//! What reaches a relay later than the overlap allows is exempt until the next full catch-up.
+
+use super::Verdict;
+use super::durable::Durable;
+use super::rules::{Bench, ROOT_KINDS, event_references, repo_references};
+use crate::events::EventRef;
+use crate::model_relay::ModelRelay;
+use grasp_sync::store::Progress;
+use std::collections::BTreeMap;
+
+/// Seconds by which every `since` looks back.
+const OVERLAP: u64 = 900;
+/// Seconds that frames may have been under way when a link was lost.
+const UNDER_WAY: u64 = 120;
+
+/// Seconds within which a repo may be lost and come back without the relay being asked anew.
+const WINDOW: u64 = 6;
+
+/// When an event came to a relay, by the wall clock.
+#[derive(Clone, Copy)]
+struct Arrival {
+    at: u64,
+    /// Whether subscribers were told.
+    told: bool,
+}
+
+type Shared = BTreeMap<String, Vec<(u64, u64)>>;
+
+/// Of what has not ended.
+const OPEN: u64 = u64::MAX;
+
+#[derive(Default)]
+pub struct Claims {
+    arrivals: BTreeMap<usize, BTreeMap<String, Arrival>>,
+    /// From when to when each relay shared a repo with us, by what was durable: relay, repo, times in order.
+    shared: BTreeMap<String, Shared>,
+    /// When root events became durable.
+    roots: BTreeMap<String, u64>,
+    /// The clock was set or the operator changed his lists: times and refusals no longer tell what should be held.
+    pub void: bool,
+}
+
+/// One relay's stored progress.
+#[derive(Default)]
+struct Claim<'a> {
+    through: u64,
+    full_catchup: u64,
+    /// Confirmed repos, and up to which number.
+    confirmed: BTreeMap<String, u64>,
+    shared: Option<&'a Shared>,
+}
+
+impl Claims {
+    pub fn on_held(&mut self, relay: usize, event: &EventRef, at: u64, told: bool) {
+        let arrivals = self.arrivals.entry(relay).or_default();
+        if !arrivals.contains_key(&event.id) {
+            arrivals.insert(event.id.clone(), Arrival { at, told });
+        }
+    }
+
+    pub fn on_root(&mut self, id: &str, at: u64) {
+        self.roots.insert(id.to_owned(), at);
+    }
+
+    /// Which relays share which repos now.
+    pub fn on_shared(&mut self, at: u64, now: BTreeMap<String, Vec<String>>) {
+        for (relay, repos) in &mut self.shared {
+            for (repo, times) in repos {
+                let still = now.get(relay).is_some_and(|repos| repos.contains(repo));
+                if let Some((_, until)) = times.last_mut().filter(|(_, until)| *until == OPEN && !still) {
+                    *until = at;
+                }
+            }
+        }
+        for (relay, repos) in now {
+            let shared = self.shared.entry(relay).or_default();
+            for repo in repos {
+                let times = shared.entry(repo).or_default();
+                if times.last().is_none_or(|(_, until)| *until != OPEN) {
+                    times.push((at, OPEN));
+                }
+            }
+        }
+    }
+
+    /// Judges what the disk claims. `trusted` says whose holdings can be had by asking.
+    pub fn judge(
+        &self,
+        progress: &[Progress],
+        relays: &[ModelRelay],
+        trusted: &dyn Fn(&ModelRelay) -> bool,
+        bench: &Bench<'_>,
+    ) -> Verdict {
+        if self.void {
+            return Ok(());
+        }
+        let claims = self.read(progress);
+        for (n, relay) in relays.iter().enumerate().filter(|(_, r)| trusted(r)) {
+            let (Some(claim), Some(arrivals)) = (claims.get(relay.url.as_str()), self.arrivals.get(&n)) else {
+                continue;
+            };
+            for event in relay.held() {
+                let excused = bench.durable.has(event) || bench.durable.excuses(event, bench.wall.1);
+                let Some(arrival) = arrivals.get(&event.id).filter(|_| !excused) else { continue };
+                let claimed = claim.covers(event, *arrival, &self.roots, bench.durable);
+                if claimed && bench.judge(event).is_ok() && !relay.hides(event) {
+                    return Err(format!(
+                        "{} is claimed complete through {} (full catch-up of {}), but {} (kind {}) of {}, there since {}, \
+                         is not stored: {:?}; shared since {:?}; confirmed {:?}",
+                        relay.url,
+                        claim.through,
+                        claim.full_catchup,
+                        event.id,
+                        event.kind,
+                        event.created_at,
+                        arrival.at,
+                        event.tags,
+                        claim.shared,
+                        claim.confirmed
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, progress: &[Progress]) -> BTreeMap<String, Claim<'_>> {
+        let mut claims: BTreeMap<String, Claim<'_>> = BTreeMap::new();
+        for record in progress {
+            match record {
+                Progress::Relay { relay, through, full_catchup } => {
+                    let claim = claims.entry(relay.as_str().to_owned()).or_default();
+                    (claim.through, claim.full_catchup) = (through.as_secs(), full_catchup.as_secs());
+                }
+                Progress::Confirmed { relay, repo, seq } => {
+                    let claim = claims.entry(relay.as_str().to_owned()).or_default();
+                    claim.confirmed.insert(repo.to_string(), *seq);
+                }
+                Progress::ForgetRepo { .. } | Progress::ForgetRelay { .. } => {}
+            }
+        }
+        for (url, claim) in &mut claims {
+            claim.shared = self.shared.get(url);
+        }
+        claims
+    }
+}
+
+impl Claim<'_> {
+    /// Since when any of some repos has been shared without a pause that a window would see.
+    fn since<'r>(&self, repos: impl Iterator<Item = &'r str>) -> Option<u64> {
+        let shared = self.shared?;
+        let mut times: Vec<(u64, u64)> = repos.filter_map(|repo| shared.get(repo)).flatten().copied().collect();
+        times.sort_unstable();
+        let mut whole: Option<(u64, u64)> = None;
+        for (since, until) in times {
+            whole = match whole {
+                Some((first, last)) if since <= last.saturating_add(WINDOW) => Some((first, last.max(until))),
+                _ => Some((since, until)),
+            };
+        }
+        whole.filter(|(_, until)| *until == OPEN).map(|(since, _)| since)
+    }
+
+    /// Whether a repo is confirmed up to `seq`.
+    fn confirms(&self, repo: &str, seq: u64) -> bool {
+        self.confirmed.get(repo).is_some_and(|upto| *upto >= seq)
+    }
+
+    /// Whether the claim says of an event that it is stored.
+    fn covers(&self, event: &EventRef, arrival: Arrival, roots: &BTreeMap<String, u64>, durable: &Durable) -> bool {
+        let by_repo = repo_references(event).filter(|repo| self.confirms(repo, 0));
+        let by_repo = by_repo.filter_map(|repo| self.since(std::iter::once(repo)));
+        let by_root = event_references(event).filter_map(|id| {
+            let root = durable.events.get(id).filter(|e| ROOT_KINDS.contains(&e.kind))?;
+            let (seq, stored) = (durable.seq_of(id)?, roots.get(id)?);
+            let confirmed = |repo: &str| self.confirms(repo, seq) && self.since(std::iter::once(repo)).is_some();
+            // The root is asked for as long as any of its repos is shared.
+            root.values("a").any(confirmed).then(|| self.since(root.values("a")))?.map(|since| since.max(*stored))
+        });
+        by_repo.chain(by_root).any(|asked_since| {
+            let swept = if asked_since <= self.full_catchup { self.full_catchup } else { asked_since };
+            let was_there = arrival.at < swept && event.created_at <= arrival.at;
+            let came_in_time = event.created_at <= arrival.at && arrival.at + UNDER_WAY <= event.created_at + OVERLAP;
+            was_there || (arrival.told && came_in_time && event.created_at + OVERLAP < self.through)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::rules::Rules;
+    use crate::events::Author;
+    use crate::model_relay::RelayConfig;
+    use grasp_sync::protocol::relay_url::RelayUrl;
+    use grasp_sync::protocol::repo::RepoAddr;
+    use grasp_sync::time::UnixTime;
+
+    /// Judges an issue of 5,000 that a relay has had since `arrived`, if it claims these.
+    fn judged(arrived: u64, told: bool, through: u64, full_catchup: u64) -> Verdict {
+        let author = Author::new(1);
+        let announcement = author.announcement("x", &["wss://r.example"], 1);
+        let issue = author.issue(&author.repo("x"), 5_000, "");
+        let mut durable = Durable::default();
+        durable.add(1, announcement, "");
+        let mut relay = ModelRelay::new("wss://r.example", RelayConfig::strfry());
+        relay.hold(&issue);
+        let mut claims = Claims::default();
+        claims.on_held(0, &issue, arrived, told);
+        claims.on_shared(2_000, [("wss://r.example".to_owned(), vec![author.repo("x")])].into());
+        let (relay_url, repo) = (RelayUrl::parse("wss://r.example"), RepoAddr::parse(&author.repo("x")));
+        let (url, repo) = (relay_url.expect("a URL"), repo.expect("an address"));
+        let record = Progress::Relay {
+            relay: url.clone(),
+            through: UnixTime::from_secs(through),
+            full_catchup: UnixTime::from_secs(full_catchup),
+        };
+        let progress = [record, Progress::Confirmed { relay: url, repo, seq: 1 }];
+        let bench = Bench { rules: &Rules::default(), durable: &durable, signed: None, wall: (9_000, 9_000) };
+        claims.judge(&progress, &[relay], &|_| true, &bench)
+    }
+
+    #[test]
+    fn a_claim_beyond_what_is_held_is_found() {
+        assert!(judged(5_000, true, 6_000, 3_000).is_err(), "it came in time and lies before through");
+        assert!(judged(5_700, true, 6_000, 3_000).is_err(), "later, but within the overlap");
+        judged(5_000, true, 5_800, 3_000).expect("it would be asked for again");
+        judged(5_900, true, 7_000, 3_000).expect("it came too late");
+        judged(5_000, false, 6_000, 3_000).expect("nobody was told");
+        assert!(judged(5_900, false, 7_000, 6_500).is_err(), "a full catch-up came after it");
+    }
+}
