@@ -60,7 +60,7 @@ fn the_own_relay_gives_the_newest_up_to_the_limit_and_nothing_expired() {
         w.hold_all("far", &issues);
         settle(w);
         let now = w.clock.wall();
-        let expires = (now + 120).to_string();
+        let expires = (now + 30).to_string();
         let brief = v.owner.sign(1621, now, &[&["a", &v.repo], &["expiration", &expires]], "brief");
         let client = w.connect_client();
         w.client_publishes(client, &brief);
@@ -75,7 +75,8 @@ fn the_own_relay_gives_the_newest_up_to_the_limit_and_nothing_expired() {
         assert_eq!(asked(w, "three", json!({"kinds": [1621], "limit": 3})), expected);
         assert_eq!(asked(w, "none", json!({"kinds": [1621], "limit": 0})), [""; 0]);
         w.checks.acknowledged.remove(&brief.id);
-        w.run_for(121 * SECOND);
+        w.run_for(31 * SECOND);
+        assert!(w.has(&brief), "it is looked for once a minute");
         assert_eq!(asked(w, "later", json!({"kinds": [1621], "limit": 3})), newest(3).collect::<Vec<_>>());
         w.run_until("it leaves the disk", 2 * MINUTE, |w| !w.has(&brief));
     });
