@@ -147,7 +147,7 @@ pub fn frames_of(choices: &[u8], masked: bool) -> Vec<u8> {
     for choice in choices.chunks_exact(3) {
         let &[first, shape, fill] = choice else { break };
         let chosen = LENGTHS[usize::from(shape & 15)];
-        let len = if chosen <= room { chosen } else { 1 };
+        let len = chosen.min(room);
         room -= len;
         // One header says more than there is, or than there may be.
         let said = if shape & 0x70 == 0x70 { LARGE + u64::from(fill) } else { len };
