@@ -31,7 +31,7 @@ mod tests {
         for file in std::fs::read_dir(&seeds).unwrap_or_else(|error| panic!("{}: {error}", seeds.display())) {
             let seed = std::fs::read(file.unwrap().path()).unwrap();
             body(&seed);
-            for at in (0..seed.len()).step_by(seed.len() / 64 + 1) {
+            for at in (0..seed.len()).step_by(seed.len() / 32 + 1) {
                 let end = (at + 7).min(seed.len());
                 body(&[&seed[..at], &seed[end..]].concat());
                 body(&[&seed[..end], &seed[at..]].concat());
