@@ -124,7 +124,7 @@ impl Checks {
             return Err(format!("lost {} (kind {})", lost.id, lost.kind));
         }
         let signed = (now.at <= self.turbulent_until).then_some(&self.genuine);
-        let bench = Bench { rules: &self.rules, durable: &self.durable, signed: None, wall: now.wall };
+        let bench = Bench { rules: &self.rules, durable: &self.durable, signed: None, replaces: true, wall: now.wall };
         let mild = Bench { signed, ..bench };
         for event in &events {
             bench.judge(event).or_else(|_| mild.judge(event))?;

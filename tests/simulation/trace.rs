@@ -6,8 +6,8 @@ use serde_json::Value;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-/// Lines kept; older ones are forgotten.
-const LINES_MAX: usize = 400;
+/// Lines kept, unless `SIM_LINES` says more; older ones are forgotten.
+const LINES_MAX: u64 = 400;
 /// Characters of one line.
 const LINE_CHARS_MAX: usize = 240;
 
@@ -21,13 +21,14 @@ enum Line {
 
 pub struct Trace {
     lines: VecDeque<(Micros, Line)>,
+    lines_max: usize,
     /// Over everything that the process put out, with its time.
     hash: u64,
 }
 
 impl Trace {
     pub fn new() -> Trace {
-        Trace { lines: VecDeque::with_capacity(LINES_MAX), hash: 0 }
+        Trace { lines: VecDeque::new(), lines_max: crate::number("SIM_LINES", LINES_MAX) as usize, hash: 0 }
     }
 
     /// A line of the story.
@@ -44,7 +45,7 @@ impl Trace {
     }
 
     fn push(&mut self, at: Micros, line: Line) {
-        if self.lines.len() == LINES_MAX {
+        if self.lines.len() >= self.lines_max {
             self.lines.pop_front();
         }
         self.lines.push_back((at, line));
@@ -116,8 +117,8 @@ fn brief(text: &str) -> String {
 #[test]
 fn the_trace_is_bounded_and_the_hash_depends_on_order() {
     let mut trace = Trace::new();
-    (0..LINES_MAX + 5).for_each(|n| trace.say(n as u64, "x".repeat(1_000)));
-    assert_eq!(trace.lines.len(), LINES_MAX);
+    (0..trace.lines_max + 5).for_each(|n| trace.say(n as u64, "x".repeat(1_000)));
+    assert_eq!(trace.lines.len(), trace.lines_max);
     assert!(trace.lines.iter().all(|(at, line)| line.show(*at).chars().count() < LINE_CHARS_MAX + 60));
     let hash = |outputs: &[(u64, &str)]| {
         let mut trace = Trace::new();

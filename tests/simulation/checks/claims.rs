@@ -221,7 +221,8 @@ mod tests {
             full_catchup: UnixTime::from_secs(full_catchup),
         };
         let progress = [record, Progress::Confirmed { relay: url, repo, seq: 1 }];
-        let bench = Bench { rules: &Rules::default(), durable: &durable, signed: None, wall: (9_000, 9_000) };
+        let bench =
+            Bench { rules: &Rules::default(), durable: &durable, signed: None, replaces: false, wall: (9_000, 9_000) };
         claims.judge(&progress, &[relay], &|_| true, &bench)
     }
 

@@ -26,6 +26,13 @@ impl Machine {
         self.relays_changed = at;
     }
 
+    /// The machine slept: what was to follow at once follows that much later.
+    pub fn on_sleep(&mut self, at: Micros, time: Micros) {
+        if at - self.relays_changed <= SECOND {
+            self.relays_changed += time;
+        }
+    }
+
     /// Judges a line of the log, if it tells a change of state.
     pub fn on_line(&mut self, at: Micros, line: &str, rules: &Rules) -> Verdict {
         let Some((url, from, to, why)) = change(line) else { return Ok(()) };

@@ -43,6 +43,8 @@ pub struct Bench<'a> {
     pub durable: &'a Durable,
     /// Everything that was ever signed, if what is durable may not tell all that was held for a moment.
     pub signed: Option<&'a BTreeMap<String, EventRef>>,
+    /// Whether an announcement may take the place of one that was held and has gone.
+    pub replaces: bool,
     /// The least and the greatest that the wall clock showed while the batch gathered.
     pub wall: (u64, u64),
 }
@@ -128,7 +130,7 @@ impl Bench<'_> {
             30617 => {
                 self.rules.is_ours(event)
                     || self.announcements().any(|a| a.address() == event.address() && a.id != event.id)
-                    || self.durable.superseding(event)
+                    || (self.replaces && self.durable.superseding(event))
                     || self.is_maintainer(&event.author, event.identifier())
             }
             30618 => self.is_maintainer(&event.author, event.identifier()),
@@ -240,7 +242,7 @@ mod tests {
     use crate::events::Author;
 
     fn bench<'a>(rules: &'a Rules, durable: &'a Durable) -> Bench<'a> {
-        Bench { rules, durable, signed: None, wall: (1_000, 1_000) }
+        Bench { rules, durable, signed: None, replaces: false, wall: (1_000, 1_000) }
     }
 
     #[test]

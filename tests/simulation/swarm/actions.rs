@@ -241,7 +241,10 @@ impl Swarm {
                 ];
                 let refusal = refusals[w.rng.below(5) as usize].clone();
                 let pass = w.rng.below(5);
-                w.relay(relay).refusals.extend((0..pass).map(|_| None).chain([Some(refusal)]));
+                // Long enough that a sweep fails for good, now and then.
+                let times = one_of(&mut w.rng, &[1, 1, 4, 40]);
+                let refusals = std::iter::repeat_n(Some(refusal), times);
+                w.relay(relay).refusals.extend((0..pass).map(|_| None).chain(refusals));
             }
             Limit => w.relay_says(relay, &notice("rate limited")),
             WallSlips => {

@@ -29,7 +29,7 @@ pub fn missing(w: &mut World) -> Vec<String> {
     let rules = Rules::of(&w.settings);
     w.durable();
     let durable = &w.checks.durable;
-    let bench = Bench { rules: &rules, durable, signed: None, wall: (wall, wall) };
+    let bench = Bench { rules: &rules, durable, signed: None, replaces: false, wall: (wall, wall) };
     // The roots of each relay's repos.
     let mut repos_of: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let listed: Vec<(String, Vec<String>)> =

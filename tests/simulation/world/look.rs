@@ -73,7 +73,7 @@ impl World {
                 let unneeded = self.checks.on_image(now, image)?;
                 self.checks.claims.void |= self.clock.was_set();
                 let Checks { rules, durable, claims, .. } = &self.checks;
-                let bench = Bench { rules, durable, signed: None, wall: now.wall };
+                let bench = Bench { rules, durable, signed: None, replaces: false, wall: now.wall };
                 claims.judge(&progress, &self.relays, &is_trusted, &bench)?;
                 unneeded
             }

@@ -81,6 +81,7 @@ impl World {
     pub fn suspend(&mut self, time: Micros, stands_still: bool) {
         self.say(if stands_still { "the machine is suspended, its clock too" } else { "the machine is suspended" });
         let end = self.clock.now() + time;
+        let fell_asleep = self.awake();
         while let Some(first) = self.queue.first_entry().filter(|first| first.key().0 < end) {
             let ((at, origin), happening) = first.remove_entry();
             match happening {
@@ -94,6 +95,8 @@ impl World {
         self.clock.advance_to(end.max(self.clock.now()));
         if stands_still {
             self.asleep += time;
+        } else {
+            self.checks.machine.on_sleep(fell_asleep, time);
         }
         self.clock.on_sleep(time);
         self.say("the machine goes on");
