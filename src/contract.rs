@@ -120,7 +120,8 @@ pub enum Input<'a> {
     CommitTook(Duration),
     /// Time has passed: deadlines that are due fire, queries go a step on. Given at least once a turn.
     Tick,
-    /// The process is about to end: every link is closed with 1001. The caller commits afterwards.
+    /// The process is about to end: every link is closed with 1001. The caller commits afterwards; before, too, if those
+    /// whose events wait in the batch are to be told that they are kept.
     Stop,
 }
 

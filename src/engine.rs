@@ -453,8 +453,11 @@ impl Engine {
             self.drive(now, key, |relay, cx| relay.close(Why::Stopping, cx))?;
         }
         self.stage_moved_throughs();
-        let clients = self.serve.client_numbers().map(LinkId::Client);
-        self.out.extend(clients.map(|link| Output::Close { link, code: GOING_AWAY }));
+        // Forgotten at once, as every link that is closed: the commit that follows has nothing more to say to them.
+        for client in self.serve.client_numbers().collect::<Vec<_>>() {
+            self.serve.on_closed(client);
+            self.out.push_back(Output::Close { link: LinkId::Client(client), code: GOING_AWAY });
+        }
         Ok(())
     }
 
