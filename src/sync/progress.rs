@@ -119,6 +119,7 @@ mod tests {
         assert!(progress.advance_through(UnixTime::from_secs(50_000), now(10_000)));
         assert_eq!(progress.through(), UnixTime::from_secs(10_000));
         assert!(!progress.advance_through(UnixTime::from_secs(9_000), now(20_000)));
+        assert!(!progress.advance_through(UnixTime::from_secs(10_000), now(20_000)), "nothing to write");
         assert_eq!(progress.since(now(20_000), 900), Some(UnixTime::from_secs(9_100)));
         assert_eq!(progress.since(now(5_000), 900), Some(UnixTime::from_secs(4_100)), "a clock that went back");
     }

@@ -94,11 +94,6 @@ impl Sweep {
         self.since
     }
 
-    /// Pages ended so far.
-    pub fn pages(&self) -> usize {
-        self.pages
-    }
-
     /// The bounds of the page to ask for now.
     pub fn bounds(&self) -> Bounds {
         Bounds { since: self.since, until: self.until, limit: SWEEP_PAGE_LIMIT }
@@ -298,12 +293,62 @@ mod tests {
         assert_eq!(sweep.on_event(id(2), UnixTime::from_secs(201)), PageEvent::OutOfRange);
         assert_eq!(sweep.on_event(id(3), UnixTime::from_secs(99)), PageEvent::OutOfRange);
         assert!(matches!(sweep.on_eose(), PageEnd::Done));
+        assert_eq!(sweep.on_event(id(4), UnixTime::from_secs(200)), PageEvent::Counted);
+        assert_eq!(sweep.on_event(id(5), UnixTime::from_secs(100)), PageEvent::Counted, "both ends are inclusive");
     }
 
     #[test]
     fn a_page_without_end_is_a_flood() {
         let mut sweep = Sweep::new(Subject::Announcements, None);
-        let last = (0..=SWEEP_PAGE_EVENTS_MAX as u32).map(|n| sweep.on_event(id(n), UnixTime::from_secs(9))).last();
-        assert_eq!(last, Some(PageEvent::Flood));
+        let mut on_event = |n| sweep.on_event(id(n), UnixTime::from_secs(9));
+        (0..SWEEP_PAGE_EVENTS_MAX as u32).for_each(|n| assert_eq!(on_event(n), PageEvent::Counted));
+        assert_eq!(on_event(SWEEP_PAGE_EVENTS_MAX as u32), PageEvent::Flood);
+    }
+
+    #[test]
+    fn a_page_that_is_asked_for_again_counts_once() {
+        let mut sweep = Sweep::new(Subject::Announcements, None);
+        let page = |sweep: &mut Sweep| {
+            (0..40).for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9)), PageEvent::Counted));
+        };
+        page(&mut sweep);
+        sweep.restart_page();
+        page(&mut sweep);
+        assert!(matches!(sweep.on_eose(), PageEnd::Next));
+        page(&mut sweep);
+        assert!(matches!(sweep.on_eose(), PageEnd::NextPastGap), "as full as the largest page, all of one second");
+        assert_eq!(sweep.bounds().until, Some(UnixTime::from_secs(8)));
+    }
+
+    #[test]
+    fn another_id_of_the_boundary_second_is_news() {
+        // Not every relay gives the events of one second in the same order each time.
+        let mut sweep = Sweep::new(Subject::Announcements, None);
+        for ids in [0..5, 3..8] {
+            ids.for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9)), PageEvent::Counted));
+            assert!(matches!(sweep.on_eose(), PageEnd::Next));
+        }
+        (0..5).for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9)), PageEvent::Counted));
+        assert!(matches!(sweep.on_eose(), PageEnd::Done), "those of both pages are remembered");
+    }
+
+    #[test]
+    fn a_history_without_end_is_given_up() {
+        let mut older_and_older = Sweep::new(Subject::Announcements, None);
+        for page in 1..=SWEEP_PAGES_MAX {
+            older_and_older.on_event(id(page as u32), UnixTime::from_secs(1_000_000 - page as u64));
+            let end = older_and_older.on_eose();
+            let last = page == SWEEP_PAGES_MAX;
+            assert_eq!(matches!(end, PageEnd::PagesExceeded), last, "page {page}: {end:?}");
+        }
+        let mut one_second = Sweep::new(Subject::Announcements, None);
+        let mut ids = 0..;
+        for had in (1_024..=SWEEP_BOUNDARY_IDS_MAX + 1_024).step_by(1_024) {
+            for n in ids.by_ref().take(1_024) {
+                one_second.on_event(id(n), UnixTime::from_secs(9));
+            }
+            let end = one_second.on_eose();
+            assert_eq!(matches!(end, PageEnd::PagesExceeded), had > SWEEP_BOUNDARY_IDS_MAX, "{had} ids: {end:?}");
+        }
     }
 }

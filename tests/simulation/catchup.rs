@@ -175,9 +175,7 @@ fn a_kill_just_before_the_last_commit_of_a_catch_up_claims_nothing() {
             // After the catch-up, or after the window that follows on it.
             for _ in 0..1 + n % 2 {
                 w.run_until("sweeps begin", MINUTE, |w| sweeps_left(w).is_some_and(|n| n > 0) || w.has_all(&comments));
-                while sweeps_left(w).is_some_and(|n| n > 0) {
-                    w.run_for(MILLI);
-                }
+                w.run_until("sweeps end", MINUTE, |w| sweeps_left(w).is_none_or(|n| n == 0));
             }
             lost += w.missing(issues.iter().chain(&comments));
             w.kill();

@@ -452,3 +452,22 @@ fn a_question_is_not_asked_again_while_it_is_open() {
     assert!(reqs(&texts).iter().any(|text| question(text) == question(&open)), "its turn comes");
     assert_eq!(rig.state(), StateName::Live);
 }
+
+#[test]
+fn a_notice_makes_an_empty_page_doubtful_and_no_other() {
+    for events in [0, 1] {
+        let mut rig = Rig::new(with_repo);
+        rig.open();
+        let sent = rig.bench.sent();
+        let page = reqs(&sent).into_iter().find(|text| text.contains("\"#d\"")).expect("identifiers").clone();
+        let name = page.split('"').nth(3).unwrap();
+        rig.relay.on_notice("could not reach the database", &mut rig.bench.cx());
+        for n in 0..events {
+            rig.relay.on_event(name, root_id(n), Some(UnixTime::from_secs(9)), Fate::New, &mut rig.bench.cx());
+        }
+        rig.relay.on_eose(name, &mut rig.bench.cx());
+        let sent = rig.bench.sent();
+        let next = reqs(&sent).into_iter().any(|text| text.contains("\"#d\"") && text.contains("\"until\":9"));
+        assert_eq!(next, events > 0, "the next page is asked for at once");
+    }
+}
