@@ -2,6 +2,7 @@
 
 mod filter;
 pub mod message;
+pub mod relay_info;
 pub mod relay_url;
 pub mod repo;
 
