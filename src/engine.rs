@@ -308,7 +308,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let source = match self.relays[key].relay.origin(subscription) {
             Some(Origin::Live) => Source::Live,
-            Some(Origin::Round | Origin::Rotation) => Source::Catchup,
+            Some(Origin::Round | Origin::Rotation | Origin::Recheck) => Source::Catchup,
             None => {
                 self.metrics.messages_refused.add("no_subscription");
                 return self.drive(now, key, |relay, cx| relay.on_alive(cx));
@@ -321,13 +321,12 @@ impl Engine {
             Outcome::Stored { created_at }
             | Outcome::Pending { created_at }
             | Outcome::RefusedBefore { created_at, .. } => (Fate::Known, Some(created_at)),
-            // On a page it counts all the same: a sweep must see what lies behind it.
-            Outcome::Refused { created_at: None, refusal }
-                if source == Source::Catchup && refusal != Refusal::Forged =>
-            {
-                (Fate::Refused, place_on_page(raw))
+            Outcome::Refused { refusal, created_at } => {
+                let fate = if refusal == Refusal::NotAsked { Fate::Unasked } else { Fate::Refused };
+                // On a page it counts all the same: a sweep must see what lies behind it.
+                let counts = created_at.is_none() && source == Source::Catchup && refusal != Refusal::Forged;
+                (fate, if counts { place_on_page(raw) } else { created_at })
             }
-            Outcome::Refused { created_at, .. } => (Fate::Refused, created_at),
         };
         self.drive(now, key, |relay, cx| relay.on_event(subscription, raw.id, created_at, fate, cx))
     }
@@ -360,7 +359,8 @@ impl Engine {
         rules: Rules,
         relay: Option<usize>,
     ) -> Result<Outcome, StoreError> {
-        let url = relay.map(|key| self.relays[key].relay.url());
+        // A relay that is asked for everything it has sends nothing unasked.
+        let url = relay.map(|key| &self.relays[key].relay).filter(|relay| !relay.is_wide()).map(Relay::url);
         let asked = |event: &_, state: &State| url.is_none_or(|url| state.asks(url, event));
         let mut desk = Desk { now, store: &mut self.store, state: &mut self.state, settings: &self.settings };
         let mut outcome = self.intake.offer(raw, rules, asked, &mut desk)?;

@@ -131,29 +131,38 @@ pub const HTTP_PENDING_MAX: usize = 256;
 /// Time between the first signal and exit (spec section 12).
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-// The outgoing side: what we put on one relay until its own limits are learnt.
+// The outgoing side: what we put on one relay. Where the relay's own limits are told or learnt, those hold instead.
 
-/// Subscriptions open on one relay at once, sweeps included.
-pub const RELAY_SUBSCRIPTIONS_MAX: usize = 10;
-/// Of these, how many may be live; the rest is for sweeps.
-pub const RELAY_LIVE_SUBSCRIPTIONS_MAX: usize = 8;
+/// Subscriptions open on one relay that has not said how many it allows, sweeps included.
+pub const RELAY_SUBSCRIPTIONS_UNTOLD: usize = 10;
+/// Subscriptions open on any relay, whatever it says.
+pub const RELAY_SUBSCRIPTIONS_MAX: usize = 256;
+/// Subscriptions that are kept free of live ones, for sweeps.
+pub const LIVE_SUBSCRIPTIONS_RESERVE: usize = 2;
+/// Bytes of live REQs that one relay may have left unanswered. Beyond: the next waits for an EOSE.
+pub const LIVE_REQ_BYTES_IN_FLIGHT: usize = 1 << 20;
 /// Sweeps in flight on one relay.
 pub const SWEEPS_IN_FLIGHT_MAX: usize = 4;
 /// Filters in one REQ.
 pub const REQ_FILTERS_MAX: usize = 10;
-/// Bytes of one REQ: 90 % of the 128 KiB that the strictest common relay takes.
-pub const REQ_BYTES_MAX: usize = 131_072 * 9 / 10;
-/// Bytes of the values of one filter, so that the three filters of a chunk fit into one REQ.
-pub const FILTER_BYTES_MAX: usize = 36 << 10;
+/// Bytes of one REQ to a relay that has not said what it takes: 90 % of the 128 KiB that the strictest common relay does.
+pub const REQ_BYTES_UNTOLD: usize = 131_072 / 10 * 9;
+/// Bytes of one REQ, whatever the relay says: 90 % of 512 KiB, the most that several take.
+pub const REQ_BYTES_TOLD_MAX: usize = 524_288 / 10 * 9;
+/// Bytes of one REQ that every relay is supposed to take: three filters with the longest of identifiers.
+pub const REQ_BYTES_MIN: usize = 16 << 10;
+/// Values in one tag list of one filter where larger filters carry more: some relays count the bytes of a list in 16
+/// bits.
+pub const FILTER_VALUES_WIDE_MAX: usize = 900;
+/// Smallest `limit` that a relay which refuses large ones is asked for.
+pub const PAGE_LIMIT_MIN: usize = 20;
+/// Time for which what a relay's refusals have taught is believed. After: it is tried anew, for relays are upgraded.
+pub const LEARNT_FOR: Duration = Duration::from_secs(7 * 86_400);
 /// `limit` that a sweep asks for in one page.
 pub const SWEEP_PAGE_LIMIT: usize = 500;
 /// `limit` of a page of layer 1 on a relay that has closed one with the usual limit: some take a filter of kinds alone
 /// for a scraper's unless it asks for no more than this.
 pub const SWEEP_PAGE_LIMIT_MODEST: usize = 100;
-/// `limit` of a live filter: what a relay may send of the overlap before EOSE.
-/// Not the limit of a sweep's page: a live filter and a sweep that begin at the same second must differ, because some
-/// relays leave a REQ that is identical to an open one unanswered.
-pub const LIVE_LIMIT: usize = 499;
 /// Ids of one second that a sweep keeps to tell new ones from those it had. Beyond: the sweep has failed.
 pub const SWEEP_BOUNDARY_IDS_MAX: usize = 65_536;
 /// Pages of one sweep. Beyond: the sweep has failed (`pages_exceeded`).
@@ -172,6 +181,18 @@ pub const FULL_CATCHUP_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 pub const ROTATION_BYTES_PER_SEC: usize = 32 << 10;
 /// Shortest time between two turns of one rotated chunk.
 pub const ROTATION_PERIOD: Duration = Duration::from_secs(60);
+/// Longest and usual time between two looks whether a live subscription has missed anything.
+pub const RECHECK_PERIOD_MAX: Duration = Duration::from_secs(4 * 3_600);
+/// Shortest time between two such looks, on a relay that keeps missing something.
+pub const RECHECK_PERIOD_MIN: Duration = Duration::from_secs(900);
+/// Time after which a relay that refuses to answer us at all (it wants us to authenticate, or restricts itself to others)
+/// is tried again.
+pub const REFUSED_RETRY_AFTER: Duration = Duration::from_secs(86_400);
+/// Events on one link that nothing was asked for, in parts per hundred of all, that cost it; below
+/// [`UNASKED_EVENTS_MIN`] events none do.
+pub const UNASKED_PERCENT_MAX: u64 = 50;
+/// See [`UNASKED_PERCENT_MAX`].
+pub const UNASKED_EVENTS_MIN: u64 = 1_000;
 /// Longest time that a moved `through` waits for an event to be committed with.
 pub const THROUGH_SAVE_AFTER: Duration = Duration::from_secs(300);
 
@@ -275,12 +296,16 @@ pub const HOSTS_BYTES_MAX: usize = 4 << 20;
 pub const HOSTS_NAMES_MAX: usize = 16_384;
 
 const _: () = {
-    assert!(RELAY_LIVE_SUBSCRIPTIONS_MAX < RELAY_SUBSCRIPTIONS_MAX);
-    assert!(LIVE_LIMIT != SWEEP_PAGE_LIMIT && LIVE_LIMIT != SWEEP_PAGE_LIMIT_MODEST);
+    assert!(LIVE_SUBSCRIPTIONS_RESERVE < RELAY_SUBSCRIPTIONS_UNTOLD);
+    assert!(RELAY_SUBSCRIPTIONS_UNTOLD <= RELAY_SUBSCRIPTIONS_MAX);
+    assert!(REQ_BYTES_MIN <= REQ_BYTES_UNTOLD && REQ_BYTES_UNTOLD <= REQ_BYTES_TOLD_MAX);
+    // The largest REQ and all that may be unanswered leave room in the link's buffer.
+    assert!(LIVE_REQ_BYTES_IN_FLIGHT + 2 * REQ_BYTES_TOLD_MAX < LINK_OUT_BYTES_MAX);
+    assert!(PAGE_LIMIT_MIN >= SWEEP_FULL_PAGE_MIN);
+    assert!(ROTATION_PERIOD.as_micros() < RECHECK_PERIOD_MIN.as_micros());
     assert!(SWEEP_FULL_PAGE_MIN <= SWEEP_PAGE_LIMIT_MODEST && SWEEP_PAGE_LIMIT_MODEST <= SWEEP_PAGE_LIMIT);
-    assert!(REQ_BYTES_MAX < MESSAGE_BYTES_MAX);
-    assert!(3 * FILTER_BYTES_MAX + 1024 < REQ_BYTES_MAX);
-    assert!(6 * IDENTIFIER_BYTES_MAX < FILTER_BYTES_MAX);
+    // Three filters with one address each, every byte of its identifier escaped, and what is around them.
+    assert!(3 * (6 * IDENTIFIER_BYTES_MAX + 1_024) < REQ_BYTES_MIN);
     assert!(LINK_WRITE_BUFFER_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
     assert!(CLIENT_PAGE_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
     assert!(LINK_CLOSE_TIMEOUT.as_micros() < STOP_TIMEOUT.as_micros());

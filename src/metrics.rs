@@ -54,6 +54,8 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ),
     ("grasp_sync_rotation_turns_total", "counter", "Turns begun of what does not fit live"),
     ("grasp_sync_notices_total", "counter", "NOTICEs from relays"),
+    ("grasp_sync_rechecks_total", "counter", "Turns begun that look whether a live subscription has missed anything"),
+    ("grasp_sync_relay_refusals_total", "counter", "Subscriptions that relays refused or closed, by what they said"),
     ("grasp_sync_rate_limit_cooldowns_total", "counter", "Cooldowns begun because a relay limits our rate"),
     ("grasp_sync_messages_received_total", "counter", "Text messages received, by {side}: relay or client"),
     ("grasp_sync_messages_sent_total", "counter", "Text messages sent, by {side}"),
@@ -115,6 +117,10 @@ pub struct Metrics {
     pub notices: u64,
     /// Turns of rotation begun.
     pub rotation_turns: u64,
+    /// Turns begun that look after live subscriptions.
+    pub rechecks: u64,
+    /// Subscriptions refused, by what the relay said.
+    pub refusals: Counts,
     /// Cooldowns begun.
     pub rate_limit_cooldowns: u64,
     /// Text messages received.
@@ -163,6 +169,8 @@ impl Default for Metrics {
             live_lost: Counts::default(),
             notices: 0,
             rotation_turns: 0,
+            rechecks: 0,
+            refusals: Counts::default(),
             rate_limit_cooldowns: 0,
             messages_received: By::default(),
             messages_sent: By::default(),
@@ -350,6 +358,8 @@ impl Sheet {
         self.put_each("grasp_sync_live_subscriptions_lost_total", "reason", metrics.live_lost.iter());
         self.put("grasp_sync_rotation_turns_total", &[], metrics.rotation_turns);
         self.put("grasp_sync_notices_total", &[], metrics.notices);
+        self.put("grasp_sync_rechecks_total", &[], metrics.rechecks);
+        self.put_each("grasp_sync_relay_refusals_total", "reason", metrics.refusals.iter());
         self.put("grasp_sync_rate_limit_cooldowns_total", &[], metrics.rate_limit_cooldowns);
         self.put_each("grasp_sync_messages_received_total", "side", metrics.messages_received.iter());
         self.put_each("grasp_sync_messages_sent_total", "side", metrics.messages_sent.iter());
@@ -422,6 +432,7 @@ mod tests {
         metrics.state_entries.add("Live");
         metrics.sweeps.add("done");
         metrics.live_lost.add("closed");
+        metrics.refusals.add("too_many_filters");
         metrics.messages_refused.add("not_json");
         metrics.clients_closed.add("slow");
         metrics.relay_links_closed.add("peer");

@@ -131,6 +131,13 @@ pub enum Progress {
         /// The end of the last full catch-up; [`UnixTime::EPOCH`] if there was none.
         full_catchup: UnixTime,
     },
+    /// What is known of what the relay allows, as `sync` writes it.
+    Budget {
+        /// The relay.
+        relay: RelayUrl,
+        /// The record.
+        record: String,
+    },
     /// The repo is no longer followed on the relay.
     ForgetRepo {
         /// The relay.

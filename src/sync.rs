@@ -11,6 +11,7 @@ use crate::settings::Settings;
 use crate::state::State;
 use crate::time::Now;
 
+pub mod budget;
 pub mod filters;
 pub mod health;
 pub mod liveness;

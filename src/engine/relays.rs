@@ -74,10 +74,10 @@ impl Engine {
                 refused += 1;
                 continue;
             }
-            let progress = self.restored.remove(&url).unwrap_or_default();
+            let (progress, budget) = self.restored.remove(&url).unwrap_or_default();
             let forgotten = self.forgotten.remove(&url);
             let (_, _, mut cx) = self.split(now);
-            let mut relay = Relay::new(url.clone(), progress, &mut cx);
+            let mut relay = Relay::new(url.clone(), progress, budget, &mut cx);
             if let Some(rest) = forgotten {
                 relay.resume(rest, &mut cx);
             }

@@ -97,7 +97,7 @@ impl Engine {
             let (mut repos, mut roots) = (0, 0);
             for unit in units {
                 match unit {
-                    Unit::Announcements => {}
+                    Unit::Announcements | Unit::Everything => {}
                     Unit::Repos(chunk) => repos += chunk.len(),
                     Unit::Roots(chunk) => roots += chunk.len(),
                 }

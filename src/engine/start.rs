@@ -8,10 +8,11 @@ use crate::protocol::repo::{ANNOUNCEMENT_KIND, ROOT_KINDS};
 use crate::settings::Settings;
 use crate::state::State;
 use crate::store::{Progress, Seq, Store, StoreError};
+use crate::sync::budget::Budget;
 use crate::sync::progress::RelayProgress;
 
-/// What relays had reached when the process began.
-pub(super) type Restored = BTreeMap<RelayUrl, RelayProgress>;
+/// What was known of relays when the process began: what they had reached, and what they allow.
+pub(super) type Restored = BTreeMap<RelayUrl, (RelayProgress, Budget)>;
 
 /// The two store queries of the start: root events, then announcements (spec section 3). They are applied together, in
 /// the order in which they were stored: the state's sequence numbers only grow.
@@ -37,11 +38,15 @@ pub(super) fn load_progress(store: &Store, state: &State) -> Result<(Restored, V
         match record {
             Progress::Relay { relay, .. } if !state.needs(&relay) => stale.push(Progress::ForgetRelay { relay }),
             Progress::Relay { relay, through, full_catchup } => {
-                restored.entry(relay).or_default().restore(through, full_catchup);
+                restored.entry(relay).or_default().0.restore(through, full_catchup);
+            }
+            Progress::Budget { relay, .. } if !state.needs(&relay) => stale.push(Progress::ForgetRelay { relay }),
+            Progress::Budget { relay, record } => {
+                restored.entry(relay).or_default().1 = Budget::from_record(&record);
             }
             Progress::Confirmed { relay, repo, seq } => {
                 match state.repo_id(&repo).filter(|repo| state.shares(&relay, *repo)) {
-                    Some(repo) => _ = restored.entry(relay).or_default().confirm(repo, seq),
+                    Some(repo) => _ = restored.entry(relay).or_default().0.confirm(repo, seq),
                     None => stale.push(Progress::ForgetRepo { relay, repo }),
                 }
             }

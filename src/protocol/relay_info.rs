@@ -1,11 +1,12 @@
 //! What a relay says of itself (NIP-11), as far as it changes what we ask. Nothing in it is believed beyond that: every
 //! number is a hint that refusals may correct, and is cut to what makes sense before it is used.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The part of a NIP-11 document that we use. Every field is optional in the wild, and of the wrong type here and there:
 /// such a field counts as absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RelayInfo {
     /// Subscriptions per connection.
     pub max_subscriptions: Option<u64>,

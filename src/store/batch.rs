@@ -64,6 +64,7 @@ pub(super) struct Batch {
     forgotten_relays: BTreeSet<RelayUrl>,
     confirmed: BTreeMap<(RelayUrl, RepoAddr), Option<Seq>>,
     relays: BTreeMap<RelayUrl, (UnixTime, UnixTime)>,
+    budgets: BTreeMap<RelayUrl, String>,
 }
 
 impl Batch {
@@ -79,7 +80,8 @@ impl Batch {
             + self.deleted_addresses.len()
             + self.forgotten_relays.len()
             + self.confirmed.len()
-            + self.relays.len();
+            + self.relays.len()
+            + self.budgets.len();
         self.json_bytes + entries * ENTRY_BYTES
     }
 
@@ -92,6 +94,7 @@ impl Batch {
             && self.forgotten_relays.is_empty()
             && self.confirmed.is_empty()
             && self.relays.is_empty()
+            && self.budgets.is_empty()
     }
 
     // What lookups see.
@@ -181,12 +184,16 @@ impl Batch {
             Progress::Relay { relay, through, full_catchup } => {
                 self.relays.insert(relay, (through, full_catchup));
             }
+            Progress::Budget { relay, record } => {
+                self.budgets.insert(relay, record);
+            }
             Progress::ForgetRepo { relay, repo } => {
                 self.confirmed.insert((relay, repo), None);
             }
             Progress::ForgetRelay { relay } => {
                 self.confirmed.retain(|(of, _), _| *of != relay);
                 self.relays.remove(&relay);
+                self.budgets.remove(&relay);
                 self.forgotten_relays.insert(relay);
             }
         }
@@ -262,8 +269,10 @@ impl Batch {
     fn write_progress(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
         let mut confirmed = txn.open_table(schema::CONFIRMED)?;
         let mut relays = txn.open_table(schema::RELAYS)?;
+        let mut budgets = txn.open_table(schema::BUDGETS)?;
         for relay in &self.forgotten_relays {
             relays.remove(relay.as_str())?;
+            budgets.remove(relay.as_str())?;
             forget_relay(&mut confirmed, relay.as_str())?;
         }
         for ((relay, repo), seq) in &self.confirmed {
@@ -275,6 +284,9 @@ impl Batch {
         }
         for (relay, (through, full_catchup)) in &self.relays {
             relays.insert(relay.as_str(), (through.as_secs(), full_catchup.as_secs()))?;
+        }
+        for (relay, record) in &self.budgets {
+            budgets.insert(relay.as_str(), record.as_str())?;
         }
         Ok(())
     }

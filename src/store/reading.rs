@@ -61,7 +61,7 @@ impl Store {
         Ok(())
     }
 
-    /// All committed progress: first the relays' records, then what is confirmed, each in the order of their text.
+    /// All committed progress: first the relays' records, then what they allow, then what is confirmed, each in the order of their text.
     ///
     /// # Errors
     ///
@@ -78,6 +78,10 @@ impl Store {
                 through: UnixTime::from_secs(through),
                 full_catchup: UnixTime::from_secs(full_catchup),
             });
+        }
+        for entry in snapshot.budgets.range::<&str>(..)? {
+            let (relay, record) = entry?;
+            all.push(Progress::Budget { relay: relay_url(relay.value())?, record: record.value().to_owned() });
         }
         for entry in snapshot.confirmed.range::<(&str, &str)>(..)? {
             let (key, seq) = entry?;

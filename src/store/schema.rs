@@ -19,8 +19,8 @@ use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableHandle, WriteTransaction,
 };
 
-/// The schema that this program writes, and the newest that it reads.
-pub(super) const VERSION: u64 = 1;
+/// The schema that this program writes, and the newest that it reads. Version 1 lacks the table of what relays allow.
+pub(super) const VERSION: u64 = 2;
 
 /// `!created_at ‖ id[..6] ‖ seq`.
 pub(super) type Place = [u8; PLACE_LEN];
@@ -74,6 +74,8 @@ pub(super) const EXPIRATIONS: TableDefinition<'static, (u64, u64), ()> = TableDe
 pub(super) const CONFIRMED: TableDefinition<'static, (&str, &str), u64> = TableDefinition::new("confirmed");
 /// `(through, full catch-up)` by relay.
 pub(super) const RELAYS: TableDefinition<'static, &str, (u64, u64)> = TableDefinition::new("relays");
+/// What is known of what a relay allows, by relay: a record of `sync`'s.
+pub(super) const BUDGETS: TableDefinition<'static, &str, &str> = TableDefinition::new("relay_budgets");
 
 /// In place of a sequence number in [`IDS`]: the event is deleted. Sequence numbers begin at 1.
 pub(super) const DELETED: Seq = 0;
@@ -94,9 +96,22 @@ pub(super) fn prepare(db: &Database) -> Result<(), StoreError> {
     let meta = txn.open_table(META)?;
     match meta.get(META_SCHEMA)?.map(|version| version.value()) {
         Some(VERSION) => Ok(()),
+        Some(1) => {
+            drop((meta, txn));
+            upgrade(db)
+        }
         Some(version) if version > VERSION => Err(StoreError::TooNew { version }),
         _ => Err(StoreError::Corrupt),
     }
+}
+
+/// From version 1, in one transaction.
+fn upgrade(db: &Database) -> Result<(), StoreError> {
+    let txn = db.begin_write()?;
+    txn.open_table(BUDGETS)?;
+    txn.open_table(META)?.insert(META_SCHEMA, VERSION)?;
+    txn.commit()?;
+    Ok(())
 }
 
 /// One transaction, so that a crash leaves either no table or all of them.
@@ -116,6 +131,7 @@ fn create(db: &Database) -> Result<(), StoreError> {
     txn.open_table(EXPIRATIONS)?;
     txn.open_table(CONFIRMED)?;
     txn.open_table(RELAYS)?;
+    txn.open_table(BUDGETS)?;
     txn.commit()?;
     Ok(())
 }
@@ -142,6 +158,7 @@ pub(super) struct Snapshot {
     pub expirations: ReadOnlyTable<(u64, u64), ()>,
     pub confirmed: ReadOnlyTable<(&'static str, &'static str), u64>,
     pub relays: ReadOnlyTable<&'static str, (u64, u64)>,
+    pub budgets: ReadOnlyTable<&'static str, &'static str>,
 }
 
 impl Snapshot {
@@ -165,6 +182,7 @@ impl Snapshot {
             expirations: txn.open_table(EXPIRATIONS)?,
             confirmed: txn.open_table(CONFIRMED)?,
             relays: txn.open_table(RELAYS)?,
+            budgets: txn.open_table(BUDGETS)?,
         })
     }
 

@@ -553,10 +553,33 @@ fn a_newer_schema_is_refused() {
     drop(open(&disk));
     let db = Database::builder().create_with_backend(disk.clone()).unwrap();
     let txn = db.begin_write().unwrap();
-    txn.open_table(schema::META).unwrap().insert("schema", 2).unwrap();
+    txn.open_table(schema::META).unwrap().insert("schema", schema::VERSION + 1).unwrap();
     txn.commit().unwrap();
     drop(db);
-    assert_eq!(Store::open(disk, CACHE).unwrap_err(), StoreError::TooNew { version: 2 });
+    assert_eq!(Store::open(disk, CACHE).unwrap_err(), StoreError::TooNew { version: schema::VERSION + 1 });
+}
+
+#[test]
+fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_it_holds() {
+    let disk = Disk::default();
+    let mut store = open(&disk);
+    let event = event(1, 1, 7, &[], "kept");
+    stage(&mut store, &event);
+    commit(&mut store);
+    drop(store);
+    let db = Database::builder().create_with_backend(disk.clone()).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.delete_table(schema::BUDGETS).unwrap();
+    txn.open_table(schema::META).unwrap().insert("schema", 1).unwrap();
+    txn.commit().unwrap();
+    drop(db);
+    let mut store = open(&disk);
+    assert!(matches!(store.known(&event.id).unwrap(), Some(Known::Stored { .. })));
+    let record = Progress::Budget { relay: RelayUrl::parse("wss://a.example").unwrap(), record: "{}".to_owned() };
+    store.stage_progress(record.clone());
+    commit(&mut store);
+    drop(store);
+    assert_eq!(open(&disk).progress().unwrap(), [record]);
 }
 
 #[test]

@@ -10,8 +10,9 @@ use std::rc::Rc;
 
 use nostr::key::PublicKey;
 
-use crate::limits::{FILTER_BYTES_MAX, REQ_BYTES_MAX, REQ_FILTERS_MAX};
+use crate::protocol::repo::{ROOT_KINDS, TAGGING_KINDS};
 use crate::state::{RepoId, RootId, State};
+use crate::sync::budget::Shape;
 use crate::time::UnixTime;
 
 /// What is live or rotated as a whole.
@@ -19,6 +20,8 @@ use crate::time::UnixTime;
 pub enum Unit {
     /// Layer 1: announcements and states.
     Announcements,
+    /// Everything a relay has, in place of all layers.
+    Everything,
     /// A chunk of layer 2.
     Repos(Rc<[RepoId]>),
     /// A chunk of layer 3.
@@ -30,6 +33,10 @@ pub enum Unit {
 pub enum Subject {
     /// `{"kinds":[30617,30618]}`
     Announcements,
+    /// Every root event that the relay has, of whatever repo.
+    RootKinds,
+    /// Everything that the relay has: bounded by time alone, judged here.
+    Everything,
     /// The same for some identifiers: states that came before their announcement are asked for again.
     Identifiers(Rc<[RepoId]>),
     /// Events that tag some repos with `a`, `A` or `q`.
@@ -56,6 +63,7 @@ impl Unit {
     pub fn subjects(&self) -> Vec<Subject> {
         match self {
             Unit::Announcements => vec![Subject::Announcements],
+            Unit::Everything => vec![Subject::Everything],
             Unit::Repos(repos) => ['a', 'A', 'q'].map(|letter| Subject::RepoTag(letter, repos.clone())).into(),
             Unit::Roots(roots) => ['e', 'E', 'q'].map(|letter| Subject::RootTag(letter, roots.clone())).into(),
         }
@@ -64,8 +72,32 @@ impl Unit {
     /// How many filters cover it.
     pub fn filter_count(&self) -> usize {
         match self {
-            Unit::Announcements => 1,
+            Unit::Announcements | Unit::Everything => 1,
             Unit::Repos(_) | Unit::Roots(_) => 3,
+        }
+    }
+
+    /// Values of each of its filters.
+    pub fn values(&self) -> usize {
+        match self {
+            Unit::Announcements | Unit::Everything => 0,
+            Unit::Repos(repos) => repos.len(),
+            Unit::Roots(roots) => roots.len(),
+        }
+    }
+
+    /// The same in chunks of another form.
+    pub fn reshape(self, shape: Shape, state: &State) -> Vec<Unit> {
+        match self {
+            Unit::Announcements | Unit::Everything => vec![self],
+            Unit::Repos(repos) => {
+                let chunks = chunk_repos(repos.iter().copied(), shape, state);
+                chunks.into_iter().map(Unit::Repos).collect()
+            }
+            Unit::Roots(roots) => {
+                let chunks = chunk(roots.iter().copied(), shape.values);
+                chunks.into_iter().map(Unit::Roots).collect()
+            }
         }
     }
 }
@@ -78,7 +110,7 @@ impl Subject {
             (!left.is_empty()).then(|| [left.into(), right.into()])
         }
         match self {
-            Subject::Announcements => None,
+            Subject::Announcements | Subject::RootKinds | Subject::Everything => None,
             Subject::Identifiers(repos) => cut(repos).map(|halves| halves.map(Subject::Identifiers)),
             Subject::RepoTag(letter, repos) => {
                 cut(repos).map(|halves| halves.map(|half| Subject::RepoTag(*letter, half)))
@@ -88,6 +120,21 @@ impl Subject {
             }
             Subject::Deletions(authors) => cut(authors).map(|halves| halves.map(Subject::Deletions)),
         }
+    }
+
+    /// How many values its filter lists.
+    pub fn values(&self) -> usize {
+        match self {
+            Subject::Announcements | Subject::RootKinds | Subject::Everything => 0,
+            Subject::Identifiers(repos) | Subject::RepoTag(_, repos) => repos.len(),
+            Subject::RootTag(_, roots) => roots.len(),
+            Subject::Deletions(authors) => authors.len(),
+        }
+    }
+
+    /// Whether its filter names no kinds unless it has to.
+    pub fn is_kindless(&self) -> bool {
+        matches!(self, Subject::RepoTag(..) | Subject::RootTag(..) | Subject::Everything)
     }
 
     /// Whether both ask the same in the relay's eyes: repos of different owners may share an identifier.
@@ -100,11 +147,17 @@ impl Subject {
         }
     }
 
-    /// Appends the filter's JSON.
-    pub fn write(&self, bounds: Bounds, state: &State, out: &mut String) {
+    /// Appends the filter's JSON. `named_kinds`: whether a kindless filter names the kinds that are known to tag.
+    pub fn write(&self, bounds: Bounds, named_kinds: bool, state: &State, out: &mut String) {
         out.push('{');
+        if named_kinds && matches!(self, Subject::RepoTag(..) | Subject::RootTag(..)) {
+            write_list(out, "kinds", TAGGING_KINDS.iter(), |out, kind| _ = write!(out, "{kind}"));
+            out.push(',');
+        }
         match self {
             Subject::Announcements => out.push_str("\"kinds\":[30617,30618]"),
+            Subject::RootKinds => write_list(out, "kinds", ROOT_KINDS.iter(), |out, kind| _ = write!(out, "{kind}")),
+            Subject::Everything => {}
             Subject::Identifiers(repos) => {
                 out.push_str("\"kinds\":[30617,30618],");
                 write_list(out, "#d", identifiers(repos, state).into_iter(), push_json);
@@ -122,36 +175,46 @@ impl Subject {
                 write_list(out, "authors", authors.iter(), |out, author| push_quoted(out, &author.to_hex()));
             }
         }
+        if *self != Subject::Everything {
+            out.push(',');
+        }
         if let Some(since) = bounds.since {
-            let _ = write!(out, ",\"since\":{since}");
+            let _ = write!(out, "\"since\":{since},");
         }
         if let Some(until) = bounds.until {
-            let _ = write!(out, ",\"until\":{until}");
+            let _ = write!(out, "\"until\":{until},");
         }
-        let _ = write!(out, ",\"limit\":{}}}", bounds.limit);
+        let _ = write!(out, "\"limit\":{}}}", bounds.limit);
     }
 }
 
 /// The REQ for some filters. `subscription` needs no escaping: we make it.
-pub fn req_message(subscription: &str, subjects: &[Subject], bounds: Bounds, state: &State) -> String {
+pub fn req_message(
+    subscription: &str,
+    subjects: &[Subject],
+    bounds: Bounds,
+    named_kinds: bool,
+    state: &State,
+) -> String {
     let mut text = format!("[\"REQ\",\"{subscription}\"");
     for subject in subjects {
         text.push(',');
-        subject.write(bounds, state, &mut text);
+        subject.write(bounds, named_kinds, state, &mut text);
     }
     text.push(']');
-    debug_assert!(text.len() <= REQ_BYTES_MAX, "chunks are cut so that one REQ holds them");
     text
 }
 
-/// Cuts repos into chunks of at most `values_max` addresses, each of which stays within its share of a REQ's bytes.
-pub fn chunk_repos(repos: impl IntoIterator<Item = RepoId>, values_max: usize, state: &State) -> Vec<Rc<[RepoId]>> {
+/// Cuts repos into chunks of at most as many addresses as the shape allows, each of which stays within its share of a
+/// REQ's bytes.
+pub fn chunk_repos(repos: impl IntoIterator<Item = RepoId>, shape: Shape, state: &State) -> Vec<Rc<[RepoId]>> {
+    let bytes_max = (shape.bytes - REQ_FRAME_BYTES) / UNIT_FILTERS - FILTER_FRAME_BYTES;
     let mut chunks = Vec::new();
     let (mut chunk, mut bytes) = (Vec::new(), 0);
     for repo in repos {
         let mut value = String::new();
         push_json(&mut value, &state.addr(repo).to_string());
-        if chunk.len() == values_max || (bytes + value.len() + 1 > FILTER_BYTES_MAX && !chunk.is_empty()) {
+        if chunk.len() == shape.values || (bytes + value.len() + 1 > bytes_max && !chunk.is_empty()) {
             chunks.push(std::mem::take(&mut chunk).into());
             bytes = 0;
         }
@@ -176,13 +239,14 @@ pub fn chunk<T>(values: impl IntoIterator<Item = T>, values_max: usize) -> Vec<R
     chunks.into_iter().map(Rc::from).collect()
 }
 
-/// Packs units into REQs, in order, each unit whole, by the number of filters and the bytes of a REQ.
-pub fn pack(units: impl IntoIterator<Item = Unit>, state: &State) -> Vec<Vec<Unit>> {
+/// Packs units into REQs, in order, each unit whole, by the number of filters and the bytes of a REQ. A unit that alone
+/// is too much for one is a REQ all the same: see [`fits_a_req`].
+pub fn pack(units: impl IntoIterator<Item = Unit>, shape: Shape, state: &State) -> Vec<Vec<Unit>> {
     let mut reqs: Vec<Vec<Unit>> = Vec::new();
     let (mut filters, mut bytes) = (0, 0);
     for unit in units {
         let size = unit_bytes(&unit, state);
-        let fits = filters + unit.filter_count() <= REQ_FILTERS_MAX && bytes + size <= REQ_BYTES_MAX;
+        let fits = filters + unit.filter_count() <= shape.filters && bytes + size <= shape.bytes;
         match reqs.last_mut() {
             Some(last) if fits => last.push(unit.clone()),
             _ => {
@@ -196,15 +260,24 @@ pub fn pack(units: impl IntoIterator<Item = Unit>, state: &State) -> Vec<Vec<Uni
     reqs
 }
 
+/// Whether a unit fits into one REQ of this shape, so that it can be live: some relays take fewer filters in a REQ than
+/// the letters of a tag.
+pub fn fits_a_req(unit: &Unit, shape: Shape) -> bool {
+    unit.filter_count() <= shape.filters
+}
+
 /// What a REQ needs beside its filters: type, subscription id, brackets.
 const REQ_FRAME_BYTES: usize = 64;
 
-/// What one filter needs beside its values: names, `since`, `until`, `limit`.
-const FILTER_FRAME_BYTES: usize = 128;
+/// What one filter needs beside its values: names, `since`, `until`, `limit`, the kinds if it names them.
+const FILTER_FRAME_BYTES: usize = 256;
+
+/// Filters of a chunk of layer 2 or 3: one for each letter of the tag.
+const UNIT_FILTERS: usize = 3;
 
 fn unit_bytes(unit: &Unit, state: &State) -> usize {
     let values = match unit {
-        Unit::Announcements => 0,
+        Unit::Announcements | Unit::Everything => 0,
         Unit::Roots(roots) => roots.len() * (64 + 3),
         Unit::Repos(repos) => {
             let mut text = String::new();
@@ -251,7 +324,8 @@ fn push_json(out: &mut String, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::plan::{Reach, catchup_sweeps, minimal_units};
+    use crate::sync::budget::Budget;
+    use crate::sync::plan::{Carriage, Reach, catchup_sweeps, minimal_units};
     use crate::sync::progress::RelayProgress;
     use crate::sync::testing::{addr, announcement, relay, root_id, settings};
 
@@ -269,10 +343,14 @@ mod tests {
         state
     }
 
+    fn shape(values: usize) -> Shape {
+        Budget::default().shape(values)
+    }
+
     fn json(subject: &Subject, state: &State) -> serde_json::Value {
         let mut text = String::new();
         let bounds = Bounds { since: Some(UnixTime::from_secs(7)), until: None, limit: 500 };
-        subject.write(bounds, state, &mut text);
+        subject.write(bounds, false, state, &mut text);
         serde_json::from_str(&text).unwrap()
     }
 
@@ -280,8 +358,10 @@ mod tests {
     fn the_three_layers_in_the_words_of_nip_01() {
         let state = world(1, 1);
         let key = addr(1, "").author.to_hex();
-        let subjects: Vec<Subject> =
-            minimal_units(&relay("one"), 100, &state).iter().flat_map(Unit::subjects).collect();
+        let subjects: Vec<Subject> = minimal_units(&relay("one"), Carriage::Chunks(shape(100)), &state)
+            .iter()
+            .flat_map(Unit::subjects)
+            .collect();
         let filters: Vec<_> = subjects.iter().map(|subject| json(subject, &state)).collect();
         let address = format!("30617:{key}:repo-0");
         let id = root_id(0).to_hex();
@@ -294,11 +374,11 @@ mod tests {
     #[test]
     fn no_filter_has_more_than_the_allowed_values_and_none_is_lost() {
         let state = world(250, 1_234);
-        let units = minimal_units(&relay("one"), 100, &state);
+        let units = minimal_units(&relay("one"), Carriage::Chunks(shape(100)), &state);
         let (mut repos, mut roots) = (Vec::<RepoId>::new(), Vec::<RootId>::new());
         for unit in &units {
             match unit {
-                Unit::Announcements => {}
+                Unit::Announcements | Unit::Everything => {}
                 Unit::Repos(chunk) => {
                     assert!(chunk.len() <= 100);
                     repos.extend(chunk.iter());
@@ -324,13 +404,13 @@ mod tests {
             state.set_announcement(&announcement(1, &identifier, &["one"]), n + 1);
         }
         (0..500).for_each(|n| drop(state.add_root(root_id(n), 301 + u64::from(n), &[addr(1, "x")])));
-        let units = minimal_units(&relay("one"), 100, &state);
-        for req in pack(units, &state) {
+        let units = minimal_units(&relay("one"), Carriage::Chunks(shape(100)), &state);
+        for req in pack(units, shape(100), &state) {
             let subjects: Vec<Subject> = req.iter().flat_map(Unit::subjects).collect();
             let bounds =
                 Bounds { since: Some(UnixTime::from_secs(u64::MAX)), until: Some(UnixTime::EPOCH), limit: 500 };
-            let text = req_message("g18446744073709551615", &subjects, bounds, &state);
-            assert!(text.len() <= REQ_BYTES_MAX && subjects.len() <= REQ_FILTERS_MAX);
+            let text = req_message("g18446744073709551615", &subjects, bounds, false, &state);
+            assert!(text.len() <= shape(100).bytes && subjects.len() <= shape(100).filters);
             assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
         }
     }
@@ -338,9 +418,10 @@ mod tests {
     #[test]
     fn the_same_state_gives_the_same_bytes() {
         let text = |state: &State| {
-            let sweeps = catchup_sweeps(&relay("one"), Reach::Full, &RelayProgress::default(), 100, state);
+            let chunks = Carriage::Chunks(shape(100));
+            let sweeps = catchup_sweeps(&relay("one"), Reach::Full, &RelayProgress::default(), chunks, state).concat();
             let mut out = String::new();
-            sweeps.iter().for_each(|sweep| sweep.subject().write(sweep.bounds(), state, &mut out));
+            sweeps.iter().for_each(|sweep| sweep.subject().write(sweep.bounds(), false, state, &mut out));
             out
         };
         assert_eq!(text(&world(30, 300)), text(&world(30, 300)));
@@ -353,7 +434,8 @@ mod tests {
         let mut progress = RelayProgress::default();
         progress.confirm(repo, 3);
         let since = UnixTime::from_secs(5);
-        let sweeps = catchup_sweeps(&relay("one"), Reach::Since(since), &progress, 100, &state);
+        let chunks = Carriage::Chunks(shape(100));
+        let sweeps = catchup_sweeps(&relay("one"), Reach::Since(since), &progress, chunks, &state).concat();
         let of = |wanted: fn(&Subject) -> bool| -> Vec<Option<UnixTime>> {
             sweeps.iter().filter(|sweep| wanted(sweep.subject())).map(|sweep| sweep.since()).collect()
         };

@@ -5,21 +5,72 @@ use std::collections::BTreeSet;
 
 use nostr::key::PublicKey;
 
-use crate::limits::RELAY_LIVE_SUBSCRIPTIONS_MAX;
 use crate::protocol::relay_url::RelayUrl;
 use crate::state::{RepoId, RootId, State};
-use crate::sync::filters::{Subject, Unit, chunk, chunk_repos, pack};
+use crate::sync::budget::{Budget, Shape};
+use crate::sync::filters::{Subject, Unit, chunk, chunk_repos, fits_a_req, pack};
 use crate::sync::progress::RelayProgress;
 use crate::sync::sweep::Sweep;
 use crate::time::UnixTime;
 
-/// The fewest units that cover everything `relay` shares with us: layer 1, the repos, then the root events, latest
-/// first, so that what does not fit live is the oldest.
-pub fn minimal_units(relay: &RelayUrl, values_max: usize, state: &State) -> Vec<Unit> {
+/// How a relay is asked for what it shares with us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carriage {
+    /// By repos and root events, in chunks of this form.
+    Chunks(Shape),
+    /// For everything it has, by time alone, judged here: it holds git events only, and more of ours than its
+    /// subscriptions carry in chunks.
+    Wide(Shape),
+}
+
+impl Carriage {
+    /// The form of its filters.
+    pub fn shape(self) -> Shape {
+        match self {
+            Carriage::Chunks(shape) | Carriage::Wide(shape) => shape,
+        }
+    }
+
+    /// Whether the relay is asked for everything it has.
+    pub fn is_wide(self) -> bool {
+        matches!(self, Carriage::Wide(_))
+    }
+}
+
+/// Chooses the cheapest way to carry what `relay` shares with us within its budget: all live in chunks of the usual form;
+/// else in larger chunks, if that helps; else everything at once, if the relay holds little that is not ours; else the
+/// usual chunks, part of them in rotation.
+pub fn choose_carriage(relay: &RelayUrl, budget: &Budget, values_max: usize, state: &State) -> Carriage {
+    let reqs = |shape| pack(chunked_units(relay, shape, state), shape, state).len();
+    let usual = budget.shape(values_max);
+    let live = budget.live_subscriptions();
+    let needed = reqs(usual);
+    if needed <= live {
+        return Carriage::Chunks(usual);
+    }
+    let wider = budget.wider_shape(values_max).map(|shape| (shape, reqs(shape)));
+    match wider {
+        Some((shape, reqs)) if reqs <= live => Carriage::Chunks(shape),
+        _ if budget.says_grasp() && live > 0 && !usual.named_kinds => Carriage::Wide(usual),
+        Some((shape, reqs)) if reqs < needed => Carriage::Chunks(shape),
+        _ => Carriage::Chunks(usual),
+    }
+}
+
+/// The fewest units that cover everything `relay` shares with us.
+pub fn minimal_units(relay: &RelayUrl, carriage: Carriage, state: &State) -> Vec<Unit> {
+    match carriage {
+        Carriage::Chunks(shape) => chunked_units(relay, shape, state),
+        Carriage::Wide(_) => vec![Unit::Everything],
+    }
+}
+
+/// Layer 1, the repos, then the root events, latest first, so that what does not fit live is the oldest.
+fn chunked_units(relay: &RelayUrl, shape: Shape, state: &State) -> Vec<Unit> {
     let repos = state.repos_of(relay).collect();
     let roots = state.roots_of(relay);
     let mut units = vec![Unit::Announcements];
-    units.extend(units_of(&repos, &roots, values_max, state));
+    units.extend(units_of(&repos, &roots, shape, state));
     units
 }
 
@@ -27,24 +78,25 @@ pub fn minimal_units(relay: &RelayUrl, values_max: usize, state: &State) -> Vec<
 pub fn units_of(
     repos: &BTreeSet<RepoId>,
     roots: &BTreeSet<RootId>,
-    values_max: usize,
+    shape: Shape,
     state: &State,
 ) -> impl Iterator<Item = Unit> {
-    let repos = chunk_repos(repos.iter().copied(), values_max, state).into_iter().map(Unit::Repos);
-    let roots = chunk(roots.iter().rev().copied(), values_max).into_iter().map(Unit::Roots);
+    let repos = chunk_repos(repos.iter().copied(), shape, state).into_iter().map(Unit::Repos);
+    let roots = chunk(roots.iter().rev().copied(), shape.values).into_iter().map(Unit::Roots);
     repos.chain(roots)
 }
 
 /// Packs units into live REQs until the subscriptions are used up; the rest is for rotation.
-pub fn fit_live(units: Vec<Unit>, subscriptions_free: usize, state: &State) -> (Vec<Vec<Unit>>, Vec<Unit>) {
-    let mut reqs = pack(units, state);
-    let rest = reqs.split_off(subscriptions_free.min(reqs.len())).into_iter().flatten().collect();
+pub fn fit_live(units: Vec<Unit>, free: usize, shape: Shape, state: &State) -> (Vec<Vec<Unit>>, Vec<Unit>) {
+    let (fitting, mut rest): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(|unit| fits_a_req(unit, shape));
+    let mut reqs = pack(fitting, shape, state);
+    rest.extend(reqs.split_off(free.min(reqs.len())).into_iter().flatten());
     (reqs, rest)
 }
 
-/// Whether some units fit live beside the subscriptions that are open.
-pub fn live_fits(units: &[Unit], subscriptions: usize, state: &State) -> bool {
-    subscriptions + pack(units.iter().cloned(), state).len() <= RELAY_LIVE_SUBSCRIPTIONS_MAX
+/// Whether some units fit live into so many free subscriptions.
+pub fn live_fits(units: &[Unit], free: usize, shape: Shape, state: &State) -> bool {
+    pack(units.iter().cloned(), shape, state).len() <= free
 }
 
 /// Filters in some REQs.
@@ -52,13 +104,14 @@ pub fn filter_count<'a>(units: impl IntoIterator<Item = &'a Unit>) -> usize {
     units.into_iter().map(Unit::filter_count).sum()
 }
 
-/// Whether the minimal set would all be live and leave room for a few windows to add theirs: only then does
-/// consolidating pay. A larger relay would consolidate for ever.
-pub fn consolidation_pays(minimal: &[Unit], state: &State) -> bool {
-    pack(minimal.iter().cloned(), state).len() + CONSOLIDATION_HEADROOM <= RELAY_LIVE_SUBSCRIPTIONS_MAX
+/// Whether the minimal set would all be live on `live` subscriptions and leave room for a few windows to add theirs: only
+/// then does consolidating pay. A larger relay would consolidate for ever.
+pub fn consolidation_pays(minimal: &[Unit], live: usize, shape: Shape, state: &State) -> bool {
+    pack(minimal.iter().cloned(), shape, state).len() + CONSOLIDATION_HEADROOM.min(live / 4) <= live
 }
 
-/// Live subscriptions that must be free after a consolidation for it to pay.
+/// Live subscriptions that must be free after a consolidation for it to pay; where few are allowed, it pays to open those
+/// few anew for each window.
 const CONSOLIDATION_HEADROOM: usize = 2;
 
 /// How far back a catch-up goes.
@@ -71,46 +124,52 @@ pub enum Reach {
 }
 
 /// The sweeps of a catch-up over all that `relay` shares with us, without the deletions (they come last, when the
-/// authors are known).
+/// authors are known). They come in stages, each to be asked when the one before has ended: where a relay is asked for
+/// everything it has, what belongs here is known only once its announcements and its root events are.
 pub fn catchup_sweeps(
     relay: &RelayUrl,
     reach: Reach,
     progress: &RelayProgress,
-    values_max: usize,
+    carriage: Carriage,
     state: &State,
-) -> Vec<Sweep> {
+) -> Vec<Vec<Sweep>> {
     let since = match reach {
         Reach::Full => None,
         Reach::Since(since) => Some(since),
     };
+    let shape = carriage.shape();
     let (old_repos, new_repos): (BTreeSet<_>, BTreeSet<_>) =
         state.repos_of(relay).partition(|repo| since.is_some() && progress.covers_repo(*repo));
     let (old_roots, new_roots): (BTreeSet<_>, BTreeSet<_>) =
         state.roots_of(relay).into_iter().partition(|root| since.is_some() && progress.covers_root(*root, state));
-    let mut sweeps = vec![Sweep::new(Subject::Announcements, since)];
-    sweeps.extend(increment_sweeps(&new_repos, &new_roots, values_max, state));
-    sweeps.extend(unit_sweeps(units_of(&old_repos, &old_roots, values_max, state), since));
-    sweeps
+    let announcements = Sweep::new(Subject::Announcements, since);
+    if carriage.is_wide() {
+        // What is not confirmed is asked for on its own, unless everything is.
+        let new = since.is_some().then(|| increment_sweeps(&new_repos, &new_roots, shape, state));
+        let everything = std::iter::once(Sweep::new(Subject::Everything, since));
+        let last = everything.chain(new.into_iter().flatten()).collect();
+        return vec![vec![announcements], vec![Sweep::new(Subject::RootKinds, since)], last];
+    }
+    let mut sweeps = vec![announcements];
+    sweeps.extend(increment_sweeps(&new_repos, &new_roots, shape, state));
+    sweeps.extend(unit_sweeps(units_of(&old_repos, &old_roots, shape, state), since));
+    vec![sweeps]
 }
 
 /// The sweeps for repos and root events that are new to a relay: all without `since`.
 pub fn increment_sweeps(
     repos: &BTreeSet<RepoId>,
     roots: &BTreeSet<RootId>,
-    values_max: usize,
+    shape: Shape,
     state: &State,
 ) -> impl Iterator<Item = Sweep> {
-    let units = units_of(repos, roots, values_max, state);
-    identifier_sweeps(repos, values_max, state).chain(unit_sweeps(units, None))
+    let units = units_of(repos, roots, shape, state);
+    identifier_sweeps(repos, shape, state).chain(unit_sweeps(units, None))
 }
 
 /// The sweeps for announcements and states of some repos: those that came before they could be accepted.
-pub fn identifier_sweeps(
-    repos: &BTreeSet<RepoId>,
-    values_max: usize,
-    state: &State,
-) -> impl Iterator<Item = Sweep> + use<> {
-    let chunks = chunk_repos(repos.iter().copied(), values_max, state);
+pub fn identifier_sweeps(repos: &BTreeSet<RepoId>, shape: Shape, state: &State) -> impl Iterator<Item = Sweep> + use<> {
+    let chunks = chunk_repos(repos.iter().copied(), shape, state);
     chunks.into_iter().map(|repos| Sweep::new(Subject::Identifiers(repos), None))
 }
 
@@ -120,6 +179,6 @@ pub fn unit_sweeps(units: impl Iterator<Item = Unit>, since: Option<UnixTime>) -
 }
 
 /// The sweeps for deletions by the authors whose events we hold.
-pub fn deletion_sweeps(authors: BTreeSet<PublicKey>, values_max: usize) -> impl Iterator<Item = Sweep> {
-    chunk(authors, values_max).into_iter().map(|authors| Sweep::new(Subject::Deletions(authors), None))
+pub fn deletion_sweeps(authors: BTreeSet<PublicKey>, shape: Shape) -> impl Iterator<Item = Sweep> {
+    chunk(authors, shape.values).into_iter().map(|authors| Sweep::new(Subject::Deletions(authors), None))
 }

@@ -19,11 +19,12 @@ use nostr::event::EventId;
 use nostr::key::PublicKey;
 
 use crate::contract::{CloseReason, LinkId, Output};
-use crate::limits::Timing;
+use crate::limits::{REFUSED_RETRY_AFTER, Timing};
 use crate::protocol::relay_url::RelayUrl;
 use crate::state::{RepoId, RootId};
 use crate::store::{Progress, Seq};
 use crate::sync::Cx;
+use crate::sync::budget::Budget;
 use crate::sync::filters::Unit;
 use crate::sync::health::{Health, Rest};
 use crate::sync::plan::{Reach, deletion_sweeps, identifier_sweeps, increment_sweeps, units_of};
@@ -89,6 +90,8 @@ pub enum Fate {
     Known,
     /// Refused.
     Refused,
+    /// Refused, because it matches nothing that was asked.
+    Unasked,
 }
 
 /// What a closed window means to one relay.
@@ -114,6 +117,8 @@ pub struct Relay {
     why: Why,
     health: Health,
     progress: RelayProgress,
+    /// What it allows; while a link is open, that link's session learns.
+    budget: Budget,
     unsaved: Vec<Progress>,
     /// `through` has moved since it was last written.
     through_moved_at: Option<Instant>,
@@ -122,7 +127,7 @@ pub struct Relay {
 
 impl Relay {
     /// A relay that is to be dialled at once.
-    pub fn new(url: RelayUrl, progress: RelayProgress, cx: &mut Cx<'_>) -> Relay {
+    pub fn new(url: RelayUrl, progress: RelayProgress, budget: Budget, cx: &mut Cx<'_>) -> Relay {
         cx.metrics.state_entries.add(StateName::Idle.as_str());
         Relay {
             url,
@@ -131,6 +136,7 @@ impl Relay {
             why: Why::Needed,
             health: Health::new(cx.now.mono),
             progress,
+            budget,
             unsaved: Vec::new(),
             through_moved_at: None,
             totals: Totals::default(),
@@ -192,6 +198,16 @@ impl Relay {
         &self.progress
     }
 
+    /// What it allows.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Whether it is asked for everything it has, so that nothing it sends is unasked.
+    pub fn is_wide(&self) -> bool {
+        self.session().is_some_and(|session| session.carriage().is_wide())
+    }
+
     /// Its totals.
     pub fn totals(&self) -> Totals {
         self.totals
@@ -239,7 +255,8 @@ impl Relay {
     pub fn add_deletions(&mut self, authors: BTreeSet<PublicKey>, cx: &mut Cx<'_>) {
         let State::Catchup { linked, deletions, .. } = &mut self.state else { return };
         *deletions = Deletions::Settled;
-        linked.session.add_sweeps(deletion_sweeps(authors, cx.settings.limits.filter_values_max));
+        let shape = linked.session.shape(cx);
+        linked.session.add_sweeps(deletion_sweeps(authors, shape));
         linked.session.pump(cx);
         self.settle(cx);
     }
@@ -254,7 +271,10 @@ impl Relay {
             Some(since) if self.full_catchup_in(cx) > Duration::ZERO => Reach::Since(since),
             _ => Reach::Full,
         };
-        let mut linked = Box::new(Linked::new(Session::new(link, cx), cx.now.mono));
+        if self.budget.forget_old(cx.now.wall) {
+            self.unsaved.push(self.budget_record());
+        }
+        let mut linked = Box::new(Linked::new(Session::new(link, self.budget.clone(), cx), cx.now.mono));
         linked.plan_catchup(&self.url, reach, &self.progress, cx);
         self.enter(Why::Opened, cx, |_| State::Catchup { linked, reach, deletions: Deletions::of(reach) });
         self.settle(cx);
@@ -287,14 +307,27 @@ impl Relay {
     ) {
         self.note_frame(cx);
         let origin = self.origin(subscription);
-        let gap = origin == Some(Origin::Rotation) || (origin == Some(Origin::Round) && self.is_looking_back());
-        self.totals.gap_events += u64::from(gap && fate == Fate::New);
+        let looked_back = match origin {
+            Some(Origin::Rotation | Origin::Recheck) => true,
+            Some(Origin::Round) => self.is_looking_back(),
+            Some(Origin::Live) | None => false,
+        };
+        let gap = looked_back && fate == Fate::New;
+        self.totals.gap_events += u64::from(gap);
         if let Some(linked) = linked_in(&mut self.state) {
+            if linked.session.on_arrival(fate != Fate::Unasked) {
+                let link = linked.session.link();
+                cx.out.push_back(Output::Close { link, code: 1008 });
+                return self.lose_link(Why::Unasked, cx);
+            }
+            if gap && origin == Some(Origin::Recheck) {
+                linked.session.on_gap(cx);
+            }
             let tally = &mut linked.session.round_mut().tally;
             match fate {
                 Fate::New => tally.new += 1,
                 Fate::Known => tally.known += 1,
-                Fate::Refused => tally.refused += 1,
+                Fate::Refused | Fate::Unasked => tally.refused += 1,
             }
             linked.session.on_event(subscription, id, created_at, cx);
         }
@@ -339,11 +372,18 @@ impl Relay {
         if repos.is_empty() && roots.is_empty() && restaffed.is_empty() {
             return;
         }
-        let values_max = cx.settings.limits.filter_values_max;
-        linked.session.add_sweeps(identifier_sweeps(&restaffed, values_max, cx.state));
-        linked.session.add_sweeps(increment_sweeps(&repos, &roots, values_max, cx.state));
+        let shape = linked.session.shape(cx);
+        linked.session.add_sweeps(identifier_sweeps(&restaffed, shape, cx.state));
         linked.in_round = true;
-        let units: Vec<Unit> = units_of(&repos, &roots, values_max, cx.state).collect();
+        if linked.will_ask_for_everything() {
+            return self.settle(cx);
+        }
+        linked.session.add_sweeps(increment_sweeps(&repos, &roots, shape, cx.state));
+        let wide = linked.session.carriage().is_wide();
+        let units: Vec<Unit> = match wide {
+            true => Vec::new(),
+            false => units_of(&repos, &roots, shape, cx.state).collect(),
+        };
         let consolidating = matches!(self.state, State::Consolidating { .. });
         let linked = linked_in(&mut self.state).expect("it was there a moment ago");
         if consolidating || linked.outgrown_by(&self.url, &units, cx) {
@@ -447,6 +487,8 @@ impl Relay {
     fn lose_link(&mut self, why: Why, cx: &mut Cx<'_>) {
         let timing = &cx.settings.timing;
         let until = match self.linked() {
+            Some(_) if matches!(why, Why::LockedOut(_)) => cx.now.mono + REFUSED_RETRY_AFTER,
+            Some(_) if why == Why::Unasked => self.health.on_failure(cx.now.mono, timing),
             Some(linked) if linked.stable => self.health.on_drop(cx.now.mono, timing),
             Some(_) => self.health.on_failure(cx.now.mono, timing),
             None if matches!(self.state, State::Connecting { .. }) => {

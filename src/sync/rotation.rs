@@ -1,20 +1,25 @@
 //! What does not fit live on a relay is asked in turn, each unit since its last turn (minus the overlap), so that
 //! nothing is ever silently uncovered.
 //!
+//! The same turns, at a longer period, look whether a live subscription has missed anything: relays lose live
+//! subscriptions and live events without a word.
+//!
 //! One unit has its turn at a time. A turn comes at most once a [`ROTATION_PERIOD`] per unit, and rotation as a whole
 //! keeps within [`ROTATION_BYTES_PER_SEC`]: a large rotation turns slower, never heavier.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::limits::{ROTATION_BYTES_PER_SEC, ROTATION_PERIOD};
+use crate::limits::{RECHECK_PERIOD_MAX, RECHECK_PERIOD_MIN, ROTATION_BYTES_PER_SEC, ROTATION_PERIOD};
 use crate::state::RootId;
 use crate::sync::filters::Unit;
 use crate::time::{Duration, Instant, Now, UnixTime};
 
 /// The units that take turns on one link.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rotation {
+    /// Between two turns of one unit.
+    period: Duration,
     waiting: VecDeque<Waiting>,
     turn: Option<Turn>,
     /// No turn before this: what earlier ones cost.
@@ -37,9 +42,54 @@ struct Turn {
     began: Now,
     sweeps_left: usize,
     failed: bool,
+    /// It has found something that should have come live.
+    found: bool,
+    /// The unit has no further turns.
+    last: bool,
+}
+
+impl Default for Rotation {
+    fn default() -> Self {
+        Rotation { period: ROTATION_PERIOD, waiting: VecDeque::new(), turn: None, paced_until: Instant::ZERO }
+    }
 }
 
 impl Rotation {
+    /// Turns that look after what is live.
+    pub fn recheck() -> Rotation {
+        Rotation { period: RECHECK_PERIOD_MAX, ..Rotation::default() }
+    }
+
+    /// The time between two turns of one unit.
+    pub fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// A turn found something that should have come live: the next ones come sooner, this one's unit included.
+    pub fn on_gap(&mut self, now: Instant) {
+        self.period = Duration::from_micros(self.period.as_micros() / 2).max(RECHECK_PERIOD_MIN);
+        for waiting in &mut self.waiting {
+            waiting.not_before = waiting.not_before.min(now + self.period);
+        }
+        if let Some(turn) = &mut self.turn {
+            turn.found = true;
+        }
+    }
+
+    /// Forgets every unit.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+        self.turn = None;
+    }
+
+    /// Forgets some units; one that has its turn ends it.
+    pub fn remove(&mut self, units: &[Unit]) {
+        self.waiting.retain(|waiting| !units.contains(&waiting.unit));
+        if let Some(turn) = &mut self.turn {
+            turn.last |= units.contains(&turn.unit);
+        }
+    }
+
     /// Adds a unit that is complete up to `covered`. Few root events join the last unit as long as there is room.
     pub fn add(&mut self, unit: Unit, covered: UnixTime, now: Now, values_max: usize) {
         if let (Unit::Roots(new), Some(Waiting { unit: Unit::Roots(last), covered: before, .. })) =
@@ -50,7 +100,7 @@ impl Rotation {
             *before = covered.min(*before);
             return;
         }
-        self.waiting.push_back(Waiting { unit, covered, not_before: now.mono + ROTATION_PERIOD });
+        self.waiting.push_back(Waiting { unit, covered, not_before: now.mono + self.period });
     }
 
     /// Begins a turn if one is due: what to sweep, and up to when it is already complete.
@@ -60,7 +110,9 @@ impl Rotation {
         }
         let Waiting { unit, covered, .. } = self.waiting.pop_front()?;
         let sweeps_left = unit.filter_count();
-        self.turn = Some(Turn { unit: unit.clone(), covered, began: now, sweeps_left, failed: false });
+        let turn =
+            Turn { unit: unit.clone(), covered, began: now, sweeps_left, failed: false, found: false, last: false };
+        self.turn = Some(turn);
         Some((unit, covered))
     }
 
@@ -85,9 +137,16 @@ impl Rotation {
         if turn.sweeps_left > 0 {
             return;
         }
-        let Turn { unit, covered, began, failed, .. } = self.turn.take().expect("just looked at");
+        let Turn { unit, covered, began, failed, found, last, .. } = self.turn.take().expect("just looked at");
+        if !found && self.period > ROTATION_PERIOD {
+            let longer = Duration::from_micros(self.period.as_micros() / 4 * 5);
+            self.period = longer.min(RECHECK_PERIOD_MAX);
+        }
+        if last {
+            return;
+        }
         let covered = if failed { covered } else { began.wall };
-        self.waiting.push_back(Waiting { unit, covered, not_before: began.mono + ROTATION_PERIOD });
+        self.waiting.push_back(Waiting { unit, covered, not_before: began.mono + self.period });
     }
 
     /// A REQ of the turn cost this many bytes.
@@ -111,6 +170,39 @@ impl Rotation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gap_brings_the_next_look_forward_and_quiet_ones_put_it_off_again() {
+        let mut recheck = Rotation::recheck();
+        recheck.add(Unit::Announcements, now(0).wall, now(0), 0);
+        let first = now(0).mono + RECHECK_PERIOD_MAX;
+        assert_eq!(recheck.next_turn_at(), Some(first));
+        let then = now(RECHECK_PERIOD_MAX.as_secs());
+        recheck.begin_turn(then).unwrap();
+        recheck.on_gap(then.mono);
+        recheck.on_sweep_end(true);
+        let half = Duration::from_micros(RECHECK_PERIOD_MAX.as_micros() / 2);
+        assert_eq!((recheck.period(), recheck.next_turn_at()), (half, Some(then.mono + half)));
+        for _ in 0..20 {
+            recheck.on_gap(then.mono);
+        }
+        assert_eq!(recheck.period(), RECHECK_PERIOD_MIN);
+        for turn in 1..40 {
+            recheck.begin_turn(now(10 * turn * RECHECK_PERIOD_MAX.as_secs())).unwrap();
+            recheck.on_sweep_end(true);
+        }
+        assert_eq!(recheck.period(), RECHECK_PERIOD_MAX);
+    }
+
+    #[test]
+    fn what_is_live_no_more_is_not_looked_after() {
+        let mut recheck = Rotation::recheck();
+        recheck.add(Unit::Announcements, now(0).wall, now(0), 0);
+        recheck.begin_turn(now(RECHECK_PERIOD_MAX.as_secs())).unwrap();
+        recheck.remove(&[Unit::Announcements]);
+        recheck.on_sweep_end(true);
+        assert_eq!(recheck.units().count(), 0);
+    }
 
     fn now(secs: u64) -> Now {
         Now { mono: Instant::ZERO + Duration::from_secs(secs), wall: UnixTime::from_secs(1_000_000 + secs) }

@@ -69,7 +69,9 @@ impl Round {
             return;
         }
         match subject {
-            Subject::Announcements | Subject::Deletions(_) => self.broken = true,
+            Subject::Announcements | Subject::RootKinds | Subject::Everything | Subject::Deletions(_) => {
+                self.broken = true
+            }
             Subject::Identifiers(repos) | Subject::RepoTag(_, repos) => self.failed.extend(repos.iter()),
             Subject::RootTag(_, roots) => {
                 self.failed.extend(roots.iter().flat_map(|root| state.repos_of_root(*root)));

@@ -7,24 +7,27 @@ use nostr::event::EventId;
 
 use crate::contract::{LinkId, Output};
 use crate::limits::{
-    RELAY_SUBSCRIPTIONS_MAX, SWEEP_ATTEMPTS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_PAGE_LIMIT_MODEST, SWEEP_RETRY_AFTER,
-    SWEEPS_IN_FLIGHT_MAX,
+    SWEEP_ATTEMPTS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_RETRY_AFTER, UNASKED_EVENTS_MIN, UNASKED_PERCENT_MAX,
 };
 use crate::metrics::Side;
 use crate::protocol::message::close_message;
 use crate::sync::Cx;
+use crate::sync::budget::{Budget, Shape};
 use crate::sync::filters::{Bounds, Subject, Unit, req_message};
 use crate::sync::liveness::{Liveness, Silence};
-use crate::sync::plan::{filter_count, unit_sweeps};
-use crate::sync::refusal::is_rate_limit;
+use crate::sync::plan::{Carriage, filter_count, unit_sweeps};
 use crate::sync::rotation::Rotation;
 use crate::sync::round::Round;
 use crate::sync::sweep::{PageEnd, PageEvent, Sweep};
 use crate::time::{Instant, UnixTime};
 
 mod live;
+mod refused;
 mod subscription;
 
+pub use refused::Lockout;
+
+use live::Postponed;
 use subscription::{Purpose, Subscription, Task, is_page_of, name_of, number_of};
 
 /// What kind of subscription an event came for.
@@ -36,6 +39,8 @@ pub enum Origin {
     Round,
     /// A turn of rotation.
     Rotation,
+    /// A look whether a live subscription has missed something.
+    Recheck,
 }
 
 /// An open link and all that is asked on it.
@@ -46,39 +51,59 @@ pub struct Session {
     subscriptions: BTreeMap<u64, Subscription>,
     next_subscription: u64,
     queue: VecDeque<Task>,
+    /// Sweeps of the round that are asked when all before them have ended, stage by stage.
+    later: VecDeque<Vec<Sweep>>,
     retries: Vec<(Instant, Task)>,
     rotation: Rotation,
+    /// Looks after what is live.
+    recheck: Rotation,
+    /// What the relay allows.
+    budget: Budget,
+    carriage: Carriage,
     round: Round,
     liveness: Liveness,
     last_frame: UnixTime,
     /// Nothing is asked before this: the relay said that we ask too fast.
     cooldown_until: Option<Instant>,
-    /// Units whose live subscription fell to a rate limit, and when.
-    postponed: Vec<(Unit, UnixTime)>,
+    /// What is to be live and waits for it.
+    postponed: Vec<Postponed>,
     /// Layer 1 has reached EOSE.
     answered: bool,
-    /// A page of layer 1 was closed by the relay: it may have asked for too much at once.
-    modest: bool,
+    /// A live subscription was refused before layer 1 was answered, for who we are.
+    doubted: bool,
+    /// The relay does not answer us at all.
+    lockout: Option<Lockout>,
+    /// Events that came, and those of them that nothing was asked for.
+    events: u64,
+    unasked: u64,
 }
 
 impl Session {
     /// A link that has just opened.
-    pub fn new(link: LinkId, cx: &Cx<'_>) -> Session {
+    pub fn new(link: LinkId, budget: Budget, cx: &Cx<'_>) -> Session {
+        let carriage = Carriage::Chunks(budget.shape(cx.settings.limits.filter_values_max));
         Session {
             link,
             opened_at: cx.now.mono,
             subscriptions: BTreeMap::new(),
             next_subscription: 0,
             queue: VecDeque::new(),
+            later: VecDeque::new(),
             retries: Vec::new(),
             rotation: Rotation::default(),
+            recheck: Rotation::recheck(),
+            budget,
+            carriage,
             round: Round::new(cx.now),
             liveness: Liveness::new(cx.now.mono),
             last_frame: cx.now.wall,
             cooldown_until: None,
             postponed: Vec::new(),
             answered: false,
-            modest: false,
+            doubted: false,
+            lockout: None,
+            events: 0,
+            unasked: 0,
         }
     }
 
@@ -110,6 +135,44 @@ impl Session {
     /// What rotates.
     pub fn rotation(&self) -> &Rotation {
         &self.rotation
+    }
+
+    /// Looks after what is live.
+    pub fn recheck(&self) -> &Rotation {
+        &self.recheck
+    }
+
+    /// What the relay allows.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// The same, to be told of it.
+    pub fn budget_mut(&mut self) -> &mut Budget {
+        &mut self.budget
+    }
+
+    /// How the relay is asked for what it shares.
+    pub fn carriage(&self) -> Carriage {
+        self.carriage
+    }
+
+    /// From now on the relay is asked like this. What is open stays as it is until it is opened anew.
+    pub fn set_carriage(&mut self, carriage: Carriage) {
+        self.carriage = carriage;
+    }
+
+    /// Why the relay does not answer us at all, if it does not.
+    pub fn lockout(&self) -> Option<Lockout> {
+        self.lockout
+    }
+
+    /// The form of its filters: as chosen, within what was learnt since.
+    pub fn shape(&self, cx: &Cx<'_>) -> Shape {
+        let chosen = self.carriage.shape();
+        let Shape { values, filters, bytes, named_kinds } = self.budget.shape(cx.settings.limits.filter_values_max);
+        let values = if self.budget.learnt.values.is_some() { values.min(chosen.values) } else { chosen.values };
+        Shape { values, filters, bytes, named_kinds }
     }
 
     /// Filters held live.
@@ -145,7 +208,7 @@ impl Session {
     pub fn complete_until(&self) -> Option<UnixTime> {
         let whole = self.round.is_over() && self.postponed.is_empty();
         let catching_up = self.subscriptions.values().filter_map(|subscription| match subscription {
-            Subscription::Live { reopened: true, waiting_since: Some(_), covered, .. } => Some(*covered),
+            Subscription::Live { late: true, waiting_since: Some(_), covered, .. } => Some(*covered),
             _ => None,
         });
         whole.then(|| catching_up.chain(self.rotation.covered()).chain([self.last_frame]).min()).flatten()
@@ -155,6 +218,7 @@ impl Session {
     pub fn begin_round(&mut self, cx: &Cx<'_>) {
         debug_assert!(!self.subscriptions.values().any(|sub| is_page_of(sub, Purpose::Round)), "a round ends first");
         self.queue.retain(|task| task.purpose != Purpose::Round);
+        self.later.clear();
         self.retries.clear();
         self.round = Round::new(cx.now);
     }
@@ -167,12 +231,30 @@ impl Session {
         }
     }
 
+    /// Makes sweeps part of the round, stage by stage: each begins when the one before has ended.
+    pub fn add_stages(&mut self, stages: Vec<Vec<Sweep>>) {
+        let mut stages = stages.into_iter();
+        self.add_sweeps(stages.next().unwrap_or_default());
+        for stage in stages {
+            stage.iter().for_each(|_| self.round.add_sweep());
+            self.later.push_back(stage);
+        }
+    }
+
+    /// Whether the round has stages that have yet to begin.
+    pub fn has_later_stages(&self) -> bool {
+        !self.later.is_empty()
+    }
+
     /// Whether this is one of our subscriptions, and what it is for.
     pub fn origin(&self, subscription: &str) -> Option<Origin> {
         match self.subscriptions.get(&number_of(subscription)?)? {
             Subscription::Live { .. } => Some(Origin::Live),
-            Subscription::Page { task, .. } if task.purpose == Purpose::Round => Some(Origin::Round),
-            Subscription::Page { .. } => Some(Origin::Rotation),
+            Subscription::Page { task, .. } => Some(match task.purpose {
+                Purpose::Round => Origin::Round,
+                Purpose::Rotation => Origin::Rotation,
+                Purpose::Recheck => Origin::Recheck,
+            }),
         }
     }
 
@@ -180,6 +262,18 @@ impl Session {
     pub fn on_frame(&mut self, cx: &Cx<'_>) {
         self.liveness.on_frame(cx.now.mono);
         self.last_frame = cx.now.wall;
+    }
+
+    /// A look after what is live found something new.
+    pub fn on_gap(&mut self, cx: &Cx<'_>) {
+        self.recheck.on_gap(cx.now.mono);
+    }
+
+    /// An event came; `asked`: it matches something that was asked. Says whether too many do not.
+    pub fn on_arrival(&mut self, asked: bool) -> bool {
+        self.events += 1;
+        self.unasked += u64::from(!asked);
+        self.events >= UNASKED_EVENTS_MIN && self.unasked * 100 > self.events * UNASKED_PERCENT_MAX
     }
 
     /// An event came for a subscription. `created_at` is given if a valid signature or the store vouches for it.
@@ -210,11 +304,11 @@ impl Session {
         let Some(number) = number_of(subscription) else { return };
         match self.subscriptions.get_mut(&number) {
             None => {}
-            Some(Subscription::Live { units, waiting_since, reopened, covered, brought }) => {
+            Some(Subscription::Live { units, waiting_since, late, covered, brought, .. }) => {
                 let awaited = waiting_since.take().is_some();
                 self.answered |= units.contains(&Unit::Announcements);
                 // The relay may have cut short what it missed us in; after a first opening sweeps follow in any case.
-                if awaited && *reopened && *brought >= SWEEP_FULL_PAGE_MIN {
+                if awaited && *late && *brought >= SWEEP_FULL_PAGE_MIN {
                     let since = covered.minus_secs(cx.settings.timing.overlap_secs);
                     let sweeps: Vec<Sweep> = unit_sweeps(units.clone().into_iter(), Some(since)).collect();
                     self.add_sweeps(sweeps);
@@ -234,50 +328,6 @@ impl Session {
             }
         }
         self.pump(cx);
-    }
-
-    /// The relay closed a subscription.
-    pub fn on_closed(&mut self, subscription: &str, why: &str, cx: &mut Cx<'_>) {
-        let limited = is_rate_limit(why);
-        if limited {
-            self.cool_down(cx);
-        }
-        let Some(number) = number_of(subscription) else { return };
-        match self.subscriptions.remove(&number) {
-            None => {}
-            Some(Subscription::Live { units, reopened, covered, waiting_since, .. }) => {
-                cx.metrics.live_lost.add("closed");
-                let covered = if waiting_since.is_some() { covered } else { cx.now.wall };
-                for unit in units {
-                    match limited && !reopened {
-                        true => self.postponed.push((unit, covered)),
-                        false => self.add_rotating(unit, covered, cx),
-                    }
-                }
-            }
-            Some(Subscription::Page { mut task, .. }) => {
-                task.sweep.restart_page();
-                self.modest |= !limited && *task.sweep.subject() == Subject::Announcements;
-                match limited {
-                    true => self.queue.push_front(task),
-                    false => self.fail(task, cx),
-                }
-            }
-        }
-        self.pump(cx);
-    }
-
-    /// The relay said something to a person.
-    pub fn on_notice(&mut self, text: &str, cx: &mut Cx<'_>) {
-        cx.metrics.notices += 1;
-        for subscription in self.subscriptions.values_mut() {
-            if let Subscription::Page { noticed, .. } = subscription {
-                *noticed = true;
-            }
-        }
-        if is_rate_limit(text) {
-            self.cool_down(cx);
-        }
     }
 
     /// Time has passed. Says whether the link is dead.
@@ -306,7 +356,8 @@ impl Session {
         let silent = self.subscriptions.values().filter_map(Subscription::silent_since);
         let silent = silent.map(|since| since + timing.sweep_timeout);
         let retries = self.retries.iter().map(|(at, _)| *at);
-        let turn = self.rotation.next_turn_at().filter(|_| self.queue.is_empty() && self.has_slot());
+        let turns = [&self.rotation, &self.recheck].into_iter().filter_map(Rotation::next_turn_at).min();
+        let turn = turns.filter(|_| self.queue.is_empty() && self.has_slot());
         let turn = turn.map(|at| self.cooldown_until.map_or(at, |until| at.max(until)));
         let rest = silent.chain(retries).chain(turn).chain(self.cooldown_until).min();
         rest.map_or(self.liveness.deadline(timing), |at| at.min(self.liveness.deadline(timing)))
@@ -314,16 +365,53 @@ impl Session {
 
     /// Asks for as much as the relay's subscriptions allow.
     pub fn pump(&mut self, cx: &mut Cx<'_>) {
-        if self.cooldown_until.is_some() {
+        if !self.may_ask() {
             return;
         }
-        self.reopen_postponed(cx);
+        self.open_postponed(cx);
+        self.begin_stage();
         while self.has_slot() {
             if self.queue.is_empty() {
                 self.begin_turn(cx);
             }
             let Some(task) = self.next_task(cx) else { break };
-            self.ask_page(task, cx);
+            match task.sweep.subject().values() > self.shape(cx).values {
+                true => self.split(task, cx),
+                false => self.ask_page(task, cx),
+            }
+        }
+    }
+
+    fn may_ask(&self) -> bool {
+        self.cooldown_until.is_none() && self.lockout.is_none()
+    }
+
+    /// The next stage of the round begins when the one before has ended.
+    fn begin_stage(&mut self) {
+        let open = self.subscriptions.values().any(|subscription| is_page_of(subscription, Purpose::Round));
+        if open || !self.retries.is_empty() || self.queue.iter().any(|task| task.purpose == Purpose::Round) {
+            return;
+        }
+        for sweep in self.later.pop_front().unwrap_or_default() {
+            self.queue.push_back(Task { sweep, purpose: Purpose::Round, failures: 0 });
+        }
+    }
+
+    /// Asks both halves of a question that is larger than the relay takes; one that cannot be cut has failed.
+    fn split(&mut self, task: Task, cx: &mut Cx<'_>) {
+        let Some(halves) = task.sweep.halves() else { return self.fail(task, cx) };
+        self.on_split(task.purpose, cx);
+        for sweep in halves {
+            self.queue.push_front(Task { sweep, purpose: task.purpose, failures: task.failures });
+        }
+    }
+
+    fn on_split(&mut self, purpose: Purpose, cx: &mut Cx<'_>) {
+        cx.metrics.sweeps.add("split");
+        match purpose {
+            Purpose::Round => self.round.add_sweep(),
+            Purpose::Rotation => self.rotation.on_sweep_split(),
+            Purpose::Recheck => self.recheck.on_sweep_split(),
         }
     }
 
@@ -350,38 +438,48 @@ impl Session {
 
     fn has_slot(&self) -> bool {
         let pages = self.subscriptions.len() - self.live_subscriptions();
-        pages < SWEEPS_IN_FLIGHT_MAX && self.subscriptions.len() < RELAY_SUBSCRIPTIONS_MAX
+        pages < self.budget.pages() && self.subscriptions.len() < self.budget.subscriptions()
     }
 
     fn begin_turn(&mut self, cx: &mut Cx<'_>) {
-        let Some((unit, covered)) = self.rotation.begin_turn(cx.now) else { return };
+        let (turn, purpose) = match self.rotation.begin_turn(cx.now) {
+            Some(turn) => (turn, Purpose::Rotation),
+            None => match self.recheck.begin_turn(cx.now) {
+                Some(turn) => (turn, Purpose::Recheck),
+                None => return,
+            },
+        };
+        let (unit, covered) = turn;
         let covered = covered.min(cx.now.wall);
-        cx.metrics.rotation_turns += 1;
+        match purpose {
+            Purpose::Recheck => cx.metrics.rechecks += 1,
+            _ => cx.metrics.rotation_turns += 1,
+        }
         let since = covered.minus_secs(cx.settings.timing.overlap_secs);
         for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
-            self.queue.push_back(Task { sweep, purpose: Purpose::Rotation, failures: 0 });
+            self.queue.push_back(Task { sweep, purpose, failures: 0 });
         }
     }
 
     fn ask_page(&mut self, task: Task, cx: &mut Cx<'_>) {
         cx.metrics.sweep_pages += 1;
-        let mut bounds = task.sweep.bounds();
-        if self.modest && *task.sweep.subject() == Subject::Announcements {
-            bounds.limit = SWEEP_PAGE_LIMIT_MODEST;
-        }
+        let limit = self.budget.page_limit(*task.sweep.subject() == Subject::Announcements);
+        let bounds = Bounds { limit, ..task.sweep.bounds() };
         let (number, bytes) = self.send_req(std::slice::from_ref(task.sweep.subject()), bounds, cx);
-        if task.purpose == Purpose::Rotation {
-            self.rotation.on_bytes(cx.now.mono, bytes);
+        match task.purpose {
+            Purpose::Round => {}
+            Purpose::Rotation => self.rotation.on_bytes(cx.now.mono, bytes),
+            Purpose::Recheck => self.recheck.on_bytes(cx.now.mono, bytes),
         }
-        self.subscriptions.insert(number, Subscription::Page { task, heard_at: cx.now.mono, noticed: false });
+        self.subscriptions.insert(number, Subscription::Page { task, bytes, heard_at: cx.now.mono, noticed: false });
     }
 
     /// Sends a REQ under a number that was never used on this link; says how many bytes it took.
     fn send_req(&mut self, subjects: &[Subject], bounds: Bounds, cx: &mut Cx<'_>) -> (u64, usize) {
-        assert!(self.subscriptions.len() < RELAY_SUBSCRIPTIONS_MAX, "a slot was free");
+        assert!(self.subscriptions.len() < self.budget.subscriptions(), "a slot was free");
         let number = self.next_subscription;
         self.next_subscription += 1;
-        let text = req_message(&name_of(number), subjects, bounds, cx.state);
+        let text = req_message(&name_of(number), subjects, bounds, self.budget.learnt.named_kinds, cx.state);
         let bytes = text.len();
         cx.out.push_back(Output::Send { link: self.link, text });
         (number, bytes)
@@ -420,11 +518,7 @@ impl Session {
                 self.queue.push_front(task);
             }
             PageEnd::Split(halves) => {
-                cx.metrics.sweeps.add("split");
-                match task.purpose {
-                    Purpose::Round => self.round.add_sweep(),
-                    Purpose::Rotation => self.rotation.on_sweep_split(),
-                }
+                self.on_split(task.purpose, cx);
                 for sweep in *halves {
                     self.queue.push_front(Task { sweep, purpose: task.purpose, failures: task.failures });
                 }
@@ -434,11 +528,11 @@ impl Session {
         }
     }
 
-    /// A try failed: it is repeated later on this link, unless it was a turn of rotation, which comes round anyway.
+    /// A try failed: it is repeated later on this link, unless it was part of a turn, which comes round anyway.
     fn fail(&mut self, mut task: Task, cx: &mut Cx<'_>) {
         task.sweep.restart_page();
         task.failures += 1;
-        if task.purpose == Purpose::Rotation || task.failures >= SWEEP_ATTEMPTS_MAX {
+        if task.purpose != Purpose::Round || task.failures >= SWEEP_ATTEMPTS_MAX {
             return self.end(task, false, cx);
         }
         cx.metrics.sweeps.add("retried");
@@ -453,6 +547,7 @@ impl Session {
         match task.purpose {
             Purpose::Round => self.round.on_sweep_end(task.sweep.subject(), ok, cx.state),
             Purpose::Rotation => self.rotation.on_sweep_end(ok),
+            Purpose::Recheck => self.recheck.on_sweep_end(ok),
         }
     }
 
@@ -469,6 +564,7 @@ impl Session {
             } else if let Some(Subscription::Live { units, covered, .. }) = self.subscriptions.remove(&number) {
                 self.send_close(number, cx);
                 cx.metrics.live_lost.add("unanswered");
+                self.recheck.remove(&units);
                 units.into_iter().for_each(|unit| self.add_rotating(unit, covered, cx));
             }
         }
@@ -478,10 +574,5 @@ impl Session {
         for (_, task) in self.retries.extract_if(.., |(at, _)| *at <= now) {
             self.queue.push_back(task);
         }
-    }
-
-    fn cool_down(&mut self, cx: &mut Cx<'_>) {
-        cx.metrics.rate_limit_cooldowns += 1;
-        self.cooldown_until = Some(cx.now.mono + cx.settings.timing.rate_limit_cooldown);
     }
 }

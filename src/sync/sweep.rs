@@ -94,6 +94,11 @@ impl Sweep {
         self.since
     }
 
+    /// Two sweeps that together ask what is left of it, if it lists more than one value.
+    pub fn halves(&self) -> Option<[Sweep; 2]> {
+        self.subject.halves().map(|halves| halves.map(|subject| Sweep { subject, ..self.clone() }))
+    }
+
     /// The bounds of the page to ask for now.
     pub fn bounds(&self) -> Bounds {
         Bounds { since: self.since, until: self.until, limit: SWEEP_PAGE_LIMIT }
@@ -160,8 +165,8 @@ impl Sweep {
     /// A page as full as the relay's cap may be, all of one second, brought nothing new: more may hide in that second
     /// and everything older hides behind it.
     fn step_over_second(&mut self, second: UnixTime) -> PageEnd {
-        if let Some(halves) = self.subject.halves() {
-            return PageEnd::Split(Box::new(halves.map(|subject| Sweep { subject, ..self.clone() })));
+        if let Some(halves) = self.halves() {
+            return PageEnd::Split(Box::new(halves));
         }
         if second == UnixTime::EPOCH || self.since == Some(second) {
             return PageEnd::Done;

@@ -238,6 +238,11 @@ impl DumbFilter {
             && self.ids.is_none()
     }
 
+    /// Whether it asks for everything there is, by time alone.
+    pub fn asks_everything(&self) -> bool {
+        self.kinds.is_none() && self.tags.is_empty() && self.authors.is_none() && self.ids.is_none()
+    }
+
     /// Whether this filter asks for `value` in the tag `name`.
     pub fn asks(&self, name: &str, value: &str) -> bool {
         self.tags.get(name).is_some_and(|s| s.contains(value))

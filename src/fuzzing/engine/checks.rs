@@ -6,7 +6,7 @@ use nostr::filter::Filter;
 use serde_json::Value;
 
 use crate::contract::{LinkId, Output};
-use crate::limits::{RELAY_SUBSCRIPTIONS_MAX, REQ_BYTES_MAX, REQ_FILTERS_MAX, SUBSCRIPTION_ID_CHARS_MAX};
+use crate::limits::{RELAY_SUBSCRIPTIONS_UNTOLD, REQ_BYTES_UNTOLD, REQ_FILTERS_MAX, SUBSCRIPTION_ID_CHARS_MAX};
 use crate::settings::Settings;
 use crate::time::Now;
 
@@ -106,8 +106,8 @@ impl Far {
         assert_eq!(kind, "REQ");
         assert!(now.mono.as_micros() >= self.quiet_until, "asked while it should rest: {text}");
         assert!(!id.is_empty() && id.len() <= SUBSCRIPTION_ID_CHARS_MAX);
-        assert!(text.len() <= REQ_BYTES_MAX);
-        assert!(self.subscriptions.len() < RELAY_SUBSCRIPTIONS_MAX, "too many subscriptions");
+        assert!(text.len() <= REQ_BYTES_UNTOLD);
+        assert!(self.subscriptions.len() < RELAY_SUBSCRIPTIONS_UNTOLD, "too many subscriptions");
         assert!((1..=REQ_FILTERS_MAX).contains(&said.len()), "too many filters: {text}");
         assert!(said.iter().all(|filter| is_modest(filter, settings.limits.filter_values_max)), "{text}");
         assert!(self.subscriptions.values().all(|other| other.said != said), "the same twice: {text}");
@@ -120,7 +120,7 @@ impl Far {
 /// Whether a filter has a limit, and something but not too much in each of its lists.
 fn is_modest(filter: &Value, values_max: usize) -> bool {
     let fields = filter.as_object().expect("a filter is an object");
-    let lists = fields.values().filter_map(Value::as_array);
+    let lists = fields.iter().filter(|(name, _)| *name != "kinds").filter_map(|(_, value)| value.as_array());
     fields.get("limit").and_then(Value::as_u64).is_some_and(|limit| limit > 0)
         && lists.into_iter().all(|list| (1..=values_max.max(2)).contains(&list.len()))
 }

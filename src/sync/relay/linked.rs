@@ -7,7 +7,9 @@ use crate::state::{RepoId, RootId};
 use crate::store::Seq;
 use crate::sync::Cx;
 use crate::sync::filters::Unit;
-use crate::sync::plan::{Reach, catchup_sweeps, consolidation_pays, filter_count, live_fits, minimal_units};
+use crate::sync::plan::{
+    Reach, catchup_sweeps, choose_carriage, consolidation_pays, filter_count, live_fits, minimal_units,
+};
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::News;
 use crate::sync::relay::names::Why;
@@ -24,6 +26,8 @@ pub(super) struct Linked {
     pub planned: BTreeSet<RepoId>,
     /// Root events up to this number are asked about.
     pub planned_upto: Seq,
+    /// How far back the last catch-up goes.
+    pub reach: Reach,
     /// The round has sweeps.
     pub in_round: bool,
     /// Repos of sweeps that failed for good on this link.
@@ -43,6 +47,7 @@ impl Linked {
             stable: false,
             planned: BTreeSet::new(),
             planned_upto: 0,
+            reach: Reach::Full,
             in_round: false,
             failed: BTreeSet::new(),
             broken: false,
@@ -59,18 +64,33 @@ impl Linked {
     /// Begins anew with everything the relay shares. The minimal set opens live first, then come the sweeps: in this
     /// order nothing published meanwhile is missed.
     pub fn plan_catchup(&mut self, relay: &RelayUrl, reach: Reach, progress: &RelayProgress, cx: &mut Cx<'_>) {
-        let values_max = cx.settings.limits.filter_values_max;
         self.planned = cx.state.repos_of(relay).collect();
         self.planned_upto = cx.state.last_seq();
+        self.reach = reach;
         self.failed.clear();
         self.broken = false;
         self.stale = None;
         self.in_round = true;
-        self.session.reopen(minimal_units(relay, values_max, cx.state), cx);
+        self.open_minimal(relay, cx);
         self.session.begin_round(cx);
         self.session.round_mut().touch(self.planned.iter().copied());
-        self.session.add_sweeps(catchup_sweeps(relay, reach, progress, values_max, cx.state));
+        let carriage = self.session.carriage();
+        self.session.add_stages(catchup_sweeps(relay, reach, progress, carriage, cx.state));
         self.session.pump(cx);
+    }
+
+    /// Opens the fewest subscriptions that cover everything the relay shares, as they are best carried now.
+    pub fn open_minimal(&mut self, relay: &RelayUrl, cx: &mut Cx<'_>) {
+        let values_max = cx.settings.limits.filter_values_max;
+        let carriage = choose_carriage(relay, self.session.budget(), values_max, cx.state);
+        self.session.set_carriage(carriage);
+        self.session.reopen(minimal_units(relay, carriage, cx.state), cx);
+    }
+
+    /// Whether a stage of the catch-up is still to come that asks for everything the relay has: what a window brings
+    /// meanwhile is part of it.
+    pub fn will_ask_for_everything(&self) -> bool {
+        self.reach == Reach::Full && self.session.carriage().is_wide() && self.session.has_later_stages()
     }
 
     /// Of what a window brought, what is not asked about yet; from now on it is.
@@ -105,11 +125,14 @@ impl Linked {
     /// Whether adding some units live asks for a consolidation: there would be too many filters for what is needed, or
     /// they would not fit while the minimal set would.
     pub fn outgrown_by(&self, relay: &RelayUrl, units: &[Unit], cx: &Cx<'_>) -> bool {
-        let minimal = minimal_units(relay, cx.settings.limits.filter_values_max, cx.state);
+        let (budget, shape) = (self.session.budget(), self.session.shape(cx));
+        let carriage = choose_carriage(relay, budget, cx.settings.limits.filter_values_max, cx.state);
+        let minimal = minimal_units(relay, carriage, cx.state);
         let filters = self.session.live_filters() + filter_count(units);
         let too_many = filters > cx.settings.limits.consolidate_above_filters && filters > 2 * filter_count(&minimal);
-        let fits = live_fits(units, self.session.live_subscriptions(), cx.state);
-        too_many || (!fits && consolidation_pays(&minimal, cx.state))
+        let free = budget.live_subscriptions().saturating_sub(self.session.live_subscriptions());
+        let fits = live_fits(units, free, shape, cx.state);
+        too_many || (!fits && consolidation_pays(&minimal, budget.live_subscriptions(), carriage.shape(), cx.state))
     }
 
     /// When time next matters to the link.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::contract::CloseReason;
+use crate::sync::session::Lockout;
 
 /// The states by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +87,10 @@ pub enum Why {
     ReposLost,
     /// The minimal set is open.
     Consolidated,
+    /// The relay does not answer us at all.
+    LockedOut(Lockout),
+    /// The relay sends too much that it was not asked for.
+    Unasked,
     /// No repo needs the relay.
     Unneeded,
     /// The process ends.
@@ -105,6 +110,9 @@ impl fmt::Display for Why {
             Why::TooManyFilters => f.write_str("too many live filters"),
             Why::ReposLost => f.write_str("fewer repos"),
             Why::Consolidated => f.write_str("minimal set open"),
+            Why::LockedOut(Lockout::AuthRequired) => f.write_str("it wants us to authenticate"),
+            Why::LockedOut(Lockout::Restricted) => f.write_str("it is restricted to others"),
+            Why::Unasked => f.write_str("too many events that were not asked for"),
             Why::Unneeded => f.write_str("no repo needs it"),
             Why::Stopping => f.write_str("stopping"),
         }

@@ -4,18 +4,22 @@
 use log::info;
 
 use super::{Deletions, Linked, Reach, Relay, State, Why, linked_in};
+use crate::contract::Output;
 use crate::limits::FULL_CATCHUP_RETRY_AFTER;
 use crate::store::Progress;
 use crate::sync::Cx;
-use crate::sync::plan::minimal_units;
 use crate::sync::round::Tally;
-use crate::sync::session::Session;
+use crate::sync::session::{Lockout, Session};
 use crate::time::{Duration, Instant, UnixTime};
 
 impl Relay {
     /// Acts on what the last input completed.
     pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
         self.note_stability(cx);
+        self.note_budget();
+        if let Some(lockout) = self.session().and_then(Session::lockout) {
+            return self.leave_alone(lockout, cx);
+        }
         match &mut self.state {
             State::Catchup { linked, deletions, .. } if linked.session.round().is_over() => {
                 if *deletions == Deletions::Owed {
@@ -43,6 +47,27 @@ impl Relay {
         }
     }
 
+    /// What the link has learnt outlives it.
+    fn note_budget(&mut self) {
+        let Some(linked) = linked_in(&mut self.state) else { return };
+        if linked.session.budget().learnt != self.budget.learnt {
+            self.budget.learnt = linked.session.budget().learnt.clone();
+            self.unsaved.push(self.budget_record());
+        }
+    }
+
+    pub(super) fn budget_record(&self) -> Progress {
+        Progress::Budget { relay: self.url.clone(), record: self.budget.to_record() }
+    }
+
+    /// The relay answers nothing that we ask: it is tried again in a while.
+    fn leave_alone(&mut self, lockout: Lockout, cx: &mut Cx<'_>) {
+        if let Some(link) = self.link() {
+            cx.out.push_back(Output::Close { link, code: 1000 });
+        }
+        self.lose_link(Why::LockedOut(lockout), cx);
+    }
+
     pub(super) fn note_frame(&mut self, cx: &Cx<'_>) {
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_frame(cx);
@@ -67,10 +92,9 @@ impl Relay {
 
     fn finish_consolidation(&mut self, cx: &mut Cx<'_>) {
         self.finish_round(None, cx);
-        let units = minimal_units(&self.url, cx.settings.limits.filter_values_max, cx.state);
         let linked = linked_in(&mut self.state).expect("only called in Consolidating");
         linked.stale = None;
-        linked.session.reopen(units, cx);
+        linked.open_minimal(&self.url, cx);
         linked.in_round = !linked.session.round().is_over();
         linked.session.pump(cx);
         self.enter(Why::Consolidated, cx, |state| State::Live { linked: state.into_linked() });

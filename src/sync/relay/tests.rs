@@ -1,6 +1,7 @@
 //! The machine, driven by hand through each of its states.
 
 use super::*;
+use crate::sync::budget::Budget;
 use crate::sync::testing::{Bench, addr, announcement, relay, root_id};
 
 /// A machine with its world, driven by hand.
@@ -14,7 +15,7 @@ impl Rig {
     fn new(progress: impl FnOnce(&mut Bench) -> RelayProgress) -> Rig {
         let mut bench = Bench::new();
         let progress = progress(&mut bench);
-        let relay = Relay::new(relay("one"), progress, &mut bench.cx());
+        let relay = Relay::new(relay("one"), progress, Budget::default(), &mut bench.cx());
         Rig { bench, relay, seq: 100 }
     }
 
@@ -209,7 +210,7 @@ fn windows_consolidate_in_two_phases_when_their_filters_become_too_many() {
         rig.answer_all();
         assert_eq!(rig.state(), StateName::Live);
         let session = rig.relay.session().unwrap();
-        assert!(session.open_subscriptions() <= crate::limits::RELAY_SUBSCRIPTIONS_MAX);
+        assert!(session.open_subscriptions() <= crate::limits::RELAY_SUBSCRIPTIONS_UNTOLD);
         assert_eq!(session.rotation().units().count(), 0, "a small relay is all live");
     }
     assert!((2..10).contains(&consolidated), "{consolidated} consolidations in 30 windows");
@@ -247,7 +248,7 @@ fn a_large_window_in_a_catch_up_takes_its_live_slots_from_pages() {
     }
     rig.relay.on_window(&roots_upto(changes.roots, 12_001), &mut rig.bench.cx());
     let session = rig.relay.session().expect("a link");
-    assert!(session.open_subscriptions() <= crate::limits::RELAY_SUBSCRIPTIONS_MAX);
+    assert!(session.open_subscriptions() <= crate::limits::RELAY_SUBSCRIPTIONS_UNTOLD);
     // Every page that was taken back is asked again: each root event is asked about in all three ways.
     let texts = rig.answer_all();
     for n in [0, 1_999, 2_000, 11_999] {

@@ -2,34 +2,33 @@
 
 use super::subscription::{Held, Purpose, Subscription, is_page_of};
 use super::{Session, Sweep};
-use crate::limits::{LIVE_LIMIT, RELAY_LIVE_SUBSCRIPTIONS_MAX, RELAY_SUBSCRIPTIONS_MAX};
+use crate::limits::LIVE_REQ_BYTES_IN_FLIGHT;
 use crate::sync::Cx;
 use crate::sync::filters::{Bounds, Subject, Unit};
 use crate::sync::plan::{fit_live, unit_sweeps};
 use crate::sync::rotation::Rotation;
 use crate::time::UnixTime;
 
+/// A unit that is to be live and waits for it.
+#[derive(Debug)]
+pub(super) struct Postponed {
+    pub(super) unit: Unit,
+    /// It is complete up to this moment.
+    pub(super) covered: UnixTime,
+}
+
 impl Session {
     /// Opens units live as far as subscriptions allow, with `since = now − overlap`; the rest rotates. While the relay
-    /// cools down they wait for its end.
+    /// cools down, or has much to answer already, they wait for its end.
     pub fn add_live(&mut self, units: Vec<Unit>, cx: &mut Cx<'_>) {
-        if self.cooldown_until.is_some() {
-            self.postponed.extend(units.into_iter().map(|unit| (unit, cx.now.wall)));
-            return;
-        }
-        let free = RELAY_LIVE_SUBSCRIPTIONS_MAX.saturating_sub(self.live_subscriptions());
-        let (reqs, rest) = fit_live(units, free, cx.state);
-        for units in reqs {
-            self.open_live(units, cx.now.wall, false, cx);
-        }
-        for unit in rest {
-            self.add_rotating(unit, cx.now.wall, cx);
-        }
+        let covered = cx.now.wall;
+        self.postponed.extend(units.into_iter().map(|unit| Postponed { unit, covered }));
+        self.open_postponed(cx);
     }
 
     /// Makes a unit take its turns; it is complete up to `covered`.
     pub fn add_rotating(&mut self, unit: Unit, covered: UnixTime, cx: &Cx<'_>) {
-        self.rotation.add(unit, covered, cx.now, cx.settings.limits.filter_values_max);
+        self.rotation.add(unit, covered, cx.now, self.shape(cx).values);
     }
 
     /// Closes every live subscription and every turn, then opens `units` anew. What rotated before and was not complete
@@ -41,49 +40,81 @@ impl Session {
         self.close_where(|subscription| !is_page_of(subscription, Purpose::Round), cx);
         self.queue.retain(|task| task.purpose == Purpose::Round);
         self.rotation = Rotation::default();
+        self.recheck.clear();
         self.postponed.clear();
-        let free = RELAY_LIVE_SUBSCRIPTIONS_MAX;
-        let (reqs, rest) = fit_live(units, free, cx.state);
         let since = cx.now.wall.minus_secs(overlap);
-        for units in reqs {
-            let behind = units.iter().filter(|unit| covered < since && rotated.meets(unit)).cloned();
-            let sweeps: Vec<Sweep> = unit_sweeps(behind, Some(covered.minus_secs(overlap))).collect();
-            self.open_live(units, cx.now.wall, false, cx);
-            self.add_sweeps(sweeps);
-        }
+        let (fitting, rest) = fit_live(units, self.budget.live_subscriptions(), self.shape(cx), cx.state);
+        let fitting: Vec<Unit> = fitting.into_iter().flatten().collect();
+        let behind = fitting.iter().filter(|unit| covered < since && rotated.meets(unit)).cloned();
+        let sweeps: Vec<Sweep> = unit_sweeps(behind, Some(covered.minus_secs(overlap))).collect();
+        self.add_live(fitting, cx);
+        self.add_sweeps(sweeps);
         for unit in rest {
             let covered = if rotated.meets(&unit) { covered } else { cx.now.wall };
             self.add_rotating(unit, covered, cx);
         }
     }
 
-    pub(super) fn reopen_postponed(&mut self, cx: &mut Cx<'_>) {
-        let Some(closed_at) = self.postponed.iter().map(|(_, at)| *at).min() else { return };
-        let units = std::mem::take(&mut self.postponed).into_iter().map(|(unit, _)| unit).collect();
-        let free = RELAY_LIVE_SUBSCRIPTIONS_MAX.saturating_sub(self.live_subscriptions());
-        let (reqs, rest) = fit_live(units, free, cx.state);
-        for units in reqs {
-            self.open_live(units, closed_at, true, cx);
-        }
-        for unit in rest {
-            self.add_rotating(unit, closed_at, cx);
+    /// Opens what waits to be live, as far as the relay has few bytes to answer; what no subscription is left for
+    /// rotates.
+    pub(super) fn open_postponed(&mut self, cx: &mut Cx<'_>) {
+        if !self.postponed.is_empty() && self.may_open_live() && self.live_bytes_unanswered() < LIVE_REQ_BYTES_IN_FLIGHT
+        {
+            let shape = self.shape(cx);
+            let free = self.budget.live_subscriptions().saturating_sub(self.live_subscriptions());
+            let covered = self.postponed.iter().map(|waiting| waiting.covered).min().unwrap_or(cx.now.wall);
+            let waiting = std::mem::take(&mut self.postponed);
+            let units = waiting.into_iter().flat_map(|waiting| match waiting.unit.values() > shape.values {
+                true => waiting.unit.reshape(shape, cx.state),
+                false => vec![waiting.unit],
+            });
+            // A repo that was lost and is back may still be live; the same twice would be an identical REQ, too.
+            let mut units: Vec<Unit> = units.collect();
+            units.retain(|unit| !self.live_units().any(|live| live == unit));
+            let (reqs, rest) = fit_live(units, free, shape, cx.state);
+            for unit in rest {
+                self.add_rotating(unit, covered, cx);
+            }
+            let mut reqs = reqs.into_iter();
+            while self.live_bytes_unanswered() < LIVE_REQ_BYTES_IN_FLIGHT {
+                let Some(units) = reqs.next() else { break };
+                self.open_live(units, covered, cx);
+            }
+            self.postponed.extend(reqs.flatten().map(|unit| Postponed { unit, covered }));
         }
     }
 
-    fn open_live(&mut self, units: Vec<Unit>, covered: UnixTime, reopened: bool, cx: &mut Cx<'_>) {
+    /// A relay that wants us to authenticate for something has the time to say whether that holds for layer 1, too.
+    fn may_open_live(&self) -> bool {
+        self.may_ask() && (self.answered || !self.doubted)
+    }
+
+    fn live_bytes_unanswered(&self) -> usize {
+        let unanswered = self.subscriptions.values().filter(|subscription| match subscription {
+            Subscription::Live { waiting_since, .. } => waiting_since.is_some(),
+            Subscription::Page { .. } => false,
+        });
+        unanswered.map(Subscription::bytes).sum()
+    }
+
+    fn open_live(&mut self, units: Vec<Unit>, covered: UnixTime, cx: &mut Cx<'_>) {
         let subjects: Vec<Subject> = units.iter().flat_map(Unit::subjects).collect();
         let since = covered.minus_secs(cx.settings.timing.overlap_secs);
-        let bounds = Bounds { since: Some(since), until: None, limit: LIVE_LIMIT };
+        let bounds = Bounds { since: Some(since), until: None, limit: self.budget.live_limit() };
         self.make_room(cx);
-        let (number, _) = self.send_req(&subjects, bounds, cx);
+        let (number, bytes) = self.send_req(&subjects, bounds, cx);
+        for unit in &units {
+            self.recheck.add(unit.clone(), cx.now.wall, cx.now, 0);
+        }
+        let late = covered != cx.now.wall;
         let waiting_since = Some(cx.now.mono);
-        let live = Subscription::Live { units, reopened, covered, brought: 0, waiting_since };
+        let live = Subscription::Live { units, bytes, late, covered, brought: 0, waiting_since };
         self.subscriptions.insert(number, live);
     }
 
     /// Live comes first: if every subscription is taken, the page that was asked for last waits for its turn again.
     fn make_room(&mut self, cx: &mut Cx<'_>) {
-        if self.subscriptions.len() < RELAY_SUBSCRIPTIONS_MAX {
+        if self.subscriptions.len() < self.budget.subscriptions() {
             return;
         }
         let mut newest_first = self.subscriptions.iter().rev();

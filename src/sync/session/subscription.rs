@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::state::{RepoId, RootId};
-use crate::sync::filters::Unit;
+use crate::sync::filters::{Subject, Unit};
 use crate::sync::sweep::Sweep;
 use crate::time::{Instant, UnixTime};
 
@@ -14,6 +14,8 @@ pub(super) enum Purpose {
     Round,
     /// A turn of rotation.
     Rotation,
+    /// A look whether a live subscription has missed something.
+    Recheck,
 }
 
 /// A sweep and its fate so far.
@@ -30,8 +32,10 @@ pub(super) enum Subscription {
     /// Stays open.
     Live {
         units: Vec<Unit>,
-        /// It was closed once by a rate limit and has been opened again.
-        reopened: bool,
+        /// What its REQ cost.
+        bytes: usize,
+        /// It was opened later than it should have been: because too much was unanswered, or after a rate limit.
+        late: bool,
         /// Its units are complete up to this moment: it was asked since then, less the overlap.
         covered: UnixTime,
         /// Events it has brought before EOSE.
@@ -42,6 +46,8 @@ pub(super) enum Subscription {
     /// One page of a sweep.
     Page {
         task: Task,
+        /// What its REQ cost.
+        bytes: usize,
         /// Silent since then.
         heard_at: Instant,
         /// A NOTICE came meanwhile, which may speak of this page.
@@ -50,6 +56,26 @@ pub(super) enum Subscription {
 }
 
 impl Subscription {
+    /// Whether it waits for its EOSE.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.silent_since().is_some()
+    }
+
+    /// What its REQ cost.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Subscription::Live { bytes, .. } | Subscription::Page { bytes, .. } => *bytes,
+        }
+    }
+
+    /// What its filters ask.
+    pub(super) fn subjects(&self) -> Vec<Subject> {
+        match self {
+            Subscription::Live { units, .. } => units.iter().flat_map(Unit::subjects).collect(),
+            Subscription::Page { task, .. } => vec![task.sweep.subject().clone()],
+        }
+    }
+
     /// Since when an answer has been awaited in vain.
     pub(super) fn silent_since(&self) -> Option<Instant> {
         match self {
@@ -67,6 +93,7 @@ pub(super) fn is_page_of(subscription: &Subscription, purpose: Purpose) -> bool 
 #[derive(Default)]
 pub(super) struct Held {
     announcements: bool,
+    everything: bool,
     repos: BTreeSet<RepoId>,
     roots: BTreeSet<RootId>,
 }
@@ -77,6 +104,7 @@ impl Held {
         for unit in units {
             match unit {
                 Unit::Announcements => held.announcements = true,
+                Unit::Everything => held.everything = true,
                 Unit::Repos(repos) => held.repos.extend(repos.iter()),
                 Unit::Roots(roots) => held.roots.extend(roots.iter()),
             }
@@ -86,7 +114,9 @@ impl Held {
 
     pub(super) fn meets(&self, unit: &Unit) -> bool {
         match unit {
+            _ if self.everything => true,
             Unit::Announcements => self.announcements,
+            Unit::Everything => self.announcements || !self.repos.is_empty() || !self.roots.is_empty(),
             Unit::Repos(repos) => repos.iter().any(|repo| self.repos.contains(repo)),
             Unit::Roots(roots) => roots.iter().any(|root| self.roots.contains(root)),
         }

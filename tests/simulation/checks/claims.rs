@@ -140,7 +140,7 @@ impl Claims {
                     let claim = claims.entry(relay.as_str().to_owned()).or_default();
                     claim.confirmed.insert(repo.to_string(), *seq);
                 }
-                Progress::ForgetRepo { .. } | Progress::ForgetRelay { .. } => {}
+                Progress::Budget { .. } | Progress::ForgetRepo { .. } | Progress::ForgetRelay { .. } => {}
             }
         }
         for (url, claim) in &mut claims {

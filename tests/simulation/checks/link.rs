@@ -10,12 +10,26 @@ use std::collections::BTreeMap;
 /// What we have put on one link to a relay.
 #[derive(Default)]
 pub struct LinkCheck {
+    pub allowed: Allowed,
     subscriptions: BTreeMap<String, Vec<DumbFilter>>,
     opened_at: Option<Micros>,
     reqs: usize,
     layer_1_ended: bool,
     /// Until when the relay must be left alone because it said that we ask too often.
     quiet_until: Micros,
+}
+
+/// What one relay may be asked: what it told, else what every relay is supposed to take.
+pub struct Allowed {
+    pub subscriptions: usize,
+    pub bytes: usize,
+    pub values: usize,
+}
+
+impl Default for Allowed {
+    fn default() -> Self {
+        Allowed { subscriptions: limits::RELAY_SUBSCRIPTIONS_UNTOLD, bytes: limits::REQ_BYTES_UNTOLD, values: 100 }
+    }
 }
 
 impl LinkCheck {
@@ -61,13 +75,13 @@ impl LinkCheck {
         if self.subscriptions.contains_key(&id) {
             return fail("the subscription id is still in use");
         }
-        if self.subscriptions.len() >= limits::RELAY_SUBSCRIPTIONS_MAX {
-            return fail(&format!("an eleventh subscription beside {:?}", self.subscriptions.keys()));
+        if self.subscriptions.len() >= self.allowed.subscriptions {
+            return fail(&format!("a subscription too many beside {:?}", self.subscriptions.keys()));
         }
         if filters.is_empty() || filters.len() > limits::REQ_FILTERS_MAX {
             return fail(&format!("{} filters", filters.len()));
         }
-        if bytes > limits::REQ_BYTES_MAX {
+        if bytes > self.allowed.bytes {
             return fail(&format!("{bytes} bytes"));
         }
         if at < self.quiet_until {
@@ -76,13 +90,15 @@ impl LinkCheck {
         if let Some(f) = filters.iter().find(|f| f.limit.is_none_or(|n| n == 0)) {
             return fail(&format!("a filter without an explicit limit: {}", f.json));
         }
-        if let Some(f) = filters.iter().find(|f| !bounded(f)) {
+        if let Some(f) = filters.iter().find(|f| !bounded(f, self.allowed.values)) {
             return fail(&format!("a filter with no or too many values: {}", f.json));
         }
         if self.subscriptions.values().any(|s| *s == filters) {
             return fail("the same filters are open under another id");
         }
-        let live = filters.iter().any(|f| f.is_layer_1() && f.since.is_some_and(|s| s.abs_diff(wall - 900) <= 2));
+        let live = filters
+            .iter()
+            .any(|f| (f.is_layer_1() || f.asks_everything()) && f.since.is_some_and(|s| s.abs_diff(wall - 900) <= 2));
         if self.reqs == 0 && !live {
             return fail("the first REQ of a connection is not the live one for layer 1");
         }
@@ -97,6 +113,8 @@ impl LinkCheck {
         let id = message[1].as_str().unwrap_or("");
         let limited =
             |text: &Value| text.as_str().is_some_and(|t| t.contains("rate-limited") || t.contains("rate limited"));
+        // One relay says so of the number of subscriptions.
+        let limited = |text: &Value| limited(text) && *text != "rate-limited: too many REQs";
         match message[0].as_str() {
             Some("EOSE") => {
                 let layer_1 = self.subscriptions.get(id).is_some_and(|s| s.iter().any(DumbFilter::is_layer_1));
@@ -114,9 +132,9 @@ impl LinkCheck {
     }
 }
 
-/// At most 100 values in a tag list, and something in every list.
-fn bounded(filter: &DumbFilter) -> bool {
-    let fits = |n: usize| (1..=100).contains(&n);
+/// Not too many values in a tag list, and something in every list.
+fn bounded(filter: &DumbFilter, values_max: usize) -> bool {
+    let fits = |n: usize| (1..=values_max).contains(&n);
     filter.tags.values().all(|s| fits(s.len()))
         && filter.authors.as_ref().is_none_or(|s| fits(s.len()))
         && filter.ids.as_ref().is_none_or(|s| fits(s.len()))

@@ -73,11 +73,19 @@ fn one_pattern_of_all_values_finds_lone_values_only_until_chunks_shrink() {
     later.hears_within(MINUTE);
 }
 
+/// Without a key to authenticate with there is nothing to be had: it is asked once a day.
 #[test]
-fn a_relay_that_wants_auth_gives_nothing_and_is_said_to_be_incomplete() {
-    let name = "a_relay_that_wants_auth_gives_nothing_and_is_said_to_be_incomplete";
-    let mut later = two_hours_with(name, Flavour::named("khatru-auth").config());
-    later.is(&[(1111, 120), (1621, 120), (30617, 2), (30618, 3)], true, 400);
+fn a_relay_that_wants_auth_is_left_alone_for_a_day() {
+    let mut w = World::new("a_relay_that_wants_auth_is_left_alone_for_a_day", crate::seed());
+    Hamlet::build(&mut w, Flavour::named("khatru-auth").config());
+    w.start();
+    w.run_for(3 * HOUR);
+    let status = w.relay_status("far");
+    assert_eq!((&status["state"], &status["why"]), (&"Backoff".into(), &"it wants us to authenticate".into()));
+    w.run_for(3 * crate::clock::DAY);
+    let far = w.relay("far");
+    assert!((3..=5).contains(&far.dials.len()), "{} dials", far.dials.len());
+    assert!(far.reqs.len() <= 6 * far.dials.len(), "{} REQs", far.reqs.len());
 }
 
 /// One refused filter closes the REQ that layer 1 is in too, but the relay keeps listening for layer 1: what then comes

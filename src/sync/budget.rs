@@ -1,0 +1,364 @@
+//! What one relay allows, and what follows from it for what it is asked: told by its NIP-11 document, learnt from its
+//! refusals. What nobody told starts at what the strictest common relay takes, and a refusal only ever lowers it, by at
+//! least half where the relay names no number: learning ends after a few steps and never loops.
+//!
+//! What was learnt is kept in the store and believed for [`LEARNT_FOR`]: relays are upgraded.
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{
+    FILTER_VALUES_WIDE_MAX, LEARNT_FOR, LIVE_SUBSCRIPTIONS_RESERVE, PAGE_LIMIT_MIN, RELAY_SUBSCRIPTIONS_MAX,
+    RELAY_SUBSCRIPTIONS_UNTOLD, REQ_BYTES_MIN, REQ_BYTES_TOLD_MAX, REQ_BYTES_UNTOLD, REQ_FILTERS_MAX, SWEEP_PAGE_LIMIT,
+    SWEEP_PAGE_LIMIT_MODEST, SWEEPS_IN_FLIGHT_MAX,
+};
+use crate::protocol::relay_info::RelayInfo;
+use crate::sync::refusal::Refusal;
+use crate::time::UnixTime;
+
+/// What one relay allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Budget {
+    /// What it says of itself; `None` if it says nothing.
+    pub info: Option<RelayInfo>,
+    /// When it was last asked for that; [`UnixTime::EPOCH`] for never.
+    pub asked_at: UnixTime,
+    /// What its refusals have taught.
+    pub learnt: Learnt,
+}
+
+/// What a relay's refusals have taught. `None` and `false`: nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Learnt {
+    /// When the last of it was learnt.
+    pub at: UnixTime,
+    /// Subscriptions open at once.
+    pub subscriptions: Option<usize>,
+    /// Filters in one REQ.
+    pub filters: Option<usize>,
+    /// Values in one filter.
+    pub values: Option<usize>,
+    /// Bytes of one REQ.
+    pub bytes: Option<usize>,
+    /// `limit` of one filter.
+    pub limit: Option<usize>,
+    /// It takes a layer 1 that asks for many events for a scraper's.
+    pub modest_layer_1: bool,
+    /// It refuses filters that name no kinds.
+    pub named_kinds: bool,
+}
+
+/// The form that a relay's filters and REQs take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Values in one tag list of one filter.
+    pub values: usize,
+    /// Filters in one REQ.
+    pub filters: usize,
+    /// Bytes of one REQ.
+    pub bytes: usize,
+    /// Whether layers 2 and 3 name the kinds they ask for.
+    pub named_kinds: bool,
+}
+
+/// A REQ that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its filters.
+    pub filters: usize,
+    /// Values of its largest filter.
+    pub values: usize,
+    /// Its bytes.
+    pub bytes: usize,
+    /// Subscriptions that were open, itself included.
+    pub open: usize,
+    /// `limit` of its filters.
+    pub limit: usize,
+    /// Whether it asks for announcements by kind alone.
+    pub layer_1: bool,
+    /// Whether it names no kinds.
+    pub kindless: bool,
+}
+
+impl Budget {
+    /// Subscriptions that may be open at once, sweeps included.
+    pub fn subscriptions(&self) -> usize {
+        let told = self.told(|info| info.max_subscriptions).unwrap_or(RELAY_SUBSCRIPTIONS_UNTOLD);
+        told.min(self.learnt.subscriptions.unwrap_or(usize::MAX)).clamp(1, RELAY_SUBSCRIPTIONS_MAX)
+    }
+
+    /// Of these, how many may be live; the rest is for sweeps. With a single one, everything takes turns.
+    pub fn live_subscriptions(&self) -> usize {
+        let all = self.subscriptions();
+        all - LIVE_SUBSCRIPTIONS_RESERVE.min(all.div_ceil(2))
+    }
+
+    /// Pages that may be open at once.
+    pub fn pages(&self) -> usize {
+        SWEEPS_IN_FLIGHT_MAX.min(self.subscriptions())
+    }
+
+    /// The form of what it is asked. `values_max`: the operator's own bound.
+    pub fn shape(&self, values_max: usize) -> Shape {
+        Shape {
+            values: self.learnt.values.unwrap_or(usize::MAX).min(values_max).max(1),
+            filters: self.learnt.filters.unwrap_or(usize::MAX).clamp(1, REQ_FILTERS_MAX),
+            bytes: self.bytes(),
+            named_kinds: self.learnt.named_kinds,
+        }
+    }
+
+    /// The same with as many values in a filter as fill a REQ, if the relay has said how long a message it takes: where
+    /// the number of filters binds, larger ones carry more. Not where it has said nothing: some stores take a hundred
+    /// values and answer more of them with nothing.
+    pub fn wider_shape(&self, values_max: usize) -> Option<Shape> {
+        let shape = self.shape(values_max);
+        let told = self.told(|info| info.max_message_length).is_some() && self.learnt.values.is_none();
+        let wide = (shape.bytes / (shape.filters.max(3) * FILTER_VALUE_BYTES)).min(FILTER_VALUES_WIDE_MAX);
+        (told && values_max >= FILTER_VALUES_DEFAULT && wide > shape.values).then_some(Shape { values: wide, ..shape })
+    }
+
+    /// Bytes of one REQ.
+    fn bytes(&self) -> usize {
+        let told = self.told(|info| info.max_message_length).map(|bytes| (bytes / 10 * 9).min(REQ_BYTES_TOLD_MAX));
+        let known = told.unwrap_or(REQ_BYTES_UNTOLD).min(self.learnt.bytes.unwrap_or(usize::MAX));
+        known.max(REQ_BYTES_MIN)
+    }
+
+    /// `limit` of one page. `layer_1`: of announcements by kind alone.
+    pub fn page_limit(&self, layer_1: bool) -> usize {
+        let told = self.told(|info| info.max_limit).unwrap_or(usize::MAX);
+        let modest = if layer_1 && self.learnt.modest_layer_1 { SWEEP_PAGE_LIMIT_MODEST } else { usize::MAX };
+        SWEEP_PAGE_LIMIT.min(told).min(self.learnt.limit.unwrap_or(usize::MAX)).min(modest).max(1)
+    }
+
+    /// `limit` of a live filter: what a relay may send of the overlap before EOSE. Not the limit of any page: a live
+    /// filter and a page that begin at the same second must differ, because some relays leave a REQ that is identical to
+    /// an open one unanswered.
+    pub fn live_limit(&self) -> usize {
+        let below = self.page_limit(false).saturating_sub(1);
+        let other = if below == SWEEP_PAGE_LIMIT_MODEST { below - 1 } else { below };
+        other.max(1)
+    }
+
+    /// Whether the relay says that it answers nobody who has not authenticated.
+    pub fn says_auth_required(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| info.auth_required)
+    }
+
+    /// Whether the relay says that it holds git events only.
+    pub fn says_grasp(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| info.is_grasp)
+    }
+
+    /// Learns from a refusal. Says whether the same question, in a form that the budget now allows, is worth another try:
+    /// each one within the budget that is refused makes it smaller, until nothing is left to try.
+    pub fn learn(&mut self, refusal: Refusal, req: Refused, now: UnixTime) -> bool {
+        let before = self.learnt.clone();
+        let limit = self.page_limit(false).min(req.limit);
+        let learnt = &mut self.learnt;
+        let lower = |known: &mut Option<usize>, to: usize| *known = Some(known.map_or(to, |known| known.min(to)));
+        match refusal {
+            Refusal::TooManySubscriptions(said) => {
+                // No relay allows fewer than two: such a refusal means something else.
+                let fewer = req.open.saturating_sub(1).max(2);
+                lower(&mut learnt.subscriptions, said.map_or(fewer, |said| said.clamp(2, fewer)));
+            }
+            Refusal::TooManyFilters(said) if req.filters > 1 => {
+                // Three belong together: the letters of one tag.
+                let half = if req.filters > 3 { (req.filters / 2).max(3) } else { req.filters / 2 };
+                lower(&mut learnt.filters, said.filter(|said| *said < req.filters).unwrap_or(half));
+            }
+            Refusal::TooManyFilters(_) | Refusal::FilterTooLarge if req.values > 1 => {
+                lower(&mut learnt.values, req.values / 2);
+            }
+            Refusal::MessageTooLarge(said) if req.bytes > REQ_BYTES_MIN => {
+                let said = said.map(|said| said / 10 * 9).filter(|said| *said < req.bytes);
+                let bytes = said.unwrap_or(req.bytes / 2).max(REQ_BYTES_MIN);
+                lower(&mut learnt.bytes, bytes);
+                if req.filters == 1 {
+                    lower(&mut learnt.values, (req.values * bytes / req.bytes).max(1));
+                }
+            }
+            Refusal::MessageTooLarge(_) if req.values > 1 => lower(&mut learnt.values, req.values / 2),
+            Refusal::LimitTooHigh => lower(&mut learnt.limit, (limit / 2).max(PAGE_LIMIT_MIN)),
+            Refusal::Underspecified | Refusal::Unsupported | Refusal::AuthRequired if req.kindless => {
+                learnt.named_kinds = true;
+            }
+            Refusal::Underspecified if req.layer_1 => learnt.modest_layer_1 = true,
+            _ => {}
+        }
+        if self.learnt != before {
+            self.learnt.at = now;
+        }
+        !self.allows(&req)
+    }
+
+    /// Whether a question has the form that the budget allows.
+    fn allows(&self, req: &Refused) -> bool {
+        let shape = self.shape(usize::MAX);
+        req.filters <= shape.filters
+            && req.values <= shape.values
+            && (req.bytes <= shape.bytes || req.filters <= 1 && req.values <= 1)
+            && req.open <= self.subscriptions()
+            && req.limit <= self.page_limit(req.layer_1)
+            && !(req.kindless && shape.named_kinds)
+    }
+
+    /// Layer 1 was refused without a word that says why: it may have asked for too much at once.
+    pub fn be_modest(&mut self, now: UnixTime) {
+        if !self.learnt.modest_layer_1 {
+            self.learnt.modest_layer_1 = true;
+            self.learnt.at = now;
+        }
+    }
+
+    /// Forgets what was learnt too long ago. Says whether there was any.
+    pub fn forget_old(&mut self, now: UnixTime) -> bool {
+        let old = self.learnt != Learnt::default() && self.learnt.at.plus_secs(LEARNT_FOR.as_secs()) <= now;
+        if old {
+            self.learnt = Learnt::default();
+        }
+        old
+    }
+
+    /// What the store keeps.
+    pub fn to_record(&self) -> String {
+        serde_json::to_string(self).expect("numbers and flags are always JSON")
+    }
+
+    /// What the store has kept. A record that another version wrote and this one cannot read counts as none: it is
+    /// learnt again.
+    pub fn from_record(record: &str) -> Budget {
+        serde_json::from_str(record).unwrap_or_default()
+    }
+
+    fn told(&self, what: impl FnOnce(&RelayInfo) -> Option<u64>) -> Option<usize> {
+        let number = self.info.as_ref().and_then(what)?;
+        Some(usize::try_from(number).unwrap_or(usize::MAX))
+    }
+}
+
+/// Bytes of one id in a filter, with quotes and comma.
+const FILTER_VALUE_BYTES: usize = 64 + 3;
+/// The operator's bound on values, unless set lower on purpose.
+const FILTER_VALUES_DEFAULT: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = UnixTime::from_secs(1_000);
+
+    fn told(subscriptions: u64, bytes: u64, limit: u64) -> Budget {
+        let info = RelayInfo {
+            max_subscriptions: Some(subscriptions),
+            max_message_length: Some(bytes),
+            max_limit: Some(limit),
+            ..RelayInfo::default()
+        };
+        Budget { info: Some(info), ..Budget::default() }
+    }
+
+    const REQ: Refused =
+        Refused { filters: 9, values: 100, bytes: 60_000, open: 9, limit: 500, layer_1: false, kindless: true };
+
+    #[test]
+    fn what_nobody_told_is_what_the_strictest_common_relay_takes() {
+        let budget = Budget::default();
+        assert_eq!((budget.subscriptions(), budget.live_subscriptions(), budget.pages()), (10, 8, 4));
+        assert_eq!((budget.page_limit(true), budget.page_limit(false), budget.live_limit()), (500, 500, 499));
+        let shape = budget.shape(100);
+        assert_eq!(shape, Shape { values: 100, filters: 10, bytes: REQ_BYTES_UNTOLD, named_kinds: false });
+        assert_eq!(budget.wider_shape(100), None, "a store may answer more values with nothing");
+    }
+
+    #[test]
+    fn what_a_relay_says_is_used_within_reason() {
+        let strfry = told(200, 131_072, 500);
+        assert_eq!((strfry.subscriptions(), strfry.live_subscriptions()), (200, 198));
+        assert_eq!(strfry.shape(100).bytes, 131_072 / 10 * 9);
+        assert_eq!(strfry.wider_shape(100).map(|shape| shape.values), Some(176));
+        assert_eq!(strfry.wider_shape(20), None, "the operator wants small filters");
+        let tight = told(3, 65_536, 100);
+        assert_eq!((tight.subscriptions(), tight.live_subscriptions(), tight.pages()), (3, 1, 3));
+        assert_eq!((tight.page_limit(false), tight.live_limit()), (100, 99));
+        let one = told(1, 1, 1);
+        assert_eq!((one.subscriptions(), one.live_subscriptions(), one.pages()), (1, 0, 1));
+        assert_eq!((one.shape(100).bytes, one.page_limit(false)), (REQ_BYTES_MIN, 1));
+        let huge = told(u64::MAX, u64::MAX, u64::MAX);
+        assert_eq!(huge.subscriptions(), RELAY_SUBSCRIPTIONS_MAX);
+        assert_eq!((huge.shape(100).bytes, huge.page_limit(false)), (REQ_BYTES_TOLD_MAX, 500));
+        assert!(huge.wider_shape(100).is_some_and(|shape| shape.values <= FILTER_VALUES_WIDE_MAX));
+    }
+
+    #[test]
+    fn each_refusal_lowers_what_it_speaks_of() {
+        use Refusal::*;
+        let learn = |refusal| {
+            let mut budget = Budget::default();
+            assert!(budget.learn(refusal, REQ, NOW), "{refusal:?}");
+            assert_eq!(budget.learnt.at, NOW);
+            budget
+        };
+        assert_eq!(learn(TooManySubscriptions(None)).subscriptions(), 8);
+        assert_eq!(learn(TooManySubscriptions(Some(4))).subscriptions(), 4);
+        assert_eq!(learn(TooManySubscriptions(Some(40))).subscriptions(), 8, "it was refused all the same");
+        assert_eq!(learn(TooManyFilters(None)).shape(100).filters, 4);
+        assert_eq!(learn(TooManyFilters(Some(8))).shape(100).filters, 8);
+        assert_eq!(learn(FilterTooLarge).shape(100).values, 50);
+        assert_eq!(learn(MessageTooLarge(None)).shape(100).bytes, 30_000);
+        assert_eq!(learn(MessageTooLarge(Some(50_000))).shape(100).bytes, 45_000);
+        assert_eq!(learn(LimitTooHigh).page_limit(false), 250);
+        assert!(learn(Underspecified).shape(100).named_kinds);
+        assert!(learn(Unsupported).shape(100).named_kinds);
+    }
+
+    #[test]
+    fn learning_ends_whatever_a_relay_says() {
+        use Refusal::*;
+        for refusal in [
+            TooManySubscriptions(Some(usize::MAX)),
+            TooManyFilters(Some(usize::MAX)),
+            FilterTooLarge,
+            MessageTooLarge(Some(usize::MAX)),
+            LimitTooHigh,
+            Underspecified,
+            Unsupported,
+            RateLimited,
+            AuthRequired,
+            Restricted,
+            Other,
+        ] {
+            let mut budget = Budget::default();
+            let again = |budget: &mut Budget| {
+                let shape = budget.shape(100);
+                let req = Refused {
+                    filters: shape.filters,
+                    values: shape.values,
+                    bytes: shape.bytes,
+                    open: budget.subscriptions(),
+                    limit: budget.page_limit(false),
+                    kindless: !shape.named_kinds,
+                    ..REQ
+                };
+                budget.learn(refusal, req, NOW)
+            };
+            let tries = (0..100).take_while(|_| again(&mut budget)).count();
+            assert!(tries <= 20, "{refusal:?}: {tries} tries");
+        }
+    }
+
+    #[test]
+    fn what_was_learnt_is_kept_and_believed_for_a_while() {
+        let mut budget = told(20, 131_072, 500);
+        budget.learn(Refusal::TooManyFilters(None), REQ, NOW);
+        assert_eq!(Budget::from_record(&budget.to_record()), budget);
+        assert_eq!(Budget::from_record("{\"from\":\"the future\"}"), Budget::default());
+        assert!(!budget.forget_old(NOW.plus_secs(LEARNT_FOR.as_secs() - 1)));
+        assert!(budget.forget_old(NOW.plus_secs(LEARNT_FOR.as_secs())));
+        assert_eq!(budget.shape(100).filters, 10);
+        assert!(budget.info.is_some(), "what it says of itself is another matter");
+    }
+}

@@ -1,0 +1,149 @@
+//! What a link does when the relay refuses: it learns (`crate::sync::budget`), asks again in a form that the relay
+//! takes, or waits. Every refusal either makes the budget smaller, or ends a try: nothing is asked for ever.
+
+use log::debug;
+
+use super::live::Postponed;
+use super::subscription::{Subscription, Task};
+use super::{Session, number_of};
+use crate::sync::Cx;
+use crate::sync::budget::Refused;
+use crate::sync::filters::{Subject, Unit};
+use crate::sync::refusal::Refusal;
+use crate::time::UnixTime;
+
+/// Why a relay answers nothing that we ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lockout {
+    /// It wants us to authenticate (NIP-42).
+    AuthRequired,
+    /// It is for others.
+    Restricted,
+}
+
+impl Session {
+    /// The relay closed a subscription.
+    pub fn on_closed(&mut self, subscription: &str, why: &str, cx: &mut Cx<'_>) {
+        let refusal = Refusal::of(why);
+        if refusal == Refusal::RateLimited {
+            self.cool_down(cx);
+        }
+        if let Some(number) = number_of(subscription) {
+            self.refuse(number, refusal, cx);
+        }
+        self.pump(cx);
+    }
+
+    /// The relay said something to a person. If it speaks of a question, one of those that it has not answered was
+    /// refused, and that is the one to give up: the largest, or the newest where the number of them is too large. If
+    /// all were answered, the newest live one is not live, though it had its EOSE.
+    pub fn on_notice(&mut self, text: &str, cx: &mut Cx<'_>) {
+        cx.metrics.notices += 1;
+        for subscription in self.subscriptions.values_mut() {
+            if let Subscription::Page { noticed, .. } = subscription {
+                *noticed = true;
+            }
+        }
+        let refusal = Refusal::of(text);
+        match refusal {
+            Refusal::RateLimited => self.cool_down(cx),
+            _ if refusal.is_of_a_question() => {
+                if let Some(number) = self.meant_by(refusal) {
+                    self.send_close(number, cx);
+                    self.refuse(number, refusal, cx);
+                }
+                self.pump(cx);
+            }
+            _ => {}
+        }
+    }
+
+    fn meant_by(&self, refusal: Refusal) -> Option<u64> {
+        let unanswered = self.subscriptions.iter().filter(|(_, subscription)| subscription.is_unanswered());
+        if !matches!(refusal, Refusal::TooManySubscriptions(_)) {
+            return unanswered.max_by_key(|(number, subscription)| (subscription.bytes(), **number)).map(|(n, _)| *n);
+        }
+        let live = |subscription: &Subscription| matches!(subscription, Subscription::Live { .. });
+        let newest_live = self.subscriptions.iter().rev().find(|(_, subscription)| live(subscription));
+        let newest = unanswered.max_by_key(|(number, _)| **number);
+        newest.or(newest_live).map(|(number, _)| *number)
+    }
+
+    /// One of our subscriptions is not open, for this reason.
+    fn refuse(&mut self, number: u64, refusal: Refusal, cx: &mut Cx<'_>) {
+        let Some(subscription) = self.subscriptions.get(&number) else { return };
+        cx.metrics.refusals.add(refusal.name());
+        let req = self.describe(subscription);
+        // Whether it is what we ask or who we are, the answer to layer 1 will tell.
+        let for_us = matches!(refusal, Refusal::AuthRequired | Refusal::Restricted) && !self.answered;
+        let again = !for_us && self.budget.learn(refusal, req, cx.now.wall);
+        debug!("subscription g{number} of {} filters is not open: {}", req.filters, refusal.name());
+        match self.subscriptions.remove(&number) {
+            None => {}
+            Some(Subscription::Live { units, late, covered, waiting_since, .. }) => {
+                cx.metrics.live_lost.add("closed");
+                self.recheck.remove(&units);
+                let covered = if waiting_since.is_some() { covered } else { cx.now.wall };
+                self.doubted |= for_us;
+                let wait = match refusal {
+                    Refusal::RateLimited => !late,
+                    _ => again || for_us,
+                };
+                self.replace_live(units, covered, wait, cx);
+            }
+            Some(Subscription::Page { task, .. }) => self.refuse_page(task, refusal, again, cx),
+        }
+    }
+
+    /// What was live is opened again, in another form or later, or takes turns.
+    fn replace_live(&mut self, units: Vec<Unit>, covered: UnixTime, wait: bool, cx: &mut Cx<'_>) {
+        for unit in units {
+            match wait {
+                true => self.postponed.push(Postponed { unit, covered }),
+                false => self.add_rotating(unit, covered, cx),
+            }
+        }
+    }
+
+    fn refuse_page(&mut self, mut task: Task, refusal: Refusal, again: bool, cx: &mut Cx<'_>) {
+        task.sweep.restart_page();
+        let layer_1 = *task.sweep.subject() == Subject::Announcements;
+        match refusal {
+            Refusal::RateLimited => self.queue.push_front(task),
+            _ if again => self.queue.push_front(task),
+            Refusal::AuthRequired | Refusal::Restricted if layer_1 && !self.answered => {
+                self.lockout = Some(match refusal {
+                    Refusal::AuthRequired => Lockout::AuthRequired,
+                    _ => Lockout::Restricted,
+                });
+                self.queue.push_front(task);
+            }
+            _ => {
+                if layer_1 {
+                    self.budget.be_modest(cx.now.wall);
+                }
+                self.fail(task, cx);
+            }
+        }
+    }
+
+    fn describe(&self, subscription: &Subscription) -> Refused {
+        let subjects = subscription.subjects();
+        let layer_1 = subjects == [Subject::Announcements];
+        let page = matches!(subscription, Subscription::Page { .. });
+        Refused {
+            filters: subjects.len(),
+            values: subjects.iter().map(Subject::values).max().unwrap_or(0),
+            bytes: subscription.bytes(),
+            open: self.subscriptions.len(),
+            limit: if page { self.budget.page_limit(layer_1) } else { self.budget.live_limit() },
+            layer_1,
+            kindless: !self.budget.learnt.named_kinds && subjects.iter().any(Subject::is_kindless),
+        }
+    }
+
+    fn cool_down(&mut self, cx: &mut Cx<'_>) {
+        cx.metrics.rate_limit_cooldowns += 1;
+        self.cooldown_until = Some(cx.now.mono + cx.settings.timing.rate_limit_cooldown);
+    }
+}
