@@ -4,12 +4,14 @@
 mod asking;
 mod flavour;
 mod liar;
+mod reconciling;
 mod talk;
 #[cfg(test)]
 mod tests;
 
 pub use flavour::{Counted, Flavour, Limit, Quirk, Rate, Told};
 pub use liar::Liar;
+pub use reconciling::NegSeen;
 pub use talk::{Act, Door, Reply, closed, event_text, notice};
 
 use crate::clock::{Micros, SECOND, WALL_START};
@@ -95,6 +97,7 @@ pub enum Breach {
     Values,
     Limit,
     MessageBytes,
+    Reconciliations,
     /// The relay tells nobody of these before they are passed.
     Rate(Counted),
 }
@@ -103,6 +106,8 @@ pub enum Breach {
 #[derive(Default)]
 pub struct Session {
     pub subscriptions: BTreeMap<String, Vec<DumbFilter>>,
+    /// By NIP-77. Their ids are no subscriptions'.
+    reconciliations: BTreeMap<String, reconciling::Open>,
     /// When the last frame came.
     heard_at: Micros,
     /// Since when there has been no subscription.
@@ -126,6 +131,8 @@ pub struct ModelRelay {
     /// Never answers a REQ without `since`.
     pub ignores_history: bool,
     pub reqs: Vec<ReqSeen>,
+    /// Every NEG-OPEN that could be read, refused ones included.
+    pub negs: Vec<NegSeen>,
     /// When someone dialled.
     pub dials: Vec<Micros>,
     /// How often each event was sent to anyone.
@@ -152,6 +159,7 @@ impl ModelRelay {
             refusals: VecDeque::new(),
             ignores_history: false,
             reqs: Vec::new(),
+            negs: Vec::new(),
             dials: Vec::new(),
             sent: BTreeMap::new(),
             received_close: Vec::new(),
@@ -238,6 +246,11 @@ impl ModelRelay {
             self.breach(Breach::Rate(of));
         }
         enough
+    }
+
+    /// Reconciliations now open, over all sessions.
+    pub fn reconciling(&self) -> usize {
+        self.sessions.values().map(|s| s.reconciliations.len()).sum()
     }
 
     pub fn sessions(&self) -> &BTreeMap<u64, Session> {

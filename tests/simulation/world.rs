@@ -222,6 +222,7 @@ impl World {
     pub fn forget_questions(&mut self) {
         for relay in &mut self.relays {
             relay.reqs.clear();
+            relay.negs.clear();
             relay.received_close.clear();
         }
     }

@@ -5,13 +5,18 @@ use crate::clock::{MINUTE, Micros, SECOND};
 use crate::events::DumbFilter;
 use grasp_sync::limits;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bytes of a message of NIP-77: no relay that speaks it takes less.
+const NEG_BYTES_MAX: usize = 131_072;
 
 /// What we have put on one link to a relay.
 #[derive(Default)]
 pub struct LinkCheck {
     pub allowed: Allowed,
     subscriptions: BTreeMap<String, Vec<DumbFilter>>,
+    /// By NIP-77.
+    reconciliations: BTreeSet<String>,
     opened_at: Option<Micros>,
     reqs: usize,
     layer_1_ended: bool,
@@ -59,7 +64,10 @@ impl LinkCheck {
                 self.subscriptions.remove(&id);
                 Ok(())
             }
-            _ => Err(format!("neither REQ nor CLOSE: {text}")),
+            Some("NEG-OPEN") => self.on_neg_open(at, id, text.len(), &message[2..]),
+            Some("NEG-MSG") if self.reconciliations.contains(&id) => self.on_neg_frame(text.len()),
+            Some("NEG-CLOSE") if self.reconciliations.remove(&id) => Ok(()),
+            _ => Err(format!("nothing that a relay expects: {text}")),
         }
     }
 
@@ -107,6 +115,29 @@ impl LinkCheck {
         Ok(())
     }
 
+    fn on_neg_open(&mut self, at: Micros, id: String, bytes: usize, rest: &[Value]) -> Verdict {
+        let fail = |what: &str| Err(format!("NEG-OPEN {id}: {what}"));
+        if id.is_empty() || id.chars().count() > limits::SUBSCRIPTION_ID_CHARS_MAX {
+            return fail("the id is empty or too long");
+        }
+        if self.subscriptions.contains_key(&id) || self.reconciliations.contains(&id) {
+            return fail("the id is still in use");
+        }
+        if rest.len() != 2 || DumbFilter::from_json(&rest[0]).is_none_or(|f| !bounded(&f)) || !rest[1].is_string() {
+            return fail("not a filter within bounds and a frame");
+        }
+        if at < self.quiet_until {
+            return fail("sent during the cooldown that the relay asked for");
+        }
+        self.reconciliations.insert(id);
+        self.on_neg_frame(bytes)
+    }
+
+    fn on_neg_frame(&self, bytes: usize) -> Verdict {
+        let fits = bytes <= NEG_BYTES_MAX;
+        fits.then_some(()).ok_or_else(|| format!("{bytes} bytes of a reconciliation"))
+    }
+
     /// Learns from a message that has reached us.
     pub fn on_received(&mut self, at: Micros, text: &str) {
         let message: Value = serde_json::from_str(text).unwrap_or_default();
@@ -120,6 +151,7 @@ impl LinkCheck {
                 let layer_1 = self.subscriptions.get(id).is_some_and(|s| s.iter().any(DumbFilter::is_layer_1));
                 self.layer_1_ended |= layer_1;
             }
+            Some("NEG-ERR") => _ = self.reconciliations.remove(id),
             Some("CLOSED") => {
                 self.subscriptions.remove(id);
                 if limited(&message[2]) {
@@ -183,6 +215,24 @@ mod tests {
             link.on_send(0, WALL_START, &format!(r#"["REQ","{n}",{{"kinds":[{n}],"limit":5}}]"#)).expect("fits");
         }
         assert!(link.on_send(0, WALL_START, r#"["REQ","x",{"limit":5}]"#).is_err(), "one too many");
+    }
+
+    #[test]
+    fn reconciliations_are_watched() {
+        let mut link = open();
+        let neg_open = r#"["NEG-OPEN","n",{"kinds":[5]},"61000000"]"#;
+        assert!(link.on_send(0, WALL_START, r#"["NEG-MSG","n","61"]"#).is_err(), "not open");
+        link.on_send(0, WALL_START, neg_open).expect("opens");
+        assert!(link.on_send(0, WALL_START, neg_open).is_err(), "in use");
+        link.on_send(0, WALL_START, r#"["NEG-MSG","n","61"]"#).expect("goes on");
+        let large = format!(r#"["NEG-MSG","n","{}"]"#, "61".repeat(NEG_BYTES_MAX / 2));
+        assert!(link.on_send(0, WALL_START, &large).is_err(), "too large");
+        link.on_send(0, WALL_START, r#"["NEG-CLOSE","n"]"#).expect("closes");
+        link.on_send(0, WALL_START, neg_open).expect("free again");
+        link.on_received(0, r#"["NEG-ERR","n","closed: "]"#);
+        assert!(link.on_send(0, WALL_START, r#"["NEG-CLOSE","n"]"#).is_err(), "closed by the relay");
+        assert!(link.on_send(0, WALL_START, r#"["NEG-OPEN","n",{"kinds":[5]}]"#).is_err(), "no frame");
+        assert!(link.on_send(0, WALL_START, r##"["NEG-OPEN","n",{"#e":[]},"61"]"##).is_err(), "no values");
     }
 
     #[test]

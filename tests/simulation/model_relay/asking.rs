@@ -45,6 +45,7 @@ impl ModelRelay {
                 self.received_close.push((at, wire.session(), subscription.clone()));
                 self.end_subscription(at, wire.session(), &subscription);
             }
+            Some(kind) if kind.starts_with("NEG-") => self.on_negentropy(at, &message, wire),
             _ if self.config.flavour.has(Quirk::HangsUpOnNonsense) => wire.hang_up(1006),
             _ => wire.say(notice("ERROR: bad msg: unknown cmd")),
         }
@@ -350,7 +351,7 @@ impl ModelRelay {
     }
 
     /// Whether the store finds the event, which is not always what the filter says.
-    fn finds(&self, filter: &DumbFilter, event: &SimEvent) -> bool {
+    pub(super) fn finds(&self, filter: &DumbFilter, event: &SimEvent) -> bool {
         let flavour = &self.config.flavour;
         if flavour.has(Quirk::OnePattern) && filter.tags.values().any(|v| v.len() > 1) {
             return false;

@@ -83,6 +83,8 @@ pub enum Counted {
     /// In both directions; the bucket is filled again only when the client sends.
     Bytes,
     Dials,
+    /// NEG-OPEN.
+    Reconciliations,
 }
 
 /// A bucket of tokens.
@@ -105,6 +107,37 @@ pub enum Idle {
     Unsubscribed(Micros),
     /// After so long without any frame from us: the socket just ends.
     Quiet(Micros),
+}
+
+/// What a relay makes of NIP-77.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reconciling {
+    /// It is not spoken: this is told to every message of it.
+    Refused(Told),
+    Spoken(Spoken),
+}
+
+/// How NIP-77 is spoken. What is told as `Closed` is said as NEG-ERR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// Raw bytes of a frame that it sends; twice as many in hexadecimal.
+    pub frame: u64,
+    /// Events that a filter may match.
+    pub events: Limit,
+    /// Whether NEG-ERR names that number as its fourth element.
+    pub names_max: bool,
+    /// Reconciliations on one link.
+    pub at_once: Limit,
+    /// It forgets one after so long without a message.
+    pub forgets_after: Micros,
+    /// When it forgets, which it notices with the next message.
+    pub forgotten: Told,
+    /// To a message for one that it does not know.
+    pub unknown: Told,
+    /// To a message that the protocol does not allow.
+    pub nonsense: Told,
+    /// Whether its times are ticks of 100 ns in place of seconds: the sets never lie in the same order.
+    pub in_ticks: bool,
 }
 
 /// What no number says.
@@ -164,6 +197,7 @@ pub struct Flavour {
     pub values: Values,
     pub cap: Cap,
     pub message_bytes: Limit,
+    pub reconciling: Reconciling,
     pub rates: &'static [Rate],
     /// Time between its pings.
     pub pings: Option<Micros>,
@@ -173,7 +207,7 @@ pub struct Flavour {
     pub complete: bool,
 }
 
-use Counted::{Bytes, Dials, Filters, Messages, Subscriptions};
+use Counted::{Bytes, Dials, Filters, Messages, Reconciliations, Subscriptions};
 use Quirk::*;
 use Told::{Closed, EoseAlone, Hangup, Notice, NoticeAfterEose, NoticeAndEose, NoticeAndHangup};
 
@@ -184,6 +218,17 @@ const STRFRY: Flavour = Flavour {
     values: Values::BytesOfTag(at_most(65_535, Closed("ERROR: bad req: total filter items too large")), 3),
     cap: capped(500),
     message_bytes: at_most(131_072, Hangup(1009)),
+    reconciling: Reconciling::Spoken(Spoken {
+        frame: 500_000,
+        events: at_most(1_000_000, Closed("blocked: too many query results")),
+        names_max: true,
+        at_once: at_most(200, Notice("ERROR: too many concurrent NEG requests")),
+        forgets_after: Micros::MAX,
+        unknown: Closed("closed: unknown subscription handle"),
+        nonsense: Closed("PROTOCOL-ERROR"),
+        forgotten: Told::Nothing,
+        in_ticks: false,
+    }),
     rates: &[],
     pings: Some(55 * SECOND),
     idle: Idle::Never,
@@ -206,6 +251,7 @@ const NOSTR_RS_RELAY: Flavour = Flavour {
     values: Values::Any,
     cap: capped(usize::MAX),
     message_bytes: at_most(262_144, Notice("message too large ({n} > {max})")),
+    reconciling: Reconciling::Refused(Notice("could not parse command")),
     rates: &[],
     pings: Some(5 * MINUTE),
     idle: Idle::Quiet(20 * MINUTE),
@@ -233,11 +279,29 @@ const KHATRU_BADGER: Flavour = Flavour {
     values: Values::Any,
     cap: cap(1_000, 250),
     message_bytes: at_most(512_000, Hangup(1009)),
+    reconciling: Reconciling::Refused(Notice("failed to parse envelope: unknown envelope label")),
     rates: &[],
     pings: Some(30 * SECOND),
     idle: Idle::Never,
     quirks: &[FiltersAlone],
     complete: true,
+};
+
+/// It is an option of the relay's author.
+const KHATRU_NEGENTROPY: Flavour = Flavour {
+    name: "khatru-negentropy",
+    reconciling: Reconciling::Spoken(Spoken {
+        frame: 1 << 20,
+        events: at_most(16_777_216, Told::Nothing),
+        names_max: false,
+        at_once: NONE,
+        forgets_after: 7 * SECOND,
+        unknown: Closed("CLOSED"),
+        nonsense: Closed("invalid negentropy protocol version"),
+        forgotten: Told::Nothing,
+        in_ticks: false,
+    }),
+    ..KHATRU_BADGER
 };
 
 const KHATRU_LMDB: Flavour = Flavour { name: "khatru-lmdb", cap: cap(1_500, 375), ..KHATRU_BADGER };
@@ -305,6 +369,7 @@ const CHORUS: Flavour = Flavour {
     values: Values::Wraps(990),
     cap: capped(usize::MAX),
     message_bytes: at_most(1 << 20, Hangup(1009)),
+    reconciling: Reconciling::Refused(Closed("blocked: Negentropy sync is disabled")),
     rates: &[Rate {
         of: Bytes,
         burst: 16 << 20,
@@ -325,6 +390,7 @@ const RNOSTR: Flavour = Flavour {
     values: Values::Any,
     cap: capped(300),
     message_bytes: at_most(524_288, Notice("payload reached size limit.")),
+    reconciling: Reconciling::Refused(Notice("Unsupported message")),
     rates: &[],
     pings: Some(60 * SECOND),
     idle: Idle::Quiet(2 * MINUTE),
@@ -339,6 +405,17 @@ const RELAY_BUILDER: Flavour = Flavour {
     values: Values::Any,
     cap: Cap { max: usize::MAX, absent: 500, above: Above::Gives(usize::MAX) },
     message_bytes: at_most(64 << 20, Hangup(1009)),
+    reconciling: Reconciling::Spoken(Spoken {
+        frame: 60_000,
+        events: NONE,
+        names_max: false,
+        at_once: NONE,
+        forgets_after: Micros::MAX,
+        unknown: Closed("error: subscription not found"),
+        nonsense: Hangup(1006),
+        forgotten: Told::Nothing,
+        in_ticks: false,
+    }),
     rates: &[],
     pings: None,
     idle: Idle::Never,
@@ -363,6 +440,7 @@ const NOSTREAM: Flavour = Flavour {
     values: Values::Any,
     cap: Cap { max: 5_000, absent: 500, above: Above::Gives(5_000) },
     message_bytes: at_most(524_288, Hangup(1009)),
+    reconciling: Reconciling::Refused(Told::Nothing),
     rates: &[Rate { of: Messages, burst: 240, refill: 240, every: MINUTE, told: Notice("rate limited") }],
     pings: Some(120 * SECOND),
     idle: Idle::Never,
@@ -375,6 +453,8 @@ const NOSTREAM: Flavour = Flavour {
     complete: false,
 };
 
+const SLOW_DOWN: Told = Closed("rate-limited: slow down there chief");
+
 const NETSTR: Flavour = Flavour {
     name: "netstr",
     subscriptions: at_most(50, Closed("invalid: too many subscriptions")),
@@ -382,13 +462,21 @@ const NETSTR: Flavour = Flavour {
     values: Values::Any,
     cap: Cap { max: 1_000, absent: 1_000, above: Above::Refuses("invalid: filter limit is too high") },
     message_bytes: at_most(524_288, Notice("invalid: message is too large")),
-    rates: &[Rate {
-        of: Subscriptions,
-        burst: 60,
-        refill: 60,
-        every: MINUTE,
-        told: Closed("rate-limited: slow down there chief"),
-    }],
+    reconciling: Reconciling::Spoken(Spoken {
+        frame: 60_000,
+        events: at_most(500_000, Closed("blocked: too many results")),
+        names_max: false,
+        at_once: at_most(1, Closed("invalid: too many subscriptions")),
+        forgets_after: MINUTE,
+        unknown: Closed("closed: unknown subscription id"),
+        nonsense: Closed("error: internal error while processing your message"),
+        forgotten: Closed("closed: you took too long to respond"),
+        in_ticks: true,
+    }),
+    rates: &[
+        Rate { of: Subscriptions, burst: 60, refill: 60, every: MINUTE, told: SLOW_DOWN },
+        Rate { of: Reconciliations, burst: 5, refill: 5, every: MINUTE, told: SLOW_DOWN },
+    ],
     pings: None,
     idle: Idle::Never,
     quirks: &[],
@@ -396,7 +484,7 @@ const NETSTR: Flavour = Flavour {
 };
 
 impl Flavour {
-    pub const ALL: [Flavour; 20] = [
+    pub const ALL: [Flavour; 21] = [
         STRFRY,
         STRFRY_1_0,
         NOSTR_RS_RELAY,
@@ -417,6 +505,7 @@ impl Flavour {
         RELAY_BUILDER,
         NOSTREAM,
         NETSTR,
+        KHATRU_NEGENTROPY,
     ];
 
     pub fn named(name: &str) -> Flavour {

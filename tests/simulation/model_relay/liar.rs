@@ -37,10 +37,21 @@ pub enum Liar {
     SlowClock,
     /// Its events bear times hours ahead.
     Prophet,
+    /// Its reconciliations list ids of events that it does not have.
+    NegGhosts,
+    /// Its reconciliations lose events: the same ones each time. REQ gives them.
+    NegLoses,
+    /// Never answers NEG-OPEN.
+    NegSilent,
+    /// Its reconciliations are answered by what is no frame.
+    NegGarbage,
+    /// Each frame is answered by another, for ever.
+    NegEndless,
 }
 
 impl Liar {
-    pub const ALL: [Liar; 14] = [
+    /// What they do to answers.
+    pub const OF_ANSWERS: [Liar; 14] = [
         Liar::Strangers,
         Liar::Forger,
         Liar::Alterer,
@@ -57,9 +68,18 @@ impl Liar {
         Liar::Prophet,
     ];
 
+    /// What they do to reconciliations.
+    pub const OF_RECONCILIATIONS: [Liar; 5] =
+        [Liar::NegGhosts, Liar::NegLoses, Liar::NegSilent, Liar::NegGarbage, Liar::NegEndless];
+
     /// Whether what such a relay alone holds can be had from it in the end.
     pub fn gives_all(self) -> bool {
         !matches!(self, Liar::Flooder | Liar::Giant)
+    }
+
+    /// Whether that takes days at most: what a reconciliation loses is found by a slow sweep.
+    pub fn gives_soon(self) -> bool {
+        self.gives_all() && !matches!(self, Liar::Trickler | Liar::NegLoses)
     }
 }
 
@@ -126,7 +146,7 @@ impl ModelRelay {
                 } else {
                     MESSAGE_BYTES_MAX - 100
                 };
-                out.say(notice(&"x".repeat(room)));
+                out.say(format!("[\"NOTICE\",\"{}\"]", "x".repeat(room)));
             }
             Liar::Flooder => {
                 let events: Vec<&Reply> =

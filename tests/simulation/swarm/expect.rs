@@ -17,9 +17,7 @@ fn honest(w: &World) -> impl Iterator<Item = &ModelRelay> {
     let reachable = w.relays().iter().enumerate().filter(|(n, _)| !w.unreachable.contains_key(n)).map(|(_, r)| r);
     reachable.filter(|relay| {
         let config = &relay.config;
-        relay.mode == Mode::Up
-            && config.flavour.complete
-            && config.liar.is_none_or(|l| l.gives_all() && l != Liar::Trickler)
+        relay.mode == Mode::Up && config.flavour.complete && config.liar.is_none_or(Liar::gives_soon)
     })
 }
 

@@ -119,6 +119,7 @@ villages! {
     a_village_on_nostr_rs_relay: "nostr-rs-relay";
     a_village_on_nostr_rs_relay_under_load: "nostr-rs-relay-under-load";
     a_village_on_khatru_with_badger: "khatru-badger";
+    a_village_on_khatru_with_negentropy: "khatru-negentropy";
     a_village_on_khatru_with_lmdb: "khatru-lmdb";
     a_village_on_khatru_with_sqlite: "khatru-sqlite";
     a_village_on_khatru_with_postgres: "khatru-postgres";
