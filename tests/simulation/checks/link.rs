@@ -123,7 +123,10 @@ impl LinkCheck {
         if self.subscriptions.contains_key(&id) || self.reconciliations.contains(&id) {
             return fail("the id is still in use");
         }
-        if rest.len() != 2 || DumbFilter::from_json(&rest[0]).is_none_or(|f| !bounded(&f)) || !rest[1].is_string() {
+        if rest.len() != 2
+            || DumbFilter::from_json(&rest[0]).is_none_or(|f| !bounded(&f, limits::FILTER_VALUES_WIDE_MAX))
+            || !rest[1].is_string()
+        {
             return fail("not a filter within bounds and a frame");
         }
         if at < self.quiet_until {
