@@ -37,6 +37,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// PEM file of further certificate authorities. Not read here.
     pub ca_file: Option<PathBuf>,
+    /// File with the secret key by which relays know us (NIP-42). Not read here.
+    pub auth_key_file: Option<PathBuf>,
     /// Whether relays at private addresses may be dialled.
     pub allow_private_relays: bool,
     /// Bytes of the store's cache.
@@ -193,6 +195,8 @@ impl RawConfig {
                 deny_authors: self.list("policy.deny_authors", parse_author)?,
                 deny_repos: self.list("policy.deny_repos", RepoAddr::parse)?,
                 archive: self.list("policy.archive", RepoAddr::parse)?,
+                // Read from its file by whoever is going to dial.
+                auth_key: None,
                 limits: self.limits()?,
                 timing: self.timing()?,
             },
@@ -200,6 +204,7 @@ impl RawConfig {
             admin_listen,
             data_dir,
             ca_file: self.text(key("ca_file"), parse_path)?,
+            auth_key_file: self.text(key("auth_key_file"), parse_path)?,
             allow_private_relays: self.switch("allow_private_relays"),
             store_cache_bytes,
         })
@@ -379,7 +384,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:7334");
         assert_eq!(config.admin_listen.to_string(), "127.0.0.1:7335");
         assert_eq!(config.data_dir, PathBuf::from("grasp-sync-data"));
-        assert_eq!(config.ca_file, None);
+        assert_eq!((config.ca_file, config.auth_key_file), (None, None));
         assert!(!config.allow_private_relays);
         assert!(config.settings.bootstrap.is_empty());
     }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use grasp_sync::config::ConfigError;
 use grasp_sync::io::event_loop::BindError;
+use grasp_sync::io::secret::KeyFileError;
 use grasp_sync::io::tls::TlsError;
 use grasp_sync::store::StoreError;
 
@@ -52,6 +53,13 @@ pub enum Failure {
         /// What is wrong with it.
         error: TlsError,
     },
+    /// The secret key.
+    AuthKeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: KeyFileError,
+    },
     /// An address to listen on, or the event loop's means.
     Bind(BindError),
     /// Waiting for the sockets failed.
@@ -95,7 +103,7 @@ impl Failure {
         match self {
             Failure::Usage(_) | Failure::Config(_) | Failure::NoStore { .. } => Exit::Usage,
             Failure::Open { .. } | Failure::Exists { .. } => Exit::Usage,
-            Failure::CaFile { .. } => Exit::Usage,
+            Failure::CaFile { .. } | Failure::AuthKeyFile { .. } => Exit::Usage,
             Failure::Bind(BindError::Listen(..) | BindError::AdminListen(..)) => Exit::CannotBind,
             Failure::Bind(BindError::System(_)) | Failure::Poll(_) => Exit::Io,
             Failure::Store { error, .. } => store_exit(*error),
@@ -119,6 +127,7 @@ impl fmt::Display for Failure {
             Failure::Usage(error) => error.fmt(f),
             Failure::Config(error) => error.fmt(f),
             Failure::CaFile { path, error } => write!(f, "{}: ca_file {error}", path.display()),
+            Failure::AuthKeyFile { path, error } => write!(f, "{}: auth_key_file {error}", path.display()),
             Failure::Bind(error @ BindError::System(_)) => error.fmt(f),
             Failure::Bind(error) => write!(f, "{error}; stop what listens there, or choose another address"),
             Failure::Poll(error) => write!(f, "waiting for sockets failed: {error}"),

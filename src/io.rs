@@ -14,6 +14,7 @@ pub mod listeners;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod pipe;
 pub mod resolver;
+pub mod secret;
 pub mod signals;
 pub mod tls;
 pub mod transport;

@@ -133,6 +133,10 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 // The outgoing side: what we put on one relay. Where the relay's own limits are told or learnt, those hold instead.
 
+/// Bytes of a challenge (NIP-42). Longer ones are not answered.
+pub const AUTH_CHALLENGE_BYTES_MAX: usize = 512;
+/// Bytes of the file with our secret key. Beyond: exit status 2.
+pub const AUTH_KEY_FILE_BYTES_MAX: usize = 1_024;
 /// Subscriptions open on one relay that has not said how many it allows, sweeps included.
 pub const RELAY_SUBSCRIPTIONS_UNTOLD: usize = 10;
 /// Subscriptions open on any relay, whatever it says.

@@ -14,7 +14,7 @@ use grasp_sync::engine::Engine;
 use grasp_sync::intake::Rules;
 use grasp_sync::io::clock::Clock;
 use grasp_sync::io::event_loop::{EventLoop, LoopOptions, NameSource, RunError};
-use grasp_sync::io::tls;
+use grasp_sync::io::{secret, tls};
 use grasp_sync::store::{Store, StoreError};
 use redb::backends::FileBackend;
 
@@ -63,10 +63,14 @@ fn print(text: &str) -> Result<Exit, Failure> {
     }
 }
 
-fn run(config: Config) -> Result<Exit, Failure> {
+fn run(mut config: Config) -> Result<Exit, Failure> {
     start_log("info");
     let tls = tls::client_config(config.ca_file.as_deref())
         .map_err(|error| Failure::CaFile { path: config.ca_file.clone().unwrap_or_default(), error })?;
+    if let Some(path) = &config.auth_key_file {
+        let key = secret::read_key(path).map_err(|error| Failure::AuthKeyFile { path: path.clone(), error })?;
+        config.settings.auth_key = Some(key);
+    }
     // The addresses first: they are the quicker to fail, and nothing is served before the loop turns.
     let mut event_loop = EventLoop::bind(LoopOptions {
         listen: config.listen,

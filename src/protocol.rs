@@ -1,5 +1,6 @@
 //! What travels between relays and clients, as types that cannot hold nonsense.
 
+pub mod auth;
 mod filter;
 pub mod message;
 pub mod relay_info;

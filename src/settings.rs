@@ -3,6 +3,7 @@
 use nostr::key::PublicKey;
 
 use crate::limits::{Limits, Timing};
+use crate::protocol::auth::AuthKey;
 use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::protocol::repo::RepoAddr;
 
@@ -19,6 +20,8 @@ pub struct Settings {
     pub deny_repos: Vec<RepoAddr>,
     /// Repos kept although their announcement does not list the service (GRASP-05).
     pub archive: Vec<RepoAddr>,
+    /// The key by which relays that want to know us do (NIP-42).
+    pub auth_key: Option<AuthKey>,
     /// Bounds.
     pub limits: Limits,
     /// Durations.

@@ -5,6 +5,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -232,6 +233,27 @@ fn an_unusable_ca_file_is_a_usage_error() {
         command.env("GRASP_SYNC_CA_FILE", file);
         place.end_of(command).failed(USAGE, &[file, why]);
     }
+}
+
+#[test]
+fn an_unusable_auth_key_file_is_a_usage_error_that_does_not_repeat_it() {
+    let place = Place::new();
+    let secret = "01".repeat(32);
+    for (file, text, mode, why) in [
+        ("open.key", secret.as_str(), 0o644, "chmod 600"),
+        ("group.key", secret.as_str(), 0o640, "mode 640"),
+        ("bad.key", &secret[2..], 0o600, "secret key"),
+    ] {
+        place.dir.write(file, text);
+        fs::set_permissions(place.path(file), fs::Permissions::from_mode(mode)).expect("our own file");
+        let line = format!("--domain a.example --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --auth-key-file {file}");
+        let ended = place.run(&line);
+        ended.failed(USAGE, &[file, "auth_key_file", why]);
+        assert!(!ended.stderr.contains(&secret[2..]), "{}", ended.stderr);
+    }
+    let mut command = place.command("--domain a.example --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0");
+    command.env("GRASP_SYNC_AUTH_KEY_FILE", "nowhere.key");
+    place.end_of(command).failed(USAGE, &["nowhere.key", "auth_key_file"]);
 }
 
 #[test]

@@ -302,6 +302,17 @@ pub const KEYS: &[Key] = &[
         "",
         "PEM file of certificate authorities trusted for wss in addition to the built-in ones.",
     )),
+    flagged(
+        without_default(key(
+            "auth_key_file",
+            Kind::Path,
+            "",
+            "File with one secret key, `nsec1…` or 64 hex digits, by which relays that want it know us (NIP-42); nobody \
+             else may be allowed to read it.",
+        )),
+        "auth-key-file",
+        "FILE",
+    ),
     key("store_cache_mib", number(1, 65_536), "16", "Memory for the store's cache, in MiB."),
     key("policy.deny_authors", Kind::Authors, "[]", "Authors whose events are refused: `npub1…` or 64 hex digits."),
     key("policy.deny_repos", Kind::Repos, "[]", "Repositories whose events are refused: `30617:<hex>:<identifier>`."),

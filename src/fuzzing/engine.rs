@@ -105,6 +105,7 @@ fn settings(choice: u8) -> Settings {
         deny_authors: if flag(5) { vec![author] } else { Vec::new() },
         deny_repos: Vec::new(),
         archive: if flag(6) { vec![RepoAddr { author, identifier: "foreign".to_owned() }] } else { Vec::new() },
+        auth_key: None,
         limits: Limits {
             consolidate_above_filters: if flag(0) { 4 } else { 70 },
             filter_values_max: if flag(1) { 2 } else { 100 },

@@ -475,6 +475,7 @@ fn settings() -> Settings {
         deny_authors: Vec::new(),
         deny_repos: Vec::new(),
         archive: Vec::new(),
+        auth_key: None,
         limits: Limits::default(),
         timing: Timing::default(),
     }
