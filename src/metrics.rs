@@ -41,6 +41,16 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_relay_state_entries_total", "counter", "Times a relay entered a {state}"),
     ("grasp_sync_relays_in_state", "gauge", "Relays in each {state}"),
     ("grasp_sync_relay_filters", "gauge", "Filters of {relay}, by whether they are {held} live or in rotation"),
+    (
+        "grasp_sync_relay_coverage",
+        "gauge",
+        "How much of what a relay shares is covered: 0 away, 1 full, 2 by turns, 3 reduced, 4 incomplete, 5 refused",
+    ),
+    (
+        "grasp_sync_relay_rotation_covered_timestamp_seconds",
+        "gauge",
+        "Moment up to which everything that takes turns on a relay is covered",
+    ),
     ("grasp_sync_relay_subscriptions", "gauge", "Subscriptions open on {relay}"),
     ("grasp_sync_relay_sweeps_left", "gauge", "Sweeps of {relay} not yet finished"),
     ("grasp_sync_windows_total", "counter", "Windows closed"),
@@ -243,6 +253,10 @@ pub struct RelaySample {
     pub live_filters: usize,
     /// Filters covered by sweeps in rotation.
     pub rotated_filters: usize,
+    /// How much of what it shares is covered: 0 away, 1 full, 2 rotation, 3 reduced, 4 incomplete, 5 refused.
+    pub coverage: u8,
+    /// The moment up to which everything in rotation is covered; `None` if nothing rotates.
+    pub rotation_covered: Option<u64>,
     /// Subscriptions open.
     pub subscriptions: usize,
     /// Sweeps not yet finished.
@@ -314,6 +328,10 @@ impl Sheet {
             let filters = "grasp_sync_relay_filters";
             self.put(filters, &[relay, ("held", "live")], sample.live_filters as u64);
             self.put(filters, &[relay, ("held", "rotation")], sample.rotated_filters as u64);
+            self.put("grasp_sync_relay_coverage", &[relay], sample.coverage.into());
+            if let Some(covered) = sample.rotation_covered {
+                self.put("grasp_sync_relay_rotation_covered_timestamp_seconds", &[relay], covered);
+            }
             self.put("grasp_sync_relay_subscriptions", &[relay], sample.subscriptions as u64);
             self.put("grasp_sync_relay_sweeps_left", &[relay], sample.sweeps_left as u64);
         }
@@ -449,6 +467,8 @@ mod tests {
             url: "wss://one.example".into(),
             state: "Live",
             connected: true,
+            coverage: 1,
+            rotation_covered: Some(7),
             status: 1,
             attempts_ok: 2,
             attempts_failed: 5,

@@ -12,6 +12,7 @@ use crate::state::State;
 use crate::time::Now;
 
 pub mod budget;
+pub mod coverage;
 pub mod filters;
 pub mod health;
 pub mod liveness;

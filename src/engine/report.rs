@@ -8,6 +8,8 @@ use crate::limits::{
     BATCH_EVENTS_MAX, CLIENT_HELD_EVENTS_MAX, CLIENTS_REQ_BYTES_MAX, REFUSED_IDS_MAX, RELAY_SUBSCRIPTIONS_MAX,
 };
 use crate::metrics::{Gauges, QueueSample, RelaySample};
+use crate::sync::budget::{Budget, Learnt};
+use crate::sync::coverage::Coverage;
 use crate::sync::filters::Unit;
 use crate::sync::relay::StateName;
 use crate::sync::session::Session;
@@ -93,11 +95,12 @@ impl Engine {
         let relay = &entry.relay;
         let (entered, why) = relay.entered();
         let session = relay.session();
+        let coverage = Coverage::of(relay);
         let values = |units: &mut dyn Iterator<Item = &Unit>| {
             let (mut repos, mut roots) = (0, 0);
             for unit in units {
                 match unit {
-                    Unit::Announcements | Unit::Everything => {}
+                    Unit::Announcements | Unit::Identifiers(_) | Unit::Everything => {}
                     Unit::Repos(chunk) => repos += chunk.len(),
                     Unit::Roots(chunk) => roots += chunk.len(),
                 }
@@ -116,6 +119,9 @@ impl Engine {
             "repos": self.state.repos_of(relay.url()).count(),
             "root_events": self.state.root_count_of(relay.url()),
             "gap_events": relay.totals().gap_events,
+            "coverage": coverage.name(),
+            "coverage_why": coverage.why(),
+            "limits": limits(relay.budget(), self.settings.limits.filter_values_max),
             "next_due_in_secs": entry.timer.map(|(at, _)| at.since(now.mono).as_secs_f64()),
         });
         if let Some(session) = session {
@@ -126,6 +132,8 @@ impl Engine {
             status["live"]["filters"] = json!(session.live_filters());
             status["rotation"] = values(&mut rotated.iter().copied());
             status["rotation"]["filters"] = json!(rotated.iter().map(|unit| unit.filter_count()).sum::<usize>());
+            status["carriage"] = json!(if session.carriage().is_wide() { "wide" } else { "chunks" });
+            status["recheck_secs"] = json!(session.recheck().period().as_secs());
             status["rotation"]["covered"] = json!(session.rotation().covered().map(UnixTime::as_secs));
             status["sweeps_left"] = json!(total - done);
             status["sweeps_failed"] = json!(relay.is_incomplete());
@@ -133,6 +141,20 @@ impl Engine {
         }
         status
     }
+}
+
+/// What a relay allows, and where that is known from.
+fn limits(budget: &Budget, values_max: usize) -> Value {
+    let shape = budget.shape(values_max);
+    json!({
+        "subscriptions": budget.subscriptions(),
+        "filters": shape.filters,
+        "values": shape.values,
+        "bytes": shape.bytes,
+        "limit": budget.page_limit(false),
+        "told": budget.info.is_some(),
+        "learnt": (budget.learnt != Learnt::default()).then(|| json!(budget.learnt)),
+    })
 }
 
 /// Time between two lines about catch-ups under way.
@@ -167,6 +189,8 @@ fn sample(entry: &Entry) -> RelaySample {
         gap_events: relay.totals().gap_events,
         live_filters: session.map_or(0, |session| session.live_filters()),
         rotated_filters: rotated,
+        coverage: Coverage::of(relay).code(),
+        rotation_covered: session.and_then(|session| session.rotation().covered()).map(UnixTime::as_secs),
         subscriptions: session.map_or(0, |session| session.open_subscriptions()),
         sweeps_left: session.map_or(0, |session| {
             let (done, total) = session.round().sweeps_done();

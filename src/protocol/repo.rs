@@ -23,12 +23,13 @@ pub const DELETION_KIND: u16 = 5;
 /// Kinds of root events: patch, pull request, pull request update, issue (spec section 2).
 pub const ROOT_KINDS: [u16; 4] = [1617, 1618, 1619, 1621];
 
-/// Kinds that are known to tag repos and root events: what is asked of a relay that refuses filters without kinds. Notes,
-/// reposts, reactions (NIP-01, 18, 25), comments (NIP-22), what NIP-34 defines, reports, labels (NIP-56, 32), zaps
-/// (NIP-57), bookmarks (NIP-51), articles (NIP-23).
-pub const TAGGING_KINDS: [u16; 23] = [
-    1, 6, 7, 16, 1111, 1617, 1618, 1619, 1621, 1622, 1630, 1631, 1632, 1633, 1984, 1985, 9734, 9735, 10003, 30003,
-    30023, 30617, 30618,
+/// Kinds that are known to tag repos and root events: what is asked of a relay that refuses filters without kinds. Reposts,
+/// reactions (NIP-18, 25), comments (NIP-22), what NIP-34 defines, reports, labels (NIP-56, 32), zaps
+/// (NIP-57), bookmarks (NIP-51), articles (NIP-23). Not notes (kind 1): where kinds have to be named, they are what is
+/// refused.
+pub const TAGGING_KINDS: [u16; 22] = [
+    6, 7, 16, 1111, 1617, 1618, 1619, 1621, 1622, 1630, 1631, 1632, 1633, 1984, 1985, 9734, 9735, 10003, 30003, 30023,
+    30617, 30618,
 ];
 
 /// Whether events of this kind are root events of the repos that they tag with `a`.

@@ -47,6 +47,10 @@ pub struct Learnt {
     pub modest_layer_1: bool,
     /// It refuses filters that name no kinds.
     pub named_kinds: bool,
+    /// It refuses filters for upper-case tags.
+    pub lower_case_tags: bool,
+    /// It answers filters that name kinds alone with nothing.
+    pub tagged_layer_1: bool,
 }
 
 /// The form that a relay's filters and REQs take.
@@ -60,6 +64,8 @@ pub struct Shape {
     pub bytes: usize,
     /// Whether layers 2 and 3 name the kinds they ask for.
     pub named_kinds: bool,
+    /// Whether layer 1 names the followed identifiers.
+    pub tagged_layer_1: bool,
 }
 
 /// A REQ that was refused.
@@ -79,6 +85,8 @@ pub struct Refused {
     pub layer_1: bool,
     /// Whether it names no kinds.
     pub kindless: bool,
+    /// Whether it asks for upper-case tags.
+    pub upper_case: bool,
 }
 
 impl Budget {
@@ -106,6 +114,7 @@ impl Budget {
             filters: self.learnt.filters.unwrap_or(usize::MAX).clamp(1, REQ_FILTERS_MAX),
             bytes: self.bytes(),
             named_kinds: self.learnt.named_kinds,
+            tagged_layer_1: self.learnt.tagged_layer_1,
         }
     }
 
@@ -186,6 +195,7 @@ impl Budget {
             Refusal::Underspecified | Refusal::Unsupported | Refusal::AuthRequired if req.kindless => {
                 learnt.named_kinds = true;
             }
+            Refusal::UpperCaseTags => learnt.lower_case_tags = true,
             Refusal::Underspecified if req.layer_1 => learnt.modest_layer_1 = true,
             _ => {}
         }
@@ -204,6 +214,7 @@ impl Budget {
             && req.open <= self.subscriptions()
             && req.limit <= self.page_limit(req.layer_1)
             && !(req.kindless && shape.named_kinds)
+            && !(req.upper_case && self.learnt.lower_case_tags)
     }
 
     /// Layer 1 was refused without a word that says why: it may have asked for too much at once.
@@ -212,6 +223,17 @@ impl Budget {
             self.learnt.modest_layer_1 = true;
             self.learnt.at = now;
         }
+    }
+
+    /// A full catch-up found nothing by kinds alone, and something by kinds and identifiers: the relay hides what it takes
+    /// for a scraper's question. Says whether that is news.
+    pub fn name_everything(&mut self, now: UnixTime) -> bool {
+        let news = !(self.learnt.tagged_layer_1 && self.learnt.named_kinds);
+        if news {
+            (self.learnt.tagged_layer_1, self.learnt.named_kinds) = (true, true);
+            self.learnt.at = now;
+        }
+        news
     }
 
     /// Forgets what was learnt too long ago. Says whether there was any.
@@ -261,8 +283,16 @@ mod tests {
         Budget { info: Some(info), ..Budget::default() }
     }
 
-    const REQ: Refused =
-        Refused { filters: 9, values: 100, bytes: 60_000, open: 9, limit: 500, layer_1: false, kindless: true };
+    const REQ: Refused = Refused {
+        filters: 9,
+        values: 100,
+        bytes: 60_000,
+        open: 9,
+        limit: 500,
+        layer_1: false,
+        kindless: true,
+        upper_case: false,
+    };
 
     #[test]
     fn what_nobody_told_is_what_the_strictest_common_relay_takes() {
@@ -270,7 +300,10 @@ mod tests {
         assert_eq!((budget.subscriptions(), budget.live_subscriptions(), budget.pages()), (10, 8, 4));
         assert_eq!((budget.page_limit(true), budget.page_limit(false), budget.live_limit()), (500, 500, 499));
         let shape = budget.shape(100);
-        assert_eq!(shape, Shape { values: 100, filters: 10, bytes: REQ_BYTES_UNTOLD, named_kinds: false });
+        assert_eq!(
+            shape,
+            Shape { values: 100, filters: 10, bytes: REQ_BYTES_UNTOLD, named_kinds: false, tagged_layer_1: false }
+        );
         assert_eq!(budget.wider_shape(100), None, "a store may answer more values with nothing");
     }
 
@@ -313,6 +346,8 @@ mod tests {
         assert_eq!(learn(LimitTooHigh).page_limit(false), 250);
         assert!(learn(Underspecified).shape(100).named_kinds);
         assert!(learn(Unsupported).shape(100).named_kinds);
+        let mut budget = Budget::default();
+        assert!(budget.learn(UpperCaseTags, Refused { upper_case: true, ..REQ }, NOW) && budget.learnt.lower_case_tags);
     }
 
     #[test]

@@ -20,6 +20,8 @@ use crate::time::UnixTime;
 pub enum Unit {
     /// Layer 1: announcements and states.
     Announcements,
+    /// The same for a chunk of identifiers, on relays that want more than kinds.
+    Identifiers(Rc<[RepoId]>),
     /// Everything a relay has, in place of all layers.
     Everything,
     /// A chunk of layer 2.
@@ -63,6 +65,7 @@ impl Unit {
     pub fn subjects(&self) -> Vec<Subject> {
         match self {
             Unit::Announcements => vec![Subject::Announcements],
+            Unit::Identifiers(repos) => vec![Subject::Identifiers(repos.clone())],
             Unit::Everything => vec![Subject::Everything],
             Unit::Repos(repos) => ['a', 'A', 'q'].map(|letter| Subject::RepoTag(letter, repos.clone())).into(),
             Unit::Roots(roots) => ['e', 'E', 'q'].map(|letter| Subject::RootTag(letter, roots.clone())).into(),
@@ -72,7 +75,7 @@ impl Unit {
     /// How many filters cover it.
     pub fn filter_count(&self) -> usize {
         match self {
-            Unit::Announcements | Unit::Everything => 1,
+            Unit::Announcements | Unit::Identifiers(_) | Unit::Everything => 1,
             Unit::Repos(_) | Unit::Roots(_) => 3,
         }
     }
@@ -81,15 +84,24 @@ impl Unit {
     pub fn values(&self) -> usize {
         match self {
             Unit::Announcements | Unit::Everything => 0,
-            Unit::Repos(repos) => repos.len(),
+            Unit::Identifiers(repos) | Unit::Repos(repos) => repos.len(),
             Unit::Roots(roots) => roots.len(),
         }
+    }
+
+    /// Whether it is layer 1.
+    pub fn is_layer_1(&self) -> bool {
+        matches!(self, Unit::Announcements | Unit::Identifiers(_) | Unit::Everything)
     }
 
     /// The same in chunks of another form.
     pub fn reshape(self, shape: Shape, state: &State) -> Vec<Unit> {
         match self {
             Unit::Announcements | Unit::Everything => vec![self],
+            Unit::Identifiers(repos) => {
+                let chunks = chunk_repos(repos.iter().copied(), shape, state);
+                chunks.into_iter().map(Unit::Identifiers).collect()
+            }
             Unit::Repos(repos) => {
                 let chunks = chunk_repos(repos.iter().copied(), shape, state);
                 chunks.into_iter().map(Unit::Repos).collect()
@@ -130,6 +142,11 @@ impl Subject {
             Subject::RootTag(_, roots) => roots.len(),
             Subject::Deletions(authors) => authors.len(),
         }
+    }
+
+    /// Whether its filter asks for a tag of an upper-case letter.
+    pub fn is_upper_case(&self) -> bool {
+        matches!(self, Subject::RepoTag(letter, _) | Subject::RootTag(letter, _) if letter.is_ascii_uppercase())
     }
 
     /// Whether its filter names no kinds unless it has to.
@@ -279,7 +296,7 @@ fn unit_bytes(unit: &Unit, state: &State) -> usize {
     let values = match unit {
         Unit::Announcements | Unit::Everything => 0,
         Unit::Roots(roots) => roots.len() * (64 + 3),
-        Unit::Repos(repos) => {
+        Unit::Identifiers(repos) | Unit::Repos(repos) => {
             let mut text = String::new();
             repos.iter().for_each(|repo| push_json(&mut text, &state.addr(*repo).to_string()));
             text.len() + repos.len()
@@ -378,7 +395,7 @@ mod tests {
         let (mut repos, mut roots) = (Vec::<RepoId>::new(), Vec::<RootId>::new());
         for unit in &units {
             match unit {
-                Unit::Announcements | Unit::Everything => {}
+                Unit::Announcements | Unit::Identifiers(_) | Unit::Everything => {}
                 Unit::Repos(chunk) => {
                     assert!(chunk.len() <= 100);
                     repos.extend(chunk.iter());

@@ -69,7 +69,10 @@ pub fn minimal_units(relay: &RelayUrl, carriage: Carriage, state: &State) -> Vec
 fn chunked_units(relay: &RelayUrl, shape: Shape, state: &State) -> Vec<Unit> {
     let repos = state.repos_of(relay).collect();
     let roots = state.roots_of(relay);
-    let mut units = vec![Unit::Announcements];
+    let mut units: Vec<Unit> = match shape.tagged_layer_1 {
+        true => chunk_repos(state.repos_of(relay), shape, state).into_iter().map(Unit::Identifiers).collect(),
+        false => vec![Unit::Announcements],
+    };
     units.extend(units_of(&repos, &roots, shape, state));
     units
 }

@@ -22,6 +22,8 @@ pub enum Refusal {
     Underspecified,
     /// The filter asks for more than it supports.
     Unsupported,
+    /// The filter asks for tags of upper-case letters, which it does not know (NIP-22 has them).
+    UpperCaseTags,
     /// It does not answer us, whatever we ask.
     Restricted,
     /// Nothing that we could act on.
@@ -31,6 +33,7 @@ pub enum Refusal {
 impl Refusal {
     /// Reads the reason of a CLOSED, or a NOTICE.
     pub fn of(text: &str) -> Refusal {
+        let upper_case = text.contains("#A\" is not allowed") || text.contains("#E\" is not allowed");
         let text = text.to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
         // The wordings come before the prefixes: some relays put one kind under the prefix of another.
@@ -46,6 +49,8 @@ impl Refusal {
             Refusal::FilterTooLarge
         } else if has(&["message too large", "payload reached size limit", "message is too big", "message too big"]) {
             Refusal::MessageTooLarge(number_in(text.rsplit(['>', ':']).next().unwrap_or_default()))
+        } else if upper_case {
+            Refusal::UpperCaseTags
         } else if has(&["limit is too high", "limit too high", "limit too large"]) {
             Refusal::LimitTooHigh
         } else if has(&["rate-limited", "rate limited", "rate limit", "slow down", "too many requests", "too fast"]) {
@@ -75,6 +80,7 @@ impl Refusal {
             Refusal::AuthRequired => "auth_required",
             Refusal::Underspecified => "underspecified",
             Refusal::Unsupported => "unsupported",
+            Refusal::UpperCaseTags => "upper_case_tags",
             Refusal::Restricted => "restricted",
             Refusal::Other => "other",
         }
@@ -145,6 +151,7 @@ mod tests {
             ),
             ("Duplicate subscription g3: Ignoring", Other),
             ("rate limited", RateLimited),
+            ("invalid: \"[2].#A\" is not allowed", UpperCaseTags),
             // netstr
             ("invalid: too many filters", TooManyFilters(None)),
             ("invalid: too many subscriptions", TooManySubscriptions(None)),

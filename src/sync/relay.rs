@@ -30,7 +30,7 @@ use crate::sync::health::{Health, Rest};
 use crate::sync::plan::{Reach, deletion_sweeps, identifier_sweeps, increment_sweeps, units_of};
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::linked::Linked;
-use crate::sync::session::{Origin, Session};
+use crate::sync::session::{Lockout, Origin, Session};
 use crate::time::{Duration, Instant, UnixTime};
 
 mod linked;
@@ -206,6 +206,14 @@ impl Relay {
     /// Whether it is asked for everything it has, so that nothing it sends is unasked.
     pub fn is_wide(&self) -> bool {
         self.session().is_some_and(|session| session.carriage().is_wide())
+    }
+
+    /// Why it is left alone because it answers nothing that we ask, if it is.
+    pub fn locked_out(&self) -> Option<Lockout> {
+        match (&self.state, self.why) {
+            (State::Backoff { .. }, Why::LockedOut(lockout)) => Some(lockout),
+            _ => None,
+        }
     }
 
     /// Its totals.

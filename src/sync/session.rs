@@ -28,6 +28,7 @@ mod subscription;
 pub use refused::Lockout;
 
 use live::Postponed;
+use refused::Lesson;
 use subscription::{Purpose, Subscription, Task, is_page_of, name_of, number_of};
 
 /// What kind of subscription an event came for.
@@ -73,9 +74,18 @@ pub struct Session {
     doubted: bool,
     /// The relay does not answer us at all.
     lockout: Option<Lockout>,
+    lesson: Option<Lesson>,
     /// Events that came, and those of them that nothing was asked for.
     events: u64,
     unasked: u64,
+    found: Found,
+}
+
+/// What the pages of layer 1 have brought in this round.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    by_kind: u64,
+    by_identifier: u64,
 }
 
 impl Session {
@@ -102,8 +112,10 @@ impl Session {
             answered: false,
             doubted: false,
             lockout: None,
+            lesson: None,
             events: 0,
             unasked: 0,
+            found: Found::default(),
         }
     }
 
@@ -162,6 +174,11 @@ impl Session {
         self.carriage = carriage;
     }
 
+    /// Whether the round's pages show that the relay hides what is asked for by kinds alone.
+    pub fn hides_layer_1(&self) -> bool {
+        self.found.by_kind == 0 && self.found.by_identifier > 0
+    }
+
     /// Why the relay does not answer us at all, if it does not.
     pub fn lockout(&self) -> Option<Lockout> {
         self.lockout
@@ -170,9 +187,9 @@ impl Session {
     /// The form of its filters: as chosen, within what was learnt since.
     pub fn shape(&self, cx: &Cx<'_>) -> Shape {
         let chosen = self.carriage.shape();
-        let Shape { values, filters, bytes, named_kinds } = self.budget.shape(cx.settings.limits.filter_values_max);
-        let values = if self.budget.learnt.values.is_some() { values.min(chosen.values) } else { chosen.values };
-        Shape { values, filters, bytes, named_kinds }
+        let shape = self.budget.shape(cx.settings.limits.filter_values_max);
+        let values = if self.budget.learnt.values.is_some() { shape.values.min(chosen.values) } else { chosen.values };
+        Shape { values, ..shape }
     }
 
     /// Filters held live.
@@ -219,6 +236,7 @@ impl Session {
         debug_assert!(!self.subscriptions.values().any(|sub| is_page_of(sub, Purpose::Round)), "a round ends first");
         self.queue.retain(|task| task.purpose != Purpose::Round);
         self.later.clear();
+        self.found = Found::default();
         self.retries.clear();
         self.round = Round::new(cx.now);
     }
@@ -293,6 +311,11 @@ impl Session {
                 task
             }
         };
+        match task.sweep.subject() {
+            Subject::Announcements => self.found.by_kind += 1,
+            Subject::Identifiers(_) => self.found.by_identifier += 1,
+            _ => {}
+        }
         let flooded = created_at.is_some_and(|at| task.sweep.on_event(id, at) == PageEvent::Flood);
         if flooded && let Some(task) = self.close_page(number, cx) {
             self.fail(task, cx);
@@ -306,7 +329,7 @@ impl Session {
             None => {}
             Some(Subscription::Live { units, waiting_since, late, covered, brought, .. }) => {
                 let awaited = waiting_since.take().is_some();
-                self.answered |= units.contains(&Unit::Announcements);
+                self.answered |= units.iter().any(Unit::is_layer_1);
                 // The relay may have cut short what it missed us in; after a first opening sweeps follow in any case.
                 if awaited && *late && *brought >= SWEEP_FULL_PAGE_MIN {
                     let since = covered.minus_secs(cx.settings.timing.overlap_secs);
@@ -375,11 +398,20 @@ impl Session {
                 self.begin_turn(cx);
             }
             let Some(task) = self.next_task(cx) else { break };
-            match task.sweep.subject().values() > self.shape(cx).values {
-                true => self.split(task, cx),
-                false => self.ask_page(task, cx),
+            let subject = task.sweep.subject();
+            if self.is_left_out(subject) {
+                self.end(task, true, cx);
+            } else if subject.values() > self.shape(cx).values {
+                self.split(task, cx);
+            } else {
+                self.ask_page(task, cx);
             }
         }
+    }
+
+    /// Whether the relay is not asked this at all, because it refuses to be: its coverage says so.
+    fn is_left_out(&self, subject: &Subject) -> bool {
+        self.budget.learnt.lower_case_tags && subject.is_upper_case()
     }
 
     fn may_ask(&self) -> bool {

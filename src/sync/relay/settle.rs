@@ -128,7 +128,10 @@ impl Relay {
                 });
             }
         }
+        let hides = catchup == Some(Reach::Full) && linked.session.hides_layer_1();
         match (catchup, sound) {
+            // Asked anew at once, by names.
+            (Some(Reach::Full), _) if hides && linked.session.budget_mut().name_everything(cx.now.wall) => {}
             (Some(Reach::Full), true) => self.progress.finish_full_catchup(began.wall, cx.now),
             (Some(Reach::Full), false) => linked.full_not_before = cx.now.mono + FULL_CATCHUP_RETRY_AFTER,
             _ => {}

@@ -98,7 +98,8 @@ impl Session {
     }
 
     fn open_live(&mut self, units: Vec<Unit>, covered: UnixTime, cx: &mut Cx<'_>) {
-        let subjects: Vec<Subject> = units.iter().flat_map(Unit::subjects).collect();
+        let mut subjects: Vec<Subject> = units.iter().flat_map(Unit::subjects).collect();
+        subjects.retain(|subject| !self.is_left_out(subject));
         let since = covered.minus_secs(cx.settings.timing.overlap_secs);
         let bounds = Bounds { since: Some(since), until: None, limit: self.budget.live_limit() };
         self.make_room(cx);

@@ -10,7 +10,7 @@ use crate::sync::Cx;
 use crate::sync::budget::Refused;
 use crate::sync::filters::{Subject, Unit};
 use crate::sync::refusal::Refusal;
-use crate::time::UnixTime;
+use crate::time::{Duration, Instant, UnixTime};
 
 /// Why a relay answers nothing that we ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,19 @@ pub enum Lockout {
     /// It is for others.
     Restricted,
 }
+
+/// The last refusal that taught us something.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lesson {
+    of: &'static str,
+    /// The number of the next subscription then.
+    next: u64,
+    at: Instant,
+}
+
+/// Time for which refusals of the same kind speak of what was asked before the lesson: a relay's answers to all that was
+/// under way.
+const LESSON_FRESH_FOR: Duration = Duration::from_secs(5);
 
 impl Session {
     /// The relay closed a subscription.
@@ -48,7 +61,7 @@ impl Session {
         match refusal {
             Refusal::RateLimited => self.cool_down(cx),
             _ if refusal.is_of_a_question() => {
-                if let Some(number) = self.meant_by(refusal) {
+                if let Some(number) = self.meant_by(refusal, cx.now.mono) {
                     self.send_close(number, cx);
                     self.refuse(number, refusal, cx);
                 }
@@ -58,13 +71,18 @@ impl Session {
         }
     }
 
-    fn meant_by(&self, refusal: Refusal) -> Option<u64> {
-        let unanswered = self.subscriptions.iter().filter(|(_, subscription)| subscription.is_unanswered());
+    /// While what a refusal has taught is fresh, another of the same kind speaks of what was asked before.
+    fn meant_by(&self, refusal: Refusal, now: Instant) -> Option<u64> {
+        let asked_before = match self.lesson {
+            Some(Lesson { of, next, at }) if of == refusal.name() && now < at + LESSON_FRESH_FOR => next,
+            _ => u64::MAX,
+        };
+        let unanswered = self.subscriptions.range(..asked_before).filter(|(_, sub)| sub.is_unanswered());
         if !matches!(refusal, Refusal::TooManySubscriptions(_)) {
-            return unanswered.max_by_key(|(number, subscription)| (subscription.bytes(), **number)).map(|(n, _)| *n);
+            return unanswered.max_by_key(|(number, sub)| (sub.bytes(), **number)).map(|(number, _)| *number);
         }
         let live = |subscription: &Subscription| matches!(subscription, Subscription::Live { .. });
-        let newest_live = self.subscriptions.iter().rev().find(|(_, subscription)| live(subscription));
+        let newest_live = self.subscriptions.range(..asked_before).rev().find(|(_, subscription)| live(subscription));
         let newest = unanswered.max_by_key(|(number, _)| **number);
         newest.or(newest_live).map(|(number, _)| *number)
     }
@@ -76,7 +94,11 @@ impl Session {
         let req = self.describe(subscription);
         // Whether it is what we ask or who we are, the answer to layer 1 will tell.
         let for_us = matches!(refusal, Refusal::AuthRequired | Refusal::Restricted) && !self.answered;
+        let known = self.budget.learnt.clone();
         let again = !for_us && self.budget.learn(refusal, req, cx.now.wall);
+        if self.budget.learnt != known {
+            self.lesson = Some(Lesson { of: refusal.name(), next: self.next_subscription, at: cx.now.mono });
+        }
         debug!("subscription g{number} of {} filters is not open: {}", req.filters, refusal.name());
         match self.subscriptions.remove(&number) {
             None => {}
@@ -138,6 +160,7 @@ impl Session {
             open: self.subscriptions.len(),
             limit: if page { self.budget.page_limit(layer_1) } else { self.budget.live_limit() },
             layer_1,
+            upper_case: !self.budget.learnt.lower_case_tags && subjects.iter().any(Subject::is_upper_case),
             kindless: !self.budget.learnt.named_kinds && subjects.iter().any(Subject::is_kindless),
         }
     }

@@ -103,7 +103,7 @@ impl Held {
         let mut held = Held::default();
         for unit in units {
             match unit {
-                Unit::Announcements => held.announcements = true,
+                Unit::Announcements | Unit::Identifiers(_) => held.announcements = true,
                 Unit::Everything => held.everything = true,
                 Unit::Repos(repos) => held.repos.extend(repos.iter()),
                 Unit::Roots(roots) => held.roots.extend(roots.iter()),
@@ -115,7 +115,7 @@ impl Held {
     pub(super) fn meets(&self, unit: &Unit) -> bool {
         match unit {
             _ if self.everything => true,
-            Unit::Announcements => self.announcements,
+            Unit::Announcements | Unit::Identifiers(_) => self.announcements,
             Unit::Everything => self.announcements || !self.repos.is_empty() || !self.roots.is_empty(),
             Unit::Repos(repos) => repos.iter().any(|repo| self.repos.contains(repo)),
             Unit::Roots(roots) => roots.iter().any(|root| self.roots.contains(root)),
