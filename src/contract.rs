@@ -109,6 +109,14 @@ pub enum Input<'a> {
         /// The link.
         link: LinkId,
     },
+    /// The answer to [`Output::Inquire`]; its link is gone.
+    Info {
+        /// The link, as named there.
+        link: LinkId,
+        /// The body of the HTTP answer, or why there is none: [`CloseReason::Handshake`] if the relay was reached but
+        /// serves no document that is worth reading.
+        document: Result<&'a str, CloseReason>,
+    },
     /// The link is gone, or never came to be. The engine has not asked for this, or it has and this is the end of it.
     Closed {
         /// The link.
@@ -133,6 +141,13 @@ pub enum Output {
         /// The new link.
         link: LinkId,
         /// Where to.
+        url: RelayUrl,
+    },
+    /// Fetch the relay's NIP-11 document on a link of its own. Answered by [`Input::Info`], whatever happens.
+    Inquire {
+        /// The new link.
+        link: LinkId,
+        /// Of which relay.
         url: RelayUrl,
     },
     /// Send a text message.

@@ -71,6 +71,7 @@ pub struct Engine {
     window: Window,
     relays: Slab<Entry>,
     keys: BTreeMap<RelayUrl, usize>,
+    /// Of every link of a relay, inquiries included.
     links: BTreeMap<LinkId, usize>,
     next_link: u64,
     wheel: TimerWheel<usize>,
@@ -150,13 +151,16 @@ impl Engine {
             Input::Alive { link: LinkId::Client(client) } => self.serve.on_alive(now, client),
             Input::Alive { link } => self.with_relay(now, link, |relay, cx| relay.on_alive(cx))?,
             Input::Drained { link: LinkId::Client(client) } => self.serve.on_drained(client),
+            Input::Info { link, document } => {
+                self.with_relay(now, link, |relay, cx| relay.on_answer(link, document, cx))?;
+            }
             Input::Closed { link: LinkId::Client(client), reason } => {
                 self.metrics.client_links_closed.add(reason.name());
                 self.serve.on_closed(client);
             }
             Input::Closed { link, reason } => {
                 self.metrics.relay_links_closed.add(reason.name());
-                self.with_relay(now, link, |relay, cx| relay.on_closed(reason, cx))?;
+                self.with_relay(now, link, |relay, cx| relay.on_closed(link, reason, cx))?;
             }
             Input::CommitTook(took) => self.on_commit_took(now, took),
             Input::Tick => self.on_tick(now)?,
@@ -264,8 +268,10 @@ impl Engine {
         self.wheel.assert_invariants();
         assert_eq!(self.keys.len(), self.relays.len(), "every relay has one key");
         for (link, key) in &self.links {
-            assert_eq!(self.relays[*key].relay.link(), Some(*link), "a link is its relay's own");
+            assert!(self.relays[*key].relay.links().contains(&Some(*link)), "a link is its relay's own");
         }
+        let held: usize = self.relays.iter().map(|(_, entry)| entry.relay.links().iter().flatten().count()).sum();
+        assert_eq!(held, self.links.len(), "every link of a relay is known");
     }
 
     /// The NIP-11 document of the own relay.

@@ -110,11 +110,18 @@ pub const DIAL_ADDRESSES_MAX: usize = 8;
 pub const DIAL_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two readings of the resolver's files, which follow on a name that no server answered for.
 pub const RESOLVER_RELOAD_MIN: Duration = Duration::from_secs(60);
+/// Time for a relay to answer with its NIP-11 document once it is connected. After: it has none.
+pub const INFO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a NIP-11 document. Beyond: the relay has none (`grasp_sync_relay_info_total{result="too_large"}`).
+pub const INFO_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the line that begins a chunk of such an answer. Beyond: the relay has no document. With it, what is read of
+/// one answer is bounded too, however little each chunk carries.
+pub const HTTP_CHUNK_LINE_BYTES_MAX: usize = 64;
 /// TLS sessions kept to be resumed; beyond, the oldest is forgotten and its relay gets a full handshake.
 pub const TLS_SESSIONS_MAX: usize = 128;
-/// Bytes of an HTTP request head. Beyond: 431 and close.
+/// Bytes of an HTTP head. Beyond: 431 and close for a request, no handshake and no document for an answer.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
-/// Header lines of an HTTP request head. Beyond: 431 and close.
+/// Header lines of an HTTP head. Beyond: likewise.
 pub const HTTP_HEADERS_MAX: usize = 64;
 /// Time for an HTTP request head to arrive. After: close.
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -197,6 +204,9 @@ pub const REFUSED_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 pub const UNASKED_PERCENT_MAX: u64 = 50;
 /// See [`UNASKED_PERCENT_MAX`].
 pub const UNASKED_EVENTS_MIN: u64 = 1_000;
+/// Time for which a relay is not asked again what it says of itself, whether it answered or not. An hour less than a
+/// day, so that it is due whenever the daily turn is.
+pub const INFO_PERIOD: Duration = Duration::from_secs(23 * 3_600);
 /// Longest time that a moved `through` waits for an event to be committed with.
 pub const THROUGH_SAVE_AFTER: Duration = Duration::from_secs(300);
 

@@ -53,6 +53,11 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ),
     ("grasp_sync_relay_subscriptions", "gauge", "Subscriptions open on {relay}"),
     ("grasp_sync_relay_sweeps_left", "gauge", "Sweeps of {relay} not yet finished"),
+    (
+        "grasp_sync_relay_info_total",
+        "counter",
+        "Relays asked what they say of themselves (NIP-11), by {result}: read, not_json, or why there was no document",
+    ),
     ("grasp_sync_windows_total", "counter", "Windows closed"),
     ("grasp_sync_sweeps_total", "counter", "Sweeps ended, by {outcome}"),
     ("grasp_sync_sweep_pages_total", "counter", "Pages that sweeps received"),
@@ -113,6 +118,8 @@ pub struct Metrics {
     pub relays_refused: Counts,
     /// Times a relay entered a state, by its name.
     pub state_entries: Counts,
+    /// Relays asked for their NIP-11 document, by what came of it.
+    pub relay_info: Counts,
     /// Windows closed.
     pub windows: u64,
     /// Sweeps ended, by the name of the outcome.
@@ -172,6 +179,7 @@ impl Default for Metrics {
             events_removed: 0,
             relays_refused: Counts::default(),
             state_entries: Counts::default(),
+            relay_info: Counts::default(),
             windows: 0,
             sweeps: Counts::default(),
             sweep_pages: 0,
@@ -369,6 +377,7 @@ impl Sheet {
         self.put("grasp_sync_events_removed_total", &[], metrics.events_removed);
         self.put_each("grasp_sync_relays_refused_total", "reason", metrics.relays_refused.iter());
         self.put_each("grasp_sync_relay_state_entries_total", "state", metrics.state_entries.iter());
+        self.put_each("grasp_sync_relay_info_total", "result", metrics.relay_info.iter());
         self.put("grasp_sync_windows_total", &[], metrics.windows);
         self.put_each("grasp_sync_sweeps_total", "outcome", metrics.sweeps.iter());
         self.put("grasp_sync_sweep_pages_total", &[], metrics.sweep_pages);
@@ -448,6 +457,7 @@ mod tests {
         metrics.events_refused.add("event_too_large");
         metrics.relays_refused.add("own");
         metrics.state_entries.add("Live");
+        metrics.relay_info.add("read");
         metrics.sweeps.add("done");
         metrics.live_lost.add("closed");
         metrics.refusals.add("too_many_filters");

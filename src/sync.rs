@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::contract::Output;
+use crate::contract::{LinkId, Output};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::state::State;
@@ -43,4 +43,13 @@ pub struct Cx<'a> {
     pub out: &'a mut VecDeque<Output>,
     /// What is counted.
     pub metrics: &'a mut Metrics,
+}
+
+impl Cx<'_> {
+    /// A link of a number that was never used.
+    pub fn new_link(&mut self) -> LinkId {
+        let link = LinkId::Relay(*self.next_link);
+        *self.next_link += 1;
+        link
+    }
 }

@@ -139,7 +139,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let (relays, store, mut cx) = self.split(now);
         let relay = &mut relays[key].relay;
-        let link_before = relay.link();
+        let links_before = relay.links();
         act(relay, &mut cx);
         while relay.wants_authors() {
             let mut authors = BTreeSet::new();
@@ -149,14 +149,14 @@ impl Engine {
             relay.add_deletions(authors, &mut cx);
         }
         let deadline = relay.next_deadline(&cx);
-        let link = relay.link();
+        let links = relay.links();
         for progress in relay.take_unsaved() {
             store.stage_progress(progress);
         }
         let save_by = relay.through_moved_at().map(|at| at + THROUGH_SAVE_AFTER);
-        if link != link_before {
-            link_before.map(|link| self.links.remove(&link));
-            link.map(|link| self.links.insert(link, key));
+        if links != links_before {
+            links_before.iter().flatten().for_each(|link| _ = self.links.remove(link));
+            links.iter().flatten().for_each(|link| _ = self.links.insert(*link, key));
         }
         self.through_due = [self.through_due, save_by].into_iter().flatten().min();
         self.arm(key, deadline);

@@ -261,7 +261,9 @@ impl<'a> World<'a> {
         }
         self.input(Input::Stop);
         self.commit();
-        assert!(self.checks.relays.is_empty() && self.checks.clients.is_empty(), "every link is closed at the end");
+        let Checks { relays, inquiries, clients, .. } = &self.checks;
+        let none = relays.is_empty() && inquiries.is_empty() && clients.is_empty();
+        assert!(none, "every link is closed at the end");
         if how & 2 != 0 {
             self.settings = settings(self.byte());
         }
@@ -356,8 +358,27 @@ impl<'a> World<'a> {
 
     // Links.
 
+    /// Relays answer what they are asked about themselves, each in its way, and what is being dialled opens; of both,
+    /// those that are chosen.
     fn open_links(&mut self) {
+        const DOCUMENTS: [Result<&str, CloseReason>; 6] = [
+            Err(CloseReason::Handshake(404)),
+            Ok(
+                r#"{"limitation":{"max_subscriptions":1,"max_limit":10},"supported_nips":[1,77],"supported_grasps":["x"]}"#,
+            ),
+            Ok("no document"),
+            Ok(r#"{"limitation":{"max_message_length":1000,"max_subid_length":3,"auth_required":true}}"#),
+            Err(CloseReason::TooLarge),
+            Err(CloseReason::Peer(1006)),
+        ];
         let which = self.byte();
+        let asked: Vec<u64> = self.checks.inquiries.keys().copied().collect();
+        for (n, bit) in asked.into_iter().zip((0..8).cycle()) {
+            if which >> bit & 1 == 0 && self.checks.inquiries.remove(&n).is_some() {
+                let document = DOCUMENTS[n as usize % DOCUMENTS.len()];
+                self.input(Input::Info { link: LinkId::Relay(n), document });
+            }
+        }
         let dialling: Vec<u64> = self.checks.relays.iter().filter(|(_, far)| !far.is_open).map(|(n, _)| *n).collect();
         for (n, bit) in dialling.into_iter().zip((0..8).cycle()) {
             if which >> bit & 1 == 0
@@ -373,11 +394,17 @@ impl<'a> World<'a> {
         const REASONS: [CloseReason; 4] =
             [CloseReason::Connect, CloseReason::Peer(1006), CloseReason::Handshake(429), CloseReason::Protocol];
         let reason = REASONS[self.pick(REASONS.len())];
-        let numbers: Vec<u64> = self.checks.relays.keys().copied().collect();
+        let Checks { relays, inquiries, .. } = &self.checks;
+        let numbers: Vec<u64> = relays.keys().chain(inquiries.keys()).copied().collect();
         if !numbers.is_empty() {
             let n = numbers[self.pick(numbers.len())];
+            let link = LinkId::Relay(n);
             self.checks.relays.remove(&n);
-            self.input(Input::Closed { link: LinkId::Relay(n), reason });
+            let input = match self.checks.inquiries.remove(&n) {
+                Some(_) => Input::Info { link, document: Err(reason) },
+                None => Input::Closed { link, reason },
+            };
+            self.input(input);
         }
     }
 }

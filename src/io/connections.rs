@@ -19,7 +19,7 @@ pub const FIRST_TOKEN: usize = 1 << 16;
 /// One connection.
 #[derive(Debug)]
 pub enum Connection {
-    /// A relay on its way to a link.
+    /// A relay on its way to a link, or being asked for its document.
     Dial(Box<Dial>),
     /// A client on its way to a link, or somebody who asks something over HTTP.
     Inbound(Inbound<TcpStream>),
@@ -194,11 +194,12 @@ fn link_of(connection: &Connection) -> Option<LinkId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::dial::Errand;
     use crate::protocol::relay_url::RelayUrl;
 
     fn dial(n: u64) -> Connection {
         let url = RelayUrl::parse("ws://relay.example").unwrap();
-        Connection::Dial(Box::new(Dial::new(LinkId::Relay(n), url, Instant::ZERO)))
+        Connection::Dial(Box::new(Dial::new(LinkId::Relay(n), url, Errand::Link, Instant::ZERO)))
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One relay being dialled: name, address, TCP, TLS, WebSocket, all under one deadline.
+//! One relay being dialled: name, address, TCP, TLS, then the WebSocket or what the relay says of itself, all under one
+//! deadline.
 //!
 //! Addresses are tried one after the other, in the resolver's order. The guard against private addresses looks at the
 //! very address that is then dialled, so a name cannot answer one thing to the guard and another to the socket. A relay
@@ -16,12 +17,13 @@ use rustls::ClientConfig;
 
 use crate::contract::{CloseReason, LinkId};
 use crate::io::address::is_public;
+use crate::io::fetch::Fetch;
 use crate::io::handshake::{Handshake, Step};
 use crate::io::link::Link;
 use crate::io::resolver::{Answer, LookupId};
 use crate::io::tls;
 use crate::io::transport::Transport;
-use crate::limits::{DIAL_ADDRESSES_MAX, DIAL_ATTEMPT_TIMEOUT, LINK_READ_BYTES_PER_TURN};
+use crate::limits::{DIAL_ADDRESSES_MAX, DIAL_ATTEMPT_TIMEOUT, INFO_TIMEOUT, LINK_READ_BYTES_PER_TURN};
 use crate::protocol::relay_url::RelayUrl;
 use crate::time::Instant;
 
@@ -30,10 +32,20 @@ use crate::time::Instant;
 pub struct Dial {
     link: LinkId,
     url: RelayUrl,
+    errand: Errand,
     deadline: Instant,
     /// What the resolver was asked, while it has not answered. The caller keeps it, for it also talks to the resolver.
     pub lookup: Option<LookupId>,
     stage: Stage,
+}
+
+/// What a relay is dialled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// A link.
+    Link,
+    /// Its NIP-11 document.
+    Info,
 }
 
 #[derive(Debug)]
@@ -47,6 +59,11 @@ enum Stage {
         rest: VecDeque<SocketAddr>,
     },
     Shaking(Handshake<TcpStream>),
+    Fetching {
+        fetch: Fetch<TcpStream>,
+        /// When the document must be here; set when the relay has been reached.
+        answer_by: Option<Instant>,
+    },
 }
 
 /// What all dials have in common.
@@ -67,14 +84,21 @@ pub enum Progress {
     Pending,
     /// The link is open.
     Open(Box<Link<TcpStream>>),
+    /// The document is here.
+    Told(String),
     /// The dial has ended.
     Failed(CloseReason),
 }
 
 impl Dial {
     /// A dial that waits for the addresses of its host until `deadline`.
-    pub fn new(link: LinkId, url: RelayUrl, deadline: Instant) -> Self {
-        Dial { link, url, deadline, lookup: None, stage: Stage::Resolving }
+    pub fn new(link: LinkId, url: RelayUrl, errand: Errand, deadline: Instant) -> Self {
+        Dial { link, url, errand, deadline, lookup: None, stage: Stage::Resolving }
+    }
+
+    /// What for.
+    pub fn errand(&self) -> Errand {
+        self.errand
     }
 
     /// The link that this is to become.
@@ -96,6 +120,7 @@ impl Dial {
     pub fn next_deadline(&self) -> Instant {
         match &self.stage {
             Stage::Connecting { attempt_deadline, .. } => self.deadline.min(*attempt_deadline),
+            Stage::Fetching { answer_by: Some(answer_by), .. } => self.deadline.min(*answer_by),
             _ => self.deadline,
         }
     }
@@ -125,7 +150,7 @@ impl Dial {
         match std::mem::replace(&mut self.stage, Stage::Resolving) {
             Stage::Resolving => Progress::Pending,
             Stage::Connecting { socket, attempt_deadline, rest } => match connected(&socket) {
-                Ok(true) => self.shake(socket, common),
+                Ok(true) => self.greet(now, socket, common),
                 Ok(false) => {
                     self.stage = Stage::Connecting { socket, attempt_deadline, rest };
                     Progress::Pending
@@ -137,11 +162,17 @@ impl Dial {
                 }
             },
             Stage::Shaking(handshake) => self.advance(handshake),
+            Stage::Fetching { fetch, answer_by } => self.advance_fetch(now, fetch, answer_by),
         }
     }
 
     /// A deadline may have passed.
     pub fn on_time(&mut self, now: Instant, token: Token, common: &Dialling<'_>) -> Progress {
+        if let Stage::Fetching { answer_by: Some(answer_by), .. } = &self.stage
+            && now >= self.deadline.min(*answer_by)
+        {
+            return Progress::Failed(CloseReason::Handshake(0));
+        }
         if now >= self.deadline {
             return Progress::Failed(CloseReason::Timeout);
         }
@@ -161,6 +192,7 @@ impl Dial {
     pub fn cut_short(&mut self) -> bool {
         match &mut self.stage {
             Stage::Shaking(handshake) => handshake.transport_mut().cut_short(),
+            Stage::Fetching { fetch, .. } => fetch.transport_mut().cut_short(),
             _ => false,
         }
     }
@@ -186,7 +218,7 @@ impl Dial {
         Progress::Failed(CloseReason::Connect)
     }
 
-    fn shake(&mut self, socket: TcpStream, common: &Dialling<'_>) -> Progress {
+    fn greet(&mut self, now: Instant, socket: TcpStream, common: &Dialling<'_>) -> Progress {
         // Requests are whole messages; nothing is won by holding back their last packet.
         let _ = socket.set_nodelay(true);
         let transport = if self.url.is_tls() {
@@ -197,7 +229,23 @@ impl Dial {
         } else {
             Transport::plain(socket)
         };
-        self.advance(Handshake::new(transport, &self.url))
+        match self.errand {
+            Errand::Link => self.advance(Handshake::new(transport, &self.url)),
+            Errand::Info => self.advance_fetch(now, Fetch::new(transport, &self.url), None),
+        }
+    }
+
+    fn advance_fetch(&mut self, now: Instant, mut fetch: Fetch<TcpStream>, answer_by: Option<Instant>) -> Progress {
+        fetch.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
+        match fetch.advance() {
+            Ok(None) => {
+                let answer_by = answer_by.or(fetch.is_connected().then_some(now + INFO_TIMEOUT));
+                self.stage = Stage::Fetching { fetch, answer_by };
+                Progress::Pending
+            }
+            Ok(Some(document)) => Progress::Told(document),
+            Err(reason) => Progress::Failed(reason),
+        }
     }
 
     fn advance(&mut self, mut handshake: Handshake<TcpStream>) -> Progress {

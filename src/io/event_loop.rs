@@ -204,6 +204,8 @@ pub struct EventLoop {
     touched: BTreeSet<usize>,
     /// Links that ended, of which the engine learns in the next turn: so it cannot make the loop go round within one.
     ended: Vec<(LinkId, CloseReason)>,
+    /// What came of inquiries, likewise.
+    inquired: Vec<(LinkId, Result<String, CloseReason>)>,
     /// Links whose queue has become empty, likewise.
     drained: Vec<LinkId>,
     last_commit_took: Duration,
@@ -241,6 +243,7 @@ impl EventLoop {
             next_client: 0,
             touched: BTreeSet::new(),
             ended: Vec::new(),
+            inquired: Vec::new(),
             drained: Vec::new(),
             last_commit_took: Duration::ZERO,
             counters: Counters::default(),
@@ -321,6 +324,7 @@ impl EventLoop {
         let now = self.clock.now().mono;
         let is_busy = self.connections.ready_len() > 0
             || !self.ended.is_empty()
+            || !self.inquired.is_empty()
             || !self.drained.is_empty()
             || !self.known_names.is_empty()
             || self.listeners.iter().any(|l| l.may_accept(now));
@@ -388,6 +392,10 @@ impl EventLoop {
                 core.handle(now, Input::Drained { link })?;
             }
         }
+        for (link, document) in std::mem::take(&mut self.inquired) {
+            let document = document.as_deref().map_err(|reason| *reason);
+            core.handle(now, Input::Info { link, document })?;
+        }
         for (link, reason) in std::mem::take(&mut self.ended) {
             core.handle(now, Input::Closed { link, reason })?;
         }
@@ -416,6 +424,7 @@ impl EventLoop {
         self.drop_all_but_closing();
         // The engine is not told any more, so nobody would clear these, and the loop would not sleep.
         self.ended.clear();
+        self.inquired.clear();
         self.drained.clear();
         self.known_names.clear();
         for lookup in std::mem::take(&mut self.lookups).into_keys() {

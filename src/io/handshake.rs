@@ -90,7 +90,7 @@ impl<S: Read + Write> Handshake<S> {
 }
 
 /// Also covers a peer that hangs up in the middle: most often it does not speak TLS, or not to us.
-fn tls_reason(error: &io::Error) -> CloseReason {
+pub(super) fn tls_reason(error: &io::Error) -> CloseReason {
     log::debug!("TLS handshake: {error}");
     match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => CloseReason::Tls,
@@ -98,26 +98,36 @@ fn tls_reason(error: &io::Error) -> CloseReason {
     }
 }
 
-fn request(url: &RelayUrl, key: &str) -> String {
+/// The value of the `Host` header (RFC 9110, section 7.2).
+pub(super) fn host_header(url: &RelayUrl) -> String {
     let host = url.host();
     let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let default_port = if url.is_tls() { 443 } else { 80 };
-    let port = if url.port() == default_port { String::new() } else { format!(":{}", url.port()) };
+    if url.port() == default_port { bracketed } else { format!("{bracketed}:{}", url.port()) }
+}
+
+fn request(url: &RelayUrl, key: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\n\
-         Host: {bracketed}{port}\r\n\
+         Host: {host}\r\n\
          Upgrade: websocket\r\n\
          Connection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: {key}\r\n\
          User-Agent: {name}/{version}\r\n\r\n",
         path = url.path(),
+        host = host_header(url),
         name = env!("CARGO_PKG_NAME"),
         version = env!("CARGO_PKG_VERSION"),
     )
 }
 
-fn send<S: Read + Write>(transport: &mut Transport<S>, request: &[u8], written: &mut usize) -> io::Result<()> {
+/// Sends what is left of a request.
+pub(super) fn send<S: Read + Write>(
+    transport: &mut Transport<S>,
+    request: &[u8],
+    written: &mut usize,
+) -> io::Result<()> {
     while *written < request.len() {
         match transport.write(&request[*written..]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -7,6 +7,8 @@
 //!         Backoff <── any state whose link is lost          Closing <── any state, when no repo needs the relay
 //! ```
 //!
+//! Connecting begins with the question what the relay says of itself, if that was not asked of late.
+//!
 //! A link whose loss was not a failure is dialled again from where it was. `Relay::enter` is the only function that
 //! changes the state; it refuses a change that [`StateName::leads_to`] does not list.
 //!
@@ -29,10 +31,12 @@ use crate::sync::filters::Unit;
 use crate::sync::health::{Health, Rest};
 use crate::sync::plan::{Reach, deletion_sweeps, identifier_sweeps, increment_sweeps, units_of};
 use crate::sync::progress::RelayProgress;
+use crate::sync::relay::inquiry::Said;
 use crate::sync::relay::linked::Linked;
 use crate::sync::session::{Lockout, Origin, Session};
 use crate::time::{Duration, Instant, UnixTime};
 
+mod inquiry;
 mod linked;
 mod names;
 mod settle;
@@ -46,11 +50,20 @@ pub use names::{StateName, Why};
 enum State {
     Idle,
     Backoff { until: Instant },
-    Connecting { link: LinkId, deadline: Instant },
+    Connecting { step: Step, deadline: Instant },
     Catchup { linked: Box<Linked>, reach: Reach, deletions: Deletions },
     Live { linked: Box<Linked> },
     Consolidating { linked: Box<Linked> },
     Closing,
+}
+
+/// How far connecting has got, and the link of that step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The relay is asked what it says of itself.
+    Inquiring(LinkId),
+    /// The WebSocket is being opened.
+    Dialling(LinkId),
 }
 
 /// How far a full catch-up is with the deletions, which come last.
@@ -116,6 +129,7 @@ pub struct Relay {
     entered: UnixTime,
     why: Why,
     health: Health,
+    said: Said,
     progress: RelayProgress,
     /// What it allows; while a link is open, that link's session learns.
     budget: Budget,
@@ -135,6 +149,7 @@ impl Relay {
             entered: cx.now.wall,
             why: Why::Needed,
             health: Health::new(cx.now.mono),
+            said: Said::default(),
             progress,
             budget,
             unsaved: Vec::new(),
@@ -221,12 +236,17 @@ impl Relay {
         self.totals
     }
 
-    /// Its link, dialled or open.
+    /// Its link, being dialled or open.
     pub fn link(&self) -> Option<LinkId> {
         match &self.state {
-            State::Connecting { link, .. } => Some(*link),
+            State::Connecting { step: Step::Dialling(link), .. } => Some(*link),
             _ => self.session().map(Session::link),
         }
+    }
+
+    /// Every link it has: the one being dialled or open, and that of an inquiry.
+    pub fn links(&self) -> [Option<LinkId>; 2] {
+        [self.link(), self.inquiry()]
     }
 
     /// Its open link, if there is one.
@@ -271,7 +291,7 @@ impl Relay {
 
     /// The dialled link is open.
     pub fn on_opened(&mut self, link: LinkId, cx: &mut Cx<'_>) {
-        if !matches!(&self.state, State::Connecting { link: dialled, .. } if *dialled == link) {
+        if !matches!(&self.state, State::Connecting { step: Step::Dialling(dialled), .. } if *dialled == link) {
             return;
         }
         self.totals.dials_ok += 1;
@@ -289,8 +309,10 @@ impl Relay {
     }
 
     /// The link is gone, or never came to be.
-    pub fn on_closed(&mut self, reason: CloseReason, cx: &mut Cx<'_>) {
-        self.lose_link(Why::LinkClosed(reason), cx);
+    pub fn on_closed(&mut self, link: LinkId, reason: CloseReason, cx: &mut Cx<'_>) {
+        if self.link() == Some(link) {
+            self.lose_link(Why::LinkClosed(reason), cx);
+        }
     }
 
     /// A frame came that says nothing else.
@@ -424,11 +446,15 @@ impl Relay {
 
     /// Time has passed.
     pub fn on_time(&mut self, cx: &mut Cx<'_>) {
+        self.give_up_slow_inquiry(cx);
         match &mut self.state {
             State::Idle => self.dial(Why::Needed, cx),
             State::Backoff { until } if *until <= cx.now.mono => self.dial(Why::WaitOver, cx),
-            State::Connecting { link, deadline } if *deadline <= cx.now.mono => {
-                let link = *link;
+            State::Connecting { step, deadline } if *deadline <= cx.now.mono => {
+                let (Step::Inquiring(link) | Step::Dialling(link)) = *step;
+                if *step == Step::Inquiring(link) {
+                    cx.metrics.relay_info.add(CloseReason::Timeout.name());
+                }
                 cx.out.push_back(Output::Close { link, code: 1001 });
                 self.lose_link(Why::LinkClosed(CloseReason::Timeout), cx);
             }
@@ -462,7 +488,7 @@ impl Relay {
 
     /// No repo needs the relay, or the process ends: its link is closed.
     pub fn close(&mut self, why: Why, cx: &mut Cx<'_>) {
-        if let Some(link) = self.link() {
+        for link in self.links().into_iter().flatten() {
             let code = if why == Why::Stopping { 1001 } else { 1000 };
             cx.out.push_back(Output::Close { link, code });
         }
@@ -484,15 +510,30 @@ impl Relay {
     }
 
     fn dial(&mut self, why: Why, cx: &mut Cx<'_>) {
-        let link = LinkId::Relay(*cx.next_link);
-        *cx.next_link += 1;
         self.health.on_dial(cx.now.mono);
-        cx.out.push_back(Output::Dial { link, url: self.url.clone() });
+        let step = match self.inquire_if_due(cx) {
+            Some(link) => Step::Inquiring(link),
+            None => Step::Dialling(self.open_link(cx)),
+        };
         let deadline = cx.now.mono + cx.settings.timing.connect_timeout;
-        self.enter(why, cx, |_| State::Connecting { link, deadline });
+        self.enter(why, cx, |_| State::Connecting { step, deadline });
+    }
+
+    /// Goes on from the inquiry to the link itself, under the same deadline.
+    fn connect(&mut self, cx: &mut Cx<'_>) {
+        let link = self.open_link(cx);
+        let State::Connecting { step, .. } = &mut self.state else { unreachable!("only called in Connecting") };
+        *step = Step::Dialling(link);
+    }
+
+    fn open_link(&self, cx: &mut Cx<'_>) -> LinkId {
+        let link = cx.new_link();
+        cx.out.push_back(Output::Dial { link, url: self.url.clone() });
+        link
     }
 
     fn lose_link(&mut self, why: Why, cx: &mut Cx<'_>) {
+        self.drop_inquiry(cx);
         let timing = &cx.settings.timing;
         let until = match self.linked() {
             Some(_) if matches!(why, Why::LockedOut(_)) => cx.now.mono + REFUSED_RETRY_AFTER,

@@ -86,13 +86,53 @@ impl Checks {
         if busy.contains(&Far::Relay(n)) {
             return Err(format!("a second link to {url}"));
         }
-        self.pace.on_dial(n);
-        self.health.entry(n).or_default().on_dial(at).map_err(|e| format!("{url}: {e}"))?;
+        let health = self.health.entry(n).or_default();
+        if !health.goes_on() {
+            self.pace.on_dial(n);
+        }
+        health.on_dial(at).map_err(|e| format!("{url}: {e}"))?;
+        self.on_contact(at, url)
+    }
+
+    fn on_contact(&self, at: Micros, url: &str) -> Verdict {
         let needed = self.needs(url) || self.let_go.get(url).is_some_and(|until| at <= *until);
         if !needed {
             return Err(format!("no followed repo needs {url}"));
         }
         Ok(())
+    }
+
+    /// Judges the question to relay `n` at `url` what it is.
+    pub fn on_inquiry(&mut self, at: Micros, n: usize, url: &str, busy: &[Far]) -> Verdict {
+        let links = busy.iter().filter(|far| **far == Far::Relay(n)).count();
+        if links > 1 {
+            return Err(format!("a third link to {url}"));
+        }
+        if links == 0 {
+            self.pace.on_dial(n);
+        }
+        let verdict = self.health.entry(n).or_default().on_inquiry(at, links > 0);
+        verdict.map_err(|e| format!("{url}: {e}"))?;
+        self.on_contact(at, url)
+    }
+
+    /// An inquiry has ended. If it began a dial and `failed`, so has the dial.
+    pub fn on_inquiry_end(&mut self, at: Micros, n: usize, failed: bool, beside: bool) {
+        let health = self.health.entry(n).or_default();
+        health.on_inquiry_end(!failed || beside);
+        if failed && !beside {
+            self.pace.on_link_lost(n);
+            health.on_end(at, false);
+        }
+    }
+
+    /// The process forgets relay `n`, which no repo needs, or none did for a moment.
+    pub fn on_forgotten(&mut self, n: usize, unneeded: bool) {
+        if unneeded {
+            self.health.remove(&n);
+        } else {
+            self.health.entry(n).or_default().forget_inquiry();
+        }
     }
 
     /// Whether a repo needs a relay now, or the operator does.

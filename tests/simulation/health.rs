@@ -85,6 +85,45 @@ fn a_stable_link_that_drops_is_dialled_again_at_once() {
 }
 
 #[test]
+fn what_a_relay_is_is_asked_before_the_first_dial_and_once_a_day_whatever_it_answers() {
+    scenario("what_a_relay_is_is_asked_before_the_first_dial_and_once_a_day_whatever_it_answers", |w| {
+        village(w, 60);
+        w.relay("far").config.flavour.info = None;
+        w.start();
+        w.run_for(MINUTE);
+        for _ in 0..3 {
+            w.drop_links("far");
+            w.run_for(HOUR);
+        }
+        let asked = |w: &mut World| (w.relay("hub").inquiries, w.relay("far").inquiries);
+        assert_eq!(asked(w), (1, 1));
+        let dials = w.relay("hub").dials.len();
+        w.run_for(DAY);
+        assert_eq!(asked(w), (2, 2));
+        assert_eq!(w.relay("hub").dials.len(), dials, "the open link stays");
+        assert_eq!(w.links_to("hub"), 1);
+    });
+}
+
+#[test]
+fn an_inquiry_that_is_never_answered_costs_the_dial_its_deadline_once() {
+    scenario("an_inquiry_that_is_never_answered_costs_the_dial_its_deadline_once", |w| {
+        let v = village(w, 60);
+        w.start();
+        w.run_until("the far relay is asked", MINUTE, |w| w.relay("far").dials.len() == 1);
+        w.silence_links("far");
+        w.run_until("the announcement of the far relay", MINUTE, |w| w.links_to("far") == 1);
+        let pauses = pauses(w, "far");
+        assert_eq!(pauses.len(), 1);
+        assert_at(pauses[0], 35 * SECOND, SECOND, "the deadline and the backoff");
+        assert_eq!(w.relay("far").inquiries, 0);
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "x");
+        w.publish("far", &issue);
+        w.run_until("a live event", MINUTE, |w| w.has(&issue));
+    });
+}
+
+#[test]
 fn a_silently_dead_link_is_found_within_a_minute() {
     scenario("a_silently_dead_link_is_found_within_a_minute", |w| {
         let v = village(w, 60);

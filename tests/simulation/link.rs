@@ -23,6 +23,10 @@ impl Default for Path {
 pub enum LinkState {
     Connecting,
     Open,
+    /// For one question: what the relay is. `beside`: there is an open link to it already.
+    Inquiring {
+        beside: bool,
+    },
 }
 
 /// Which model is at the far end.

@@ -17,6 +17,7 @@ pub use talk::{Act, Door, Reply, closed, event_text, notice};
 use crate::clock::{Micros, SECOND, WALL_START};
 use crate::events::{DumbFilter, EventRef};
 use flavour::{Above, Cap, Idle};
+use grasp_sync::engine::CloseReason;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use talk::{Bucket, Wire};
@@ -135,6 +136,9 @@ pub struct ModelRelay {
     pub negs: Vec<NegSeen>,
     /// When someone dialled.
     pub dials: Vec<Micros>,
+    /// How often someone asked what it is, and was answered.
+    pub inquiries: u64,
+    dial_begun: bool,
     /// How often each event was sent to anyone.
     pub sent: BTreeMap<String, u64>,
     pub received_close: Vec<(Micros, u64, String)>,
@@ -161,6 +165,8 @@ impl ModelRelay {
             reqs: Vec::new(),
             negs: Vec::new(),
             dials: Vec::new(),
+            inquiries: 0,
+            dial_begun: false,
             sent: BTreeMap::new(),
             received_close: Vec::new(),
             breaches: BTreeMap::new(),
@@ -170,9 +176,28 @@ impl ModelRelay {
         }
     }
 
-    /// Someone dials.
-    pub fn on_dial(&mut self, at: Micros) -> Door {
+    /// Someone asks what it is.
+    pub fn on_inquiry(&mut self) -> Result<&'static str, CloseReason> {
+        self.inquiries += 1;
+        self.config.flavour.info.ok_or(CloseReason::Handshake(404))
+    }
+
+    /// Someone begins a dial with that question.
+    pub fn begin_dial(&mut self, at: Micros) {
         self.dials.push(at);
+        self.dial_begun = true;
+    }
+
+    /// Nothing follows on it.
+    pub fn end_dial(&mut self) {
+        self.dial_begun = false;
+    }
+
+    /// Someone dials, or goes on with a dial that has begun.
+    pub fn on_dial(&mut self, at: Micros) -> Door {
+        if !std::mem::take(&mut self.dial_begun) {
+            self.dials.push(at);
+        }
         if self.mode == Mode::Up && !self.take(Counted::Dials, at, 1) {
             return Door::Status(429);
         }

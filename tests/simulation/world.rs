@@ -11,7 +11,7 @@ use crate::client::ModelClient;
 use crate::clock::{Clock, MILLI, Micros, SECOND};
 use crate::disk::Disk;
 use crate::events::{DOMAIN, EventRef};
-use crate::link::{Far, Link, Path};
+use crate::link::{Far, Link, LinkState, Path};
 use crate::model_relay::{Act, ModelRelay, RelayConfig};
 use crate::rng::Rng;
 use crate::trace::Trace;
@@ -83,6 +83,8 @@ enum Frame {
     /// A ping out, a pong in.
     Beat,
     Opened,
+    /// What the relay says of itself: the question out, the answer in.
+    Info(Result<&'static str, CloseReason>),
     /// The end of the link: a close code out, a reason in.
     Closed(CloseReason),
     Drained,
@@ -316,7 +318,8 @@ impl World {
     /// Links that the process now has to the relay.
     pub fn links_to(&self, relay: &str) -> usize {
         let n = self.relay_number(relay);
-        self.links.iter().filter(|(serial, l)| l.far == Far::Relay(n) && self.ids.contains_key(serial)).count()
+        let links = self.links.iter().filter(|(serial, l)| l.far == Far::Relay(n) && self.ids.contains_key(serial));
+        links.filter(|(_, l)| !matches!(l.state, LinkState::Inquiring { .. })).count()
     }
 
     /// A client connects to the own relay.

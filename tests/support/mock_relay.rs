@@ -41,6 +41,8 @@ impl Default for RelayLimits {
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     pub connections: u64,
+    /// Requests without an upgrade: somebody asks what the relay is.
+    pub inquiries: u64,
     pub reqs: u64,
     pub filters: u64,
     pub filters_without_limit: u64,
@@ -93,6 +95,7 @@ pub(crate) struct Shared {
     stopped: AtomicBool,
     frozen: AtomicBool,
     next_connection: AtomicU64,
+    info: Mutex<Option<String>>,
     seen: Mutex<Seen>,
     open: Mutex<BTreeMap<u64, Open>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -119,6 +122,7 @@ impl MockRelay {
             stopped: AtomicBool::new(true),
             frozen: AtomicBool::new(false),
             next_connection: AtomicU64::new(0),
+            info: Mutex::default(),
             seen: Mutex::default(),
             open: Mutex::default(),
             threads: Mutex::default(),
@@ -140,6 +144,11 @@ impl MockRelay {
     /// Its events.
     pub fn data(&self) -> &RelayData {
         &self.shared.data
+    }
+
+    /// From now on it serves this NIP-11 document; until then, none.
+    pub fn set_info(&self, document: &str) {
+        *self.shared.info.lock().expect("no holder panics") = Some(document.to_owned());
     }
 
     /// What it has seen and done.
@@ -240,6 +249,17 @@ fn listen(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 impl Shared {
+    /// The answer to whoever asks what the relay is.
+    fn info_answer(&self) -> String {
+        match &*self.info.lock().expect("no holder panics") {
+            Some(document) => format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/nostr+json\r\nContent-Length: {}\r\n\r\n{document}",
+                document.len()
+            ),
+            None => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        }
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().expect("no holder panics")
     }

@@ -33,8 +33,10 @@ pub struct Asked {
 pub struct Checks {
     pub relays: BTreeMap<u64, Far>,
     pub clients: BTreeSet<u64>,
-    /// The last number that was dialled.
-    dialled: Option<u64>,
+    /// Relays that are being asked what they are, by link.
+    pub inquiries: BTreeMap<u64, String>,
+    /// The last number that a link to a relay got.
+    last: Option<u64>,
     /// Ids that were handed in and may be in the batch.
     pub uncommitted: BTreeSet<String>,
     /// Ids that a client was told are kept.
@@ -50,12 +52,20 @@ impl Checks {
     pub fn judge(&mut self, output: &Output, now: Now, settings: &Settings) {
         match output {
             Output::Dial { link: LinkId::Relay(n), url } => {
-                assert!(self.dialled.is_none_or(|last| last < *n), "link number {n} is used twice");
-                self.dialled = Some(*n);
+                self.judge_number(*n);
                 let url = url.as_str().to_owned();
                 assert!(self.relays.values().all(|far| far.url != url), "a second link to {url}");
+                assert!(self.inquiries.values().all(|asked| *asked != url), "{url} is dialled while it is asked");
                 let far = Far { url, is_open: false, subscriptions: BTreeMap::new(), quiet_until: 0 };
                 self.relays.insert(*n, far);
+            }
+            Output::Inquire { link: LinkId::Relay(n), url } => {
+                self.judge_number(*n);
+                let url = url.as_str().to_owned();
+                assert!(self.inquiries.values().all(|asked| *asked != url), "{url} is asked twice at once");
+                let dialling = self.relays.values().any(|far| far.url == url && !far.is_open);
+                assert!(!dialling, "{url} is asked while it is dialled");
+                self.inquiries.insert(*n, url);
             }
             Output::Send { link: LinkId::Relay(n), text } => {
                 let far = self.relays.get_mut(n).expect("what is sent goes to a link that is there");
@@ -69,13 +79,21 @@ impl Checks {
             Output::Ping { link: LinkId::Relay(n) } => assert!(self.relays[n].is_open, "a ping goes to an open link"),
             Output::Ping { link: LinkId::Client(n) } => assert!(self.clients.contains(n)),
             Output::Close { link: LinkId::Relay(n), .. } => {
-                assert!(self.relays.remove(n).is_some(), "what is closed was there");
+                let was_there = self.relays.remove(n).is_some() || self.inquiries.remove(n).is_some();
+                assert!(was_there, "what is closed was there");
             }
             Output::Close { link: LinkId::Client(n), .. } => {
                 assert!(self.clients.remove(n), "who is closed was there");
             }
-            Output::Dial { link: LinkId::Client(_), .. } => panic!("a client is dialled"),
+            Output::Dial { link: LinkId::Client(_), .. } | Output::Inquire { link: LinkId::Client(_), .. } => {
+                panic!("a client is dialled")
+            }
         }
+    }
+
+    fn judge_number(&mut self, n: u64) {
+        assert!(self.last.is_none_or(|last| last < n), "link number {n} is used twice");
+        self.last = Some(n);
     }
 
     fn judge_answer(&mut self, text: &str) {

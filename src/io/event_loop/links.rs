@@ -4,7 +4,7 @@ use mio::Poll;
 
 use crate::contract::{CloseReason, Input, LinkId, Output};
 use crate::io::connections::{Connection, Connections};
-use crate::io::dial::{Dial, Dialling, Progress};
+use crate::io::dial::{Dial, Dialling, Errand, Progress};
 use crate::io::event_loop::{Core, EventLoop, LoopOptions, RunError};
 use crate::io::link::Frame;
 use crate::io::resolver::{Lookup, ResolveError};
@@ -60,7 +60,8 @@ impl EventLoop {
         let now = self.clock.now();
         while let Some(output) = core.poll_output() {
             match output {
-                Output::Dial { link, url } => self.dial(now, link, url),
+                Output::Dial { link, url } => self.dial(now, link, url, Errand::Link),
+                Output::Inquire { link, url } => self.dial(now, link, url, Errand::Info),
                 Output::Send { link, text } => self.send(now.mono, link, text),
                 Output::Ping { link } => self.ping(now.mono, link),
                 Output::Close { link, code } => self.close(now, link, code),
@@ -68,11 +69,11 @@ impl EventLoop {
         }
     }
 
-    fn dial(&mut self, now: Now, link: LinkId, url: RelayUrl) {
+    fn dial(&mut self, now: Now, link: LinkId, url: RelayUrl, errand: Errand) {
         assert!(matches!(link, LinkId::Relay(_)), "only relays are dialled");
         let deadline = now.mono + self.options.connect_timeout;
         let lookup = self.resolver.resolve(now, self.poll.registry(), url.host());
-        let mut dial = Box::new(Dial::new(link, url, deadline));
+        let mut dial = Box::new(Dial::new(link, url, errand, deadline));
         match lookup {
             Lookup::Answered(answer) => self.known_names.push((link, answer)),
             Lookup::Pending(id) => {
@@ -131,7 +132,7 @@ impl EventLoop {
 
     fn on_dial(&mut self, now: Now, key: usize, progress: Progress, core: &mut impl Core) -> Result<(), RunError> {
         let Some(Connection::Dial(dial)) = self.connections.get_mut(key) else { panic!("this is a dial") };
-        let id = dial.link();
+        let (id, errand) = (dial.link(), dial.errand());
         match progress {
             Progress::Pending => {
                 let (deadline, cut_short) = (dial.next_deadline(), dial.cut_short());
@@ -149,10 +150,17 @@ impl EventLoop {
                 self.connections.make_ready(key);
                 core.handle(now, Input::Opened { link: id })?;
             }
-            Progress::Failed(reason) => {
-                log::debug!("{}: {reason:?}", dial.url());
+            Progress::Told(document) => {
                 self.drop_dial(now, key);
-                self.ended.push((id, reason));
+                self.inquired.push((id, Ok(document)));
+            }
+            Progress::Failed(reason) => {
+                log::debug!("{}: {errand:?}: {reason:?}", dial.url());
+                self.drop_dial(now, key);
+                match errand {
+                    Errand::Link => self.ended.push((id, reason)),
+                    Errand::Info => self.inquired.push((id, Err(reason))),
+                }
             }
         }
         Ok(())

@@ -13,6 +13,8 @@ use crate::io::tls;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::protocol::relay_url::RelayUrl;
 
+mod inquiry;
+
 /// What a core was told, with the clock's words left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
@@ -21,6 +23,7 @@ enum Told {
     Text(LinkId, String),
     Alive(LinkId),
     Drained(LinkId),
+    Info(LinkId, Result<String, CloseReason>),
     Closed(LinkId, CloseReason),
     Stop,
 }
@@ -49,6 +52,7 @@ impl Core for Script {
             }
             Input::Alive { link } => Told::Alive(link),
             Input::Drained { link } => Told::Drained(link),
+            Input::Info { link, document } => Told::Info(link, document.map(str::to_owned)),
             Input::Closed { link, reason } => Told::Closed(link, reason),
             Input::Stop => Told::Stop,
             Input::Tick => {
@@ -395,6 +399,30 @@ mod over_tls {
         world.until(|t| *t == Told::Text(LINK, "hello".into()));
         world.until(|t| *t == Told::Text(LINK, long.clone()));
         world.core.outputs.push_back(Output::Close { link: LINK, code: 1000 });
+        world.until_joined(peer);
+    }
+
+    #[test]
+    fn a_document_is_fetched_over_tls_too() {
+        let authority = Authority::new();
+        let config = authority.server("localhost");
+        let (port, peer) = relay(move |socket| {
+            let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
+            let _ = stream.read(&mut [0; 4096]);
+            // No length, and no farewell either: the end of the socket is the end of the document.
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{}");
+        });
+        let mut world = authority.world();
+        let url = RelayUrl::parse(&format!("wss://localhost:{port}")).unwrap();
+        world.core.outputs.push_back(Output::Inquire { link: LINK, url: url.clone() });
+        assert_eq!(world.until(|_| true), Told::Info(LINK, Ok("{}".to_owned())));
+        world.until_joined(peer);
+
+        let (port, peer) = tls_relay(Authority::new().server("localhost"));
+        let mut world = authority.world();
+        let url = RelayUrl::parse(&format!("wss://localhost:{port}")).unwrap();
+        world.core.outputs.push_back(Output::Inquire { link: LINK, url });
+        assert_eq!(world.until(|_| true), Told::Info(LINK, Err(CloseReason::Tls)));
         world.until_joined(peer);
     }
 

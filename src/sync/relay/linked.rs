@@ -12,6 +12,7 @@ use crate::sync::plan::{
 };
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::News;
+use crate::sync::relay::inquiry::Inquiry;
 use crate::sync::relay::names::Why;
 use crate::sync::session::Session;
 use crate::time::Instant;
@@ -38,6 +39,8 @@ pub(super) struct Linked {
     pub full_not_before: Instant,
     /// Why the live subscriptions no longer fit what should be asked, if so.
     pub stale: Option<Why>,
+    /// The relay is being asked what it says of itself, on another link.
+    pub inquiry: Option<Inquiry>,
 }
 
 impl Linked {
@@ -53,6 +56,7 @@ impl Linked {
             broken: false,
             full_not_before: now,
             stale: None,
+            inquiry: None,
         }
     }
 
@@ -137,7 +141,8 @@ impl Linked {
 
     /// When time next matters to the link.
     pub fn next_deadline(&self, cx: &Cx<'_>) -> Instant {
-        let next = self.session.next_deadline(cx);
+        let inquiry = self.inquiry.map(|inquiry| inquiry.deadline);
+        let next = inquiry.into_iter().fold(self.session.next_deadline(cx), Instant::min);
         let stable_at = self.session.opened_at() + cx.settings.timing.stable_after;
         if self.stable { next } else { next.min(stable_at) }
     }

@@ -184,6 +184,7 @@ impl Relay {
             reach,
             deletions: Deletions::of(reach),
         });
+        self.inquire_beside_if_due(cx);
         self.settle(cx);
     }
 

@@ -4,6 +4,8 @@ use super::*;
 use crate::sync::budget::Budget;
 use crate::sync::testing::{Bench, addr, announcement, relay, root_id};
 
+mod inquiry;
+
 /// A machine with its world, driven by hand.
 struct Rig {
     bench: Bench,
@@ -29,12 +31,25 @@ impl Rig {
 
     fn open(&mut self) {
         self.tick();
+        self.answer_inquiry(Err(CloseReason::Handshake(404)));
         let link = self.relay.link().expect("dialled");
         self.relay.on_opened(link, &mut self.bench.cx());
     }
 
+    /// Answers the question what the relay says of itself, if it is being asked.
+    fn answer_inquiry(&mut self, document: Result<&str, CloseReason>) {
+        if let Some(link) = self.relay.inquiry() {
+            self.relay.on_answer(link, document, &mut self.bench.cx());
+        }
+    }
+
     fn drop_link(&mut self) {
-        self.relay.on_closed(CloseReason::Peer(1006), &mut self.bench.cx());
+        self.lose_link(CloseReason::Peer(1006));
+    }
+
+    fn lose_link(&mut self, reason: CloseReason) {
+        let link = self.relay.link().expect("dialled or open");
+        self.relay.on_closed(link, reason, &mut self.bench.cx());
     }
 
     /// Answers every page with nothing until no page is asked any more; the texts that went out meanwhile.

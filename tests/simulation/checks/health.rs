@@ -9,6 +9,11 @@ pub struct HealthCheck {
     failures: u32,
     first_failure: Micros,
     allowed_at: Micros,
+    /// What the relay is was asked, and the dial that this began is to follow.
+    dial_follows: bool,
+    asked_at: Micros,
+    /// The relay is not to be asked again before this.
+    ask_at: Micros,
 }
 
 impl HealthCheck {
@@ -24,9 +29,38 @@ impl HealthCheck {
         Ok(())
     }
 
+    /// The relay is asked what it is. `beside`: there is a link to it; else this is a dial.
+    pub fn on_inquiry(&mut self, at: Micros, beside: bool) -> Verdict {
+        if at < self.ask_at {
+            return Err("asked what it is twice in a day".to_owned());
+        }
+        self.dial_follows = !beside;
+        self.asked_at = at;
+        if beside { Ok(()) } else { self.on_dial(at) }
+    }
+
+    /// What came of that. Whoever cannot be reached may be asked at the next dial.
+    pub fn on_inquiry_end(&mut self, reached: bool) {
+        if reached {
+            self.ask_at = self.asked_at + 22 * HOUR;
+        } else {
+            self.dial_follows = false;
+        }
+    }
+
+    /// The process has forgotten what it knew.
+    pub fn forget_inquiry(&mut self) {
+        self.ask_at = 0;
+    }
+
+    /// Whether a dial is the second half of one that has begun.
+    pub fn goes_on(&mut self) -> bool {
+        std::mem::take(&mut self.dial_follows)
+    }
+
     pub fn on_end(&mut self, at: Micros, stable: bool) {
         if stable {
-            *self = HealthCheck { allowed_at: at, ..HealthCheck::default() };
+            *self = HealthCheck { allowed_at: at, ask_at: self.ask_at, ..HealthCheck::default() };
             return;
         }
         if self.failures == 0 {

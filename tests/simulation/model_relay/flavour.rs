@@ -203,6 +203,8 @@ pub struct Flavour {
     pub pings: Option<Micros>,
     pub idle: Idle,
     pub quirks: &'static [Quirk],
+    /// Its NIP-11 document, if it serves one.
+    pub info: Option<&'static str>,
     /// Whether the program becomes complete with it. Where not, `traps` says what it does instead.
     pub complete: bool,
 }
@@ -210,6 +212,9 @@ pub struct Flavour {
 use Counted::{Bytes, Dials, Filters, Messages, Reconciliations, Subscriptions};
 use Quirk::*;
 use Told::{Closed, EoseAlone, Hangup, Notice, NoticeAfterEose, NoticeAndEose, NoticeAndHangup};
+
+/// As strfry renders it from its configuration.
+const STRFRY_INFO: &str = r#"{"contact":"unset","description":"This is a strfry instance.","limitation":{"max_limit":500,"max_message_length":131072,"max_subscriptions":200},"name":"strfry default","negentropy":1,"pubkey":"unset","software":"git+https://github.com/hoytech/strfry.git","supported_nips":[1,2,4,9,11,22,28,40,70,77],"version":"1.0.4"}"#;
 
 const STRFRY: Flavour = Flavour {
     name: "strfry",
@@ -233,11 +238,13 @@ const STRFRY: Flavour = Flavour {
     pings: Some(55 * SECOND),
     idle: Idle::Never,
     quirks: &[RefusesFuture(900)],
+    info: Some(STRFRY_INFO),
     complete: true,
 };
 
 const STRFRY_1_0: Flavour = Flavour {
     name: "strfry-1.0",
+    info: None,
     subscriptions: at_most(20, NoticeAfterEose("ERROR: too many concurrent REQs")),
     filters: at_most(20, Notice("ERROR: bad req: arr too big")),
     values: Values::BytesOfTag(at_most(65_535, Notice("ERROR: bad req: total filter items too large")), 3),
@@ -256,6 +263,7 @@ const NOSTR_RS_RELAY: Flavour = Flavour {
     pings: Some(5 * MINUTE),
     idle: Idle::Quiet(20 * MINUTE),
     quirks: &[OldestFirst, LimitZeroUnanswered, SameFilters(Told::Nothing)],
+    info: None,
     complete: true,
 };
 
@@ -284,6 +292,7 @@ const KHATRU_BADGER: Flavour = Flavour {
     pings: Some(30 * SECOND),
     idle: Idle::Never,
     quirks: &[FiltersAlone],
+    info: None,
     complete: true,
 };
 
@@ -380,6 +389,7 @@ const CHORUS: Flavour = Flavour {
     pings: Some(60 * SECOND),
     idle: Idle::Unsubscribed(60 * SECOND),
     quirks: &[Challenges, IdsOnlyClosed { after_eose: false }, ReplacementCounts, NoScrapers],
+    info: None,
     complete: true,
 };
 
@@ -395,6 +405,7 @@ const RNOSTR: Flavour = Flavour {
     pings: Some(60 * SECOND),
     idle: Idle::Quiet(2 * MINUTE),
     quirks: &[RefusesFuture(900)],
+    info: None,
     complete: true,
 };
 
@@ -420,6 +431,7 @@ const RELAY_BUILDER: Flavour = Flavour {
     pings: None,
     idle: Idle::Never,
     quirks: &[IdsOnlyClosed { after_eose: true }, LosesBehind(1_024), HangsUpOnNonsense],
+    info: None,
     complete: true,
 };
 
@@ -450,6 +462,7 @@ const NOSTREAM: Flavour = Flavour {
         LowerCaseTags,
         RefusesFuture(900),
     ],
+    info: None,
     complete: false,
 };
 
@@ -480,6 +493,7 @@ const NETSTR: Flavour = Flavour {
     pings: None,
     idle: Idle::Never,
     quirks: &[],
+    info: None,
     complete: true,
 };
 

@@ -10,6 +10,9 @@ use grasp_sync::engine::{CloseReason, Input, LinkId, Output};
 use grasp_sync::limits::{LINK_OUT_BYTES_MAX, MESSAGE_BYTES_MAX};
 use std::rc::Rc;
 
+/// The close code for a relay that is needed no more; should it come back, it is a stranger.
+const UNNEEDED: u16 = 1000;
+
 impl World {
     pub(super) fn happen(&mut self, happening: Happening) {
         match happening {
@@ -42,7 +45,11 @@ impl World {
                 self.clients[n].1.closed = Some(if let CloseReason::Peer(code) = reason { code } else { 0 });
                 self.links.remove(&serial);
             }
-            (_, Frame::Opened | Frame::Drained) => unreachable!("never sent outwards"),
+            (Far::Relay(n), Frame::Info(_)) => {
+                let answer = self.relays[n].on_inquiry();
+                self.send_in(serial, Frame::Info(answer));
+            }
+            (_, Frame::Opened | Frame::Drained | Frame::Info(_)) => unreachable!("never sent outwards"),
         }
     }
 
@@ -120,6 +127,10 @@ impl World {
                 state.waiting_bytes = 0;
                 self.feed(Input::Drained { link });
             }
+            Frame::Info(answer) => self.inquiry_ends(serial, link, answer),
+            Frame::Closed(reason) if matches!(state.state, LinkState::Inquiring { .. }) => {
+                self.inquiry_ends(serial, link, Err(reason));
+            }
             Frame::Closed(reason) => {
                 let what = format!("{} is gone: {reason:?}", state.name);
                 self.trace.say(at, what);
@@ -170,6 +181,7 @@ impl World {
             self.hash(&output);
             match output {
                 Output::Dial { link, url } => self.dial(link, url.as_str()),
+                Output::Inquire { link, url } => self.inquire(link, url.as_str()),
                 Output::Send { link, text } => self.sent(link, text),
                 Output::Ping { link } => {
                     if let Some(serial) = self.serial(link) {
@@ -187,6 +199,7 @@ impl World {
             Output::Send { link, text } => (1, link, text.as_str()),
             Output::Ping { link } => (2, link, ""),
             Output::Close { link, code } => (3 + u64::from(*code), link, ""),
+            Output::Inquire { link, url } => (3, link, url.as_str()),
         };
         let link = match link {
             LinkId::Relay(n) => 2 * n,
@@ -205,11 +218,9 @@ impl World {
 
     pub(super) fn dial(&mut self, link: LinkId, url: &str) {
         self.say(&format!("dial {url}"));
-        let Some(n) = self.relays.iter().position(|r| r.url == url) else {
-            self.fail(&format!("dialled {url}, which no scenario put into the world"));
-        };
+        let n = self.known_relay(url);
         let at = self.clock.now();
-        let busy: Vec<Far> = self.serials.values().filter_map(|s| self.links.get(s)).map(|l| l.far).collect();
+        let busy = self.busy();
         let verdict = self.checks.on_dial(self.awake(), n, url, &busy);
         self.demand(verdict);
         let serial = self.add_link(Far::Relay(n));
@@ -231,6 +242,74 @@ impl World {
                 self.enqueue(late, Happening::In(serial, Frame::Closed(CloseReason::Timeout)));
             }
         }
+    }
+
+    /// A relay is asked what it is: one question and one answer. Unless there is a link to it already, this is the
+    /// beginning of a dial.
+    pub(super) fn inquire(&mut self, link: LinkId, url: &str) {
+        self.say(&format!("inquire at {url}"));
+        let n = self.known_relay(url);
+        let busy = self.busy();
+        let verdict = self.checks.on_inquiry(self.awake(), n, url, &busy);
+        self.demand(verdict);
+        let serial = self.add_link(Far::Relay(n));
+        self.name_link(serial, link);
+        let beside = busy.contains(&Far::Relay(n));
+        self.links.get_mut(&serial).expect("just added").state = LinkState::Inquiring { beside };
+        if !beside {
+            self.relays[n].begin_dial(self.clock.now());
+        }
+        if let Some(reason) = self.unreachable.get(&n) {
+            return self.send_in(serial, Frame::Closed(*reason));
+        }
+        match self.relays[n].mode {
+            Mode::Up | Mode::HangsUp => self.send_out(serial, Frame::Info(Ok(""))),
+            Mode::Refuses => self.send_in(serial, Frame::Closed(CloseReason::Connect)),
+            Mode::BlackHole => {
+                let late = self.clock.now() + self.settings.timing.connect_timeout.as_micros() + MILLI;
+                self.enqueue(late, Happening::In(serial, Frame::Closed(CloseReason::Timeout)));
+            }
+        }
+    }
+
+    /// The process learns what came of an inquiry. If nobody could be reached, that was the dial.
+    fn inquiry_ends(&mut self, serial: u64, link: LinkId, answer: Result<&'static str, CloseReason>) {
+        let Some(Link { far: Far::Relay(n), state: LinkState::Inquiring { beside }, name, .. }) =
+            self.links.remove(&serial)
+        else {
+            unreachable!("only called for inquiries")
+        };
+        self.trace.say(self.clock.now(), format!("{name} has answered: {answer:?}"));
+        self.ids.remove(&serial);
+        self.serials.remove(&link);
+        let unreachable = matches!(
+            answer,
+            Err(CloseReason::Resolve
+                | CloseReason::PrivateAddress
+                | CloseReason::Connect
+                | CloseReason::Tls
+                | CloseReason::Timeout)
+        );
+        self.inquiry_fails_or_not(n, unreachable, beside);
+        self.feed(Input::Info { link, document: answer });
+    }
+
+    fn inquiry_fails_or_not(&mut self, n: usize, failed: bool, beside: bool) {
+        let at = self.awake();
+        self.checks.on_inquiry_end(at, n, failed, beside);
+        if failed && !beside {
+            self.relays[n].end_dial();
+        }
+    }
+
+    fn known_relay(&self, url: &str) -> usize {
+        let known = self.relays.iter().position(|r| r.url == url);
+        known.unwrap_or_else(|| self.fail(&format!("dialled {url}, which no scenario put into the world")))
+    }
+
+    /// Whom the process has links to.
+    fn busy(&self) -> Vec<Far> {
+        self.serials.values().filter_map(|s| self.links.get(s)).map(|l| l.far).collect()
     }
 
     pub(super) fn sent(&mut self, id: LinkId, text: String) {
@@ -267,12 +346,23 @@ impl World {
 
     pub(super) fn closed(&mut self, link: LinkId, code: u16) {
         let Some(serial) = self.serial(link) else { return };
-        let Link { far, name, .. } = &self.links[&serial];
-        let (far, what) = (*far, format!("{name} is closed with {code}"));
+        let Link { far, name, state, .. } = &self.links[&serial];
+        let (far, state, what) = (*far, *state, format!("{name} is closed with {code}"));
         self.trace.say(self.clock.now(), what);
         let unneeded = matches!(far, Far::Relay(n) if !self.checks.needs(&self.relays[n].url));
         self.send_out(serial, Frame::Closed(CloseReason::Peer(code)));
-        self.end_link(serial, unneeded);
+        if let (Far::Relay(n), LinkState::Inquiring { beside }) = (far, state) {
+            self.ids.remove(&serial);
+            self.serials.remove(&link);
+            self.inquiry_fails_or_not(n, true, beside);
+        } else {
+            self.end_link(serial, unneeded);
+        }
+        if let Far::Relay(n) = far
+            && code == UNNEEDED
+        {
+            self.checks.on_forgotten(n, unneeded);
+        }
     }
 
     pub(super) fn add_link(&mut self, far: Far) -> u64 {

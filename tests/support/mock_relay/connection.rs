@@ -10,7 +10,7 @@ use rustls::{ServerConnection, StreamOwned};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -21,6 +21,8 @@ use tungstenite::{Error, Message, WebSocket};
 const SOCKET: Token = Token(0);
 const MAIL: Token = Token(1);
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Bytes of a request's head.
+const HEAD_MAX: usize = 16 << 10;
 /// How often a frozen connection looks whether it may go on.
 const FROZEN_LOOK: Duration = Duration::from_millis(20);
 
@@ -62,8 +64,15 @@ pub(crate) fn serve(socket: TcpStream, number: u64, shared: &Shared) {
     };
     let limit = Some(shared.limits.message_bytes_max);
     let config = WebSocketConfig::default().max_message_size(limit).max_frame_size(limit);
+    let mut stream = Replayed { replay: VecDeque::new(), stream };
+    let Some(head) = stream.read_head() else { return };
+    if !head.to_ascii_lowercase().contains("\r\nupgrade: websocket") {
+        shared.seen().inquiries += 1;
+        let _ = stream.write_all(shared.info_answer().as_bytes());
+        return stream.hang_up();
+    }
     let Ok(socket) = tungstenite::accept_with_config(stream, Some(config)) else { return };
-    let _ = socket.get_ref().tcp().set_nonblocking(true);
+    let _ = socket.get_ref().stream.tcp().set_nonblocking(true);
 
     let Ok(poll) = Poll::new() else { return };
     let Ok(waker) = Waker::new(poll.registry(), MAIL) else { return };
@@ -80,7 +89,7 @@ pub(crate) fn serve(socket: TcpStream, number: u64, shared: &Shared) {
 }
 
 struct Connection<'a> {
-    socket: WebSocket<Stream>,
+    socket: WebSocket<Replayed>,
     poll: Poll,
     inbox: Arc<Inbox>,
     subscriptions: BTreeMap<String, Subscription>,
@@ -278,6 +287,54 @@ fn with_open(shared: &Shared, number: u64, change: impl FnOnce(&mut Open)) {
 
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
+}
+
+/// A stream whose beginning has been looked at, and comes again.
+struct Replayed {
+    replay: VecDeque<u8>,
+    stream: Stream,
+}
+
+impl Replayed {
+    /// The head of the request, which is still to be read. `None` if there is none, or none that ends.
+    fn read_head(&mut self) -> Option<String> {
+        let mut byte = [0];
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            if head.len() >= HEAD_MAX || self.stream.read(&mut byte).ok()? == 0 {
+                return None;
+            }
+            head.push(byte[0]);
+        }
+        self.replay.extend(&head);
+        String::from_utf8(head).ok()
+    }
+
+    /// Says that nothing more is to come, and waits for the other end to have read it.
+    fn hang_up(&mut self) {
+        if let Stream::Tls(tls) = &mut self.stream {
+            tls.conn.send_close_notify();
+        }
+        let _ = self.flush();
+        let _ = self.stream.tcp().shutdown(Shutdown::Write);
+        let _ = self.stream.tcp().read(&mut [0; 64]);
+    }
+}
+
+impl Read for Replayed {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.replay.is_empty() { self.stream.read(buffer) } else { self.replay.read(buffer) }
+    }
+}
+
+impl Write for Replayed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 enum Stream {

@@ -1,0 +1,138 @@
+//! What a relay says of itself (NIP-11): asked before it is dialled and at the daily turn, at most once in
+//! [`INFO_PERIOD`], answered or not. A relay that cannot be reached to be asked is not dialled as well: that was the dial.
+
+use log::debug;
+
+use super::{Relay, State, Step, Why, linked_in};
+use crate::contract::{CloseReason, LinkId, Output};
+use crate::limits::INFO_PERIOD;
+use crate::protocol::relay_info::RelayInfo;
+use crate::sync::Cx;
+use crate::time::{Instant, UnixTime};
+
+/// What a relay has said of itself.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// Its latest document, and when that came.
+    info: Option<(RelayInfo, UnixTime)>,
+    /// It is not asked before this.
+    ask_at: Instant,
+}
+
+/// An inquiry on a link of its own, beside the open link.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inquiry {
+    pub link: LinkId,
+    pub deadline: Instant,
+}
+
+impl Relay {
+    /// What it says of itself, and since when we know.
+    pub fn info(&self) -> Option<(&RelayInfo, UnixTime)> {
+        self.said.info.as_ref().map(|(info, at)| (info, *at))
+    }
+
+    /// The link on which it is being asked what it is, if it is.
+    pub fn inquiry(&self) -> Option<LinkId> {
+        match &self.state {
+            State::Connecting { step: Step::Inquiring(link), .. } => Some(*link),
+            _ => self.linked()?.inquiry.map(|inquiry| inquiry.link),
+        }
+    }
+
+    /// The answer to an inquiry: the body of an HTTP answer, or why there is none. If nobody could be reached, the dial
+    /// that was to follow has failed.
+    pub fn on_answer(&mut self, link: LinkId, document: Result<&str, CloseReason>, cx: &mut Cx<'_>) {
+        if self.inquiry() != Some(link) {
+            return;
+        }
+        let read = document.map(RelayInfo::from_json);
+        let result = match &read {
+            Ok(Ok(_)) => "read",
+            Ok(Err(_)) => "not_json",
+            Err(reason) => reason.name(),
+        };
+        cx.metrics.relay_info.add(result);
+        debug!("{}: relay information: {result}", self.url);
+        let info = read.ok().and_then(Result::ok);
+        match (linked_in(&mut self.state), document) {
+            (Some(linked), _) => {
+                linked.inquiry = None;
+                self.on_info(info, cx);
+            }
+            (None, Err(reason)) if is_unreachable(reason) => {
+                // It may have more to say when it can be reached.
+                if reason != CloseReason::Timeout {
+                    self.said.ask_at = Instant::ZERO;
+                }
+                cx.metrics.relay_links_closed.add(reason.name());
+                self.lose_link(Why::LinkClosed(reason), cx);
+            }
+            (None, _) => {
+                self.on_info(info, cx);
+                self.connect(cx);
+            }
+        }
+    }
+
+    /// The relay was asked what it is. `None`: it has not said; what it said before stands.
+    fn on_info(&mut self, info: Option<RelayInfo>, cx: &mut Cx<'_>) {
+        if let Some(info) = info {
+            self.said.info = Some((info, cx.now.wall));
+        }
+    }
+
+    /// Begins an inquiry if it is time for one.
+    pub(super) fn inquire_if_due(&mut self, cx: &mut Cx<'_>) -> Option<LinkId> {
+        if self.said.ask_at > cx.now.mono {
+            return None;
+        }
+        self.said.ask_at = cx.now.mono + INFO_PERIOD;
+        let link = cx.new_link();
+        cx.out.push_back(Output::Inquire { link, url: self.url.clone() });
+        Some(link)
+    }
+
+    /// Begins one beside the open link if it is time for one.
+    pub(super) fn inquire_beside_if_due(&mut self, cx: &mut Cx<'_>) {
+        if self.inquiry().is_some() {
+            return;
+        }
+        let Some(link) = self.inquire_if_due(cx) else { return };
+        let deadline = cx.now.mono + cx.settings.timing.connect_timeout;
+        linked_in(&mut self.state).expect("only called with a link").inquiry = Some(Inquiry { link, deadline });
+    }
+
+    /// Gives up an inquiry beside the open link that has taken too long.
+    pub(super) fn give_up_slow_inquiry(&mut self, cx: &mut Cx<'_>) {
+        let inquiry = self.linked().and_then(|linked| linked.inquiry);
+        if inquiry.is_some_and(|inquiry| inquiry.deadline <= cx.now.mono) {
+            self.drop_inquiry(cx);
+            cx.metrics.relay_info.add(CloseReason::Timeout.name());
+        }
+    }
+
+    /// Forgets an inquiry beside the open link.
+    pub(super) fn drop_inquiry(&mut self, cx: &mut Cx<'_>) {
+        if let Some(Inquiry { link, .. }) = linked_in(&mut self.state).and_then(|linked| linked.inquiry.take()) {
+            cx.out.push_back(Output::Close { link, code: 1001 });
+        }
+    }
+}
+
+/// Whether nobody was there to ask.
+fn is_unreachable(reason: CloseReason) -> bool {
+    match reason {
+        CloseReason::Resolve
+        | CloseReason::PrivateAddress
+        | CloseReason::Connect
+        | CloseReason::Tls
+        | CloseReason::Timeout => true,
+        CloseReason::Handshake(_)
+        | CloseReason::Peer(_)
+        | CloseReason::Protocol
+        | CloseReason::TooLarge
+        | CloseReason::OutBufferFull
+        | CloseReason::Io => false,
+    }
+}

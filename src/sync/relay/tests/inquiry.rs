@@ -1,0 +1,181 @@
+//! What a relay says of itself is asked first, seldom, and at no other cost.
+
+use super::*;
+
+const DOCUMENT: &str = r#"{"limitation":{"max_subscriptions":20}}"#;
+
+/// What was put out since the last look: `?` for an inquiry, `>` for a dial, `x` for a link that is closed.
+fn steps(rig: &mut Rig) -> String {
+    let outputs = std::mem::take(&mut rig.bench.out);
+    outputs
+        .into_iter()
+        .filter_map(|output| match output {
+            Output::Inquire { .. } => Some('?'),
+            Output::Dial { .. } => Some('>'),
+            Output::Close { .. } => Some('x'),
+            Output::Send { .. } | Output::Ping { .. } => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_relay_is_asked_what_it_is_before_it_is_dialled() {
+    let mut rig = Rig::new(with_repo);
+    rig.tick();
+    assert_eq!((rig.state(), &*steps(&mut rig)), (StateName::Connecting, "?"));
+    rig.answer_inquiry(Ok(DOCUMENT));
+    assert_eq!((rig.state(), &*steps(&mut rig)), (StateName::Connecting, ">"));
+    let (info, since) = rig.relay.info().expect("it has said");
+    assert_eq!((info.max_subscriptions, since), (Some(20), rig.bench.now.wall));
+    rig.open();
+    assert_eq!(rig.state(), StateName::Catchup);
+    assert_eq!(rig.bench.metrics.relay_info.count("read"), 1);
+}
+
+#[test]
+fn a_relay_that_says_nothing_readable_is_dialled_all_the_same() {
+    let silent = [CloseReason::Handshake(404), CloseReason::TooLarge, CloseReason::Io, CloseReason::Peer(1006)];
+    for document in silent.into_iter().map(Err).chain([Ok("[]"), Ok("<html>")]) {
+        let mut rig = Rig::new(with_repo);
+        rig.tick();
+        rig.answer_inquiry(document);
+        assert_eq!((rig.state(), &*steps(&mut rig)), (StateName::Connecting, "?>"), "{document:?}");
+        assert!(rig.relay.info().is_none());
+        let result = document.map_or_else(CloseReason::name, |_| "not_json");
+        assert_eq!(rig.bench.metrics.relay_info.count(result), 1, "{document:?}");
+    }
+}
+
+#[test]
+fn an_inquiry_that_reaches_nobody_is_the_failed_dial() {
+    for reason in [
+        CloseReason::Resolve,
+        CloseReason::PrivateAddress,
+        CloseReason::Connect,
+        CloseReason::Tls,
+        CloseReason::Timeout,
+    ] {
+        let mut rig = Rig::new(with_repo);
+        rig.tick();
+        rig.answer_inquiry(Err(reason));
+        assert_eq!((rig.state(), &*steps(&mut rig)), (StateName::Backoff, "?"), "{reason:?}");
+        assert_eq!((rig.relay.health().failures(), rig.relay.totals().dials_failed), (1, 1));
+        assert_eq!(rig.relay.entered().1, Why::LinkClosed(reason));
+        assert_eq!(rig.bench.metrics.relay_links_closed.count(reason.name()), 1);
+        rig.bench.advance(5);
+        rig.tick();
+        // Whoever can be reached after all has something to say; whoever lets us wait has had his turn.
+        let again = if reason == CloseReason::Timeout { ">" } else { "?" };
+        assert_eq!(steps(&mut rig), again, "{reason:?}");
+    }
+}
+
+#[test]
+fn an_inquiry_and_the_dial_behind_it_have_one_deadline() {
+    let mut rig = Rig::new(with_repo);
+    rig.tick();
+    rig.bench.advance(20);
+    rig.answer_inquiry(Err(CloseReason::Handshake(0)));
+    assert_eq!(steps(&mut rig), "?>");
+    rig.bench.advance(9);
+    rig.tick();
+    assert_eq!(rig.state(), StateName::Connecting);
+    rig.bench.advance(1);
+    rig.tick();
+    assert_eq!((rig.state(), &*steps(&mut rig)), (StateName::Backoff, "x"));
+
+    let mut rig = Rig::new(with_repo);
+    rig.tick();
+    rig.bench.advance(30);
+    rig.tick();
+    assert_eq!((rig.state(), &*steps(&mut rig)), (StateName::Backoff, "?x"));
+    assert_eq!(rig.bench.metrics.relay_info.count("timeout"), 1);
+    assert_eq!(rig.relay.links(), [None, None]);
+}
+
+#[test]
+fn nobody_is_asked_twice_in_a_day() {
+    for document in [Ok(DOCUMENT), Err(CloseReason::Handshake(404))] {
+        let mut rig = Rig::new(with_repo);
+        rig.tick();
+        rig.answer_inquiry(document);
+        for _ in 0..3 {
+            rig.open();
+            rig.answer_all();
+            rig.bench.advance(3 * 3_600);
+            rig.drop_link();
+        }
+        assert_eq!(steps(&mut rig), ">", "what came before was looked at with the texts");
+        assert_eq!(rig.bench.metrics.relay_info.total(), 1);
+    }
+}
+
+/// Live, and then its daily turn.
+fn at_daily_turn() -> Rig {
+    let mut rig = Rig::new(with_repo);
+    rig.tick();
+    rig.answer_inquiry(Ok(DOCUMENT));
+    rig.open();
+    rig.answer_all();
+    steps(&mut rig);
+    rig.bench.advance(86_400);
+    rig.relay.on_alive(&mut rig.bench.cx());
+    assert_eq!((rig.state(), rig.relay.entered().1), (StateName::Catchup, Why::DailyTurn));
+    rig
+}
+
+#[test]
+fn the_daily_turn_asks_again_beside_the_open_link() {
+    let mut rig = at_daily_turn();
+    let [link, inquiry] = rig.relay.links();
+    assert!(link.is_some() && inquiry.is_some() && link != inquiry);
+    rig.answer_inquiry(Ok(r#"{"limitation":{"max_subscriptions":7}}"#));
+    assert_eq!(rig.relay.links(), [link, None]);
+    assert_eq!(rig.relay.info().and_then(|(info, _)| info.max_subscriptions), Some(7));
+    assert!(!steps(&mut rig).contains('x'));
+
+    // What cannot be had leaves what was said before, and the link.
+    let mut rig = at_daily_turn();
+    rig.answer_inquiry(Err(CloseReason::Connect));
+    assert_eq!(rig.relay.info().and_then(|(info, _)| info.max_subscriptions), Some(20));
+    assert_eq!((rig.state(), rig.relay.health().failures()), (StateName::Catchup, 0));
+}
+
+#[test]
+fn an_inquiry_beside_the_link_has_a_deadline_and_ends_with_the_link() {
+    let mut rig = at_daily_turn();
+    assert_eq!(steps(&mut rig), "?");
+    rig.bench.advance(30);
+    let deadline = rig.relay.next_deadline(&rig.bench.cx());
+    assert!(deadline.is_some_and(|at| at <= rig.bench.now.mono));
+    rig.tick();
+    assert_eq!((rig.relay.inquiry(), &*steps(&mut rig)), (None, "x"));
+    assert_eq!(rig.bench.metrics.relay_info.count("timeout"), 1);
+
+    let mut rig = at_daily_turn();
+    steps(&mut rig);
+    rig.drop_link();
+    assert_eq!((rig.state(), &*steps(&mut rig)), (StateName::Connecting, "x>"), "and is not asked anew");
+
+    let mut rig = at_daily_turn();
+    steps(&mut rig);
+    rig.relay.close(Why::Unneeded, &mut rig.bench.cx());
+    assert_eq!((rig.relay.links(), &*steps(&mut rig)), ([None, None], "xx"));
+}
+
+#[test]
+fn a_late_or_foreign_answer_means_nothing() {
+    let mut rig = Rig::new(with_repo);
+    rig.tick();
+    let link = rig.relay.inquiry().unwrap();
+    rig.relay.on_answer(LinkId::Relay(99), Ok(DOCUMENT), &mut rig.bench.cx());
+    assert_eq!(rig.relay.inquiry(), Some(link));
+    rig.relay.on_opened(link, &mut rig.bench.cx());
+    rig.relay.on_closed(link, CloseReason::Connect, &mut rig.bench.cx());
+    assert_eq!(rig.state(), StateName::Connecting, "an inquiry is answered in no other way");
+    rig.answer_inquiry(Ok(DOCUMENT));
+    rig.relay.on_answer(link, Err(CloseReason::Connect), &mut rig.bench.cx());
+    assert_eq!(rig.state(), StateName::Connecting);
+    rig.open();
+    assert_eq!(rig.state(), StateName::Catchup);
+}
