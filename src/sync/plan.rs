@@ -185,3 +185,74 @@ pub fn unit_sweeps(units: impl Iterator<Item = Unit>, since: Option<UnixTime>) -
 pub fn deletion_sweeps(authors: BTreeSet<PublicKey>, shape: Shape) -> impl Iterator<Item = Sweep> {
     chunk(authors, shape.values).into_iter().map(|authors| Sweep::new(Subject::Deletions(authors), None))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::relay_info::RelayInfo;
+    use crate::sync::testing::{addr, announcement, relay, root_id, settings};
+
+    fn world(roots: u32) -> State {
+        let mut state = State::new(settings());
+        state.set_announcement(&announcement(1, "repo", &["one"]), 1);
+        for n in 0..roots {
+            state.add_root(root_id(n), u64::from(n) + 2, &[addr(1, "repo")]);
+        }
+        state
+    }
+
+    fn said(info: RelayInfo) -> Budget {
+        Budget { info: Some(info), ..Budget::default() }
+    }
+
+    fn carriage(roots: u32, budget: &Budget) -> Carriage {
+        choose_carriage(&relay("one"), budget, 100, &world(roots))
+    }
+
+    #[test]
+    fn what_fits_live_is_asked_for_in_the_usual_chunks() {
+        let grasp = said(RelayInfo { is_grasp: true, max_message_length: Some(524_288), ..RelayInfo::default() });
+        assert_eq!(carriage(1_000, &grasp), Carriage::Chunks(grasp.shape(100)));
+    }
+
+    #[test]
+    fn larger_chunks_come_before_everything_and_everything_before_rotation() {
+        let roomy = RelayInfo { max_message_length: Some(524_288), ..RelayInfo::default() };
+        let grasp = RelayInfo { is_grasp: true, ..RelayInfo::default() };
+        let both = RelayInfo { is_grasp: true, ..roomy.clone() };
+        let values = |carriage: Carriage| (carriage.is_wide(), carriage.shape().values);
+        assert_eq!(values(carriage(4_000, &said(roomy.clone()))), (false, 704));
+        assert_eq!(values(carriage(4_000, &said(both.clone()))), (false, 704));
+        assert_eq!(values(carriage(4_000, &said(grasp.clone()))), (true, 100));
+        assert_eq!(values(carriage(4_000, &Budget::default())), (false, 100));
+        assert_eq!(values(carriage(40_000, &said(both))), (true, 100));
+        assert_eq!(values(carriage(40_000, &said(roomy))), (false, 704), "fewer turns");
+        let mut kinds_only = said(grasp);
+        kinds_only.learnt.named_kinds = true;
+        assert!(!carriage(4_000, &kinds_only).is_wide(), "it refuses filters without kinds");
+    }
+
+    #[test]
+    fn everything_is_asked_for_once_it_is_known_what_belongs() {
+        let state = world(4_000);
+        let wide = Carriage::Wide(Budget::default().shape(100));
+        let stages = catchup_sweeps(&relay("one"), Reach::Full, &RelayProgress::default(), wide, &state);
+        let subjects: Vec<Vec<&Subject>> =
+            stages.iter().map(|stage| stage.iter().map(Sweep::subject).collect()).collect();
+        assert_eq!(subjects, [[&Subject::Announcements], [&Subject::RootKinds], [&Subject::Everything]]);
+        assert_eq!(minimal_units(&relay("one"), wide, &state), [Unit::Everything]);
+        // What is not confirmed has to be asked for from the beginning.
+        let since = Reach::Since(UnixTime::from_secs(7));
+        let stages = catchup_sweeps(&relay("one"), since, &RelayProgress::default(), wide, &state);
+        assert!(stages[2].len() > 100, "{}", stages[2].len());
+    }
+
+    #[test]
+    fn a_unit_with_more_filters_than_a_req_may_have_takes_turns() {
+        let state = world(10);
+        let shape = Shape { filters: 2, ..Budget::default().shape(100) };
+        let (live, rest) = fit_live(chunked_units(&relay("one"), shape, &state), 8, shape, &state);
+        assert_eq!(live, [vec![Unit::Announcements]]);
+        assert_eq!(rest.len(), 2);
+    }
+}
