@@ -167,6 +167,8 @@ pub const REQ_BYTES_MIN: usize = 16 << 10;
 pub const FILTER_VALUES_WIDE_MAX: usize = 900;
 /// Smallest `limit` that a relay which refuses large ones is asked for.
 pub const PAGE_LIMIT_MIN: usize = 20;
+/// Bytes of a refusal that are read for what it means; the words that count come first.
+pub const REFUSAL_BYTES_READ: usize = 256;
 /// Time for which what a relay's refusals have taught is believed. After: it is tried anew, for relays are upgraded.
 pub const LEARNT_FOR: Duration = Duration::from_secs(7 * 86_400);
 /// `limit` that a sweep asks for in one page.

@@ -7,9 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    FILTER_VALUES_WIDE_MAX, LEARNT_FOR, LIVE_SUBSCRIPTIONS_RESERVE, PAGE_LIMIT_MIN, RELAY_SUBSCRIPTIONS_MAX,
-    RELAY_SUBSCRIPTIONS_UNTOLD, REQ_BYTES_MIN, REQ_BYTES_TOLD_MAX, REQ_BYTES_UNTOLD, REQ_FILTERS_MAX, SWEEP_PAGE_LIMIT,
-    SWEEP_PAGE_LIMIT_MODEST, SWEEPS_IN_FLIGHT_MAX,
+    CLOCK_SLACK_SECS, FILTER_VALUES_WIDE_MAX, INFO_PERIOD, LEARNT_FOR, LIVE_SUBSCRIPTIONS_RESERVE, PAGE_LIMIT_MIN,
+    RELAY_SUBSCRIPTIONS_MAX, RELAY_SUBSCRIPTIONS_UNTOLD, REQ_BYTES_MIN, REQ_BYTES_TOLD_MAX, REQ_BYTES_UNTOLD,
+    REQ_FILTERS_MAX, SWEEP_PAGE_LIMIT, SWEEP_PAGE_LIMIT_MODEST, SWEEPS_IN_FLIGHT_MAX,
 };
 use crate::protocol::relay_info::RelayInfo;
 use crate::sync::refusal::Refusal;
@@ -149,6 +149,13 @@ impl Budget {
         let below = self.page_limit(false).saturating_sub(1);
         let other = if below == SWEEP_PAGE_LIMIT_MODEST { below - 1 } else { below };
         other.max(1)
+    }
+
+    /// Whether it is time to ask the relay what it says of itself. A moment in the future was written by a clock that was
+    /// wrong.
+    pub fn asks_again(&self, now: UnixTime) -> bool {
+        let due = self.asked_at.plus_secs(INFO_PERIOD.as_secs());
+        self.asked_at == UnixTime::EPOCH || due <= now || self.asked_at > now.plus_secs(CLOCK_SLACK_SECS)
     }
 
     /// Whether the relay says that it answers nobody who has not authenticated.
@@ -324,6 +331,17 @@ mod tests {
         assert_eq!(huge.subscriptions(), RELAY_SUBSCRIPTIONS_MAX);
         assert_eq!((huge.shape(100).bytes, huge.page_limit(false)), (REQ_BYTES_TOLD_MAX, 500));
         assert!(huge.wider_shape(100).is_some_and(|shape| shape.values <= FILTER_VALUES_WIDE_MAX));
+    }
+
+    #[test]
+    fn a_relay_is_asked_once_a_day_what_it_is() {
+        let asked = |at| Budget { asked_at: UnixTime::from_secs(at), ..Budget::default() };
+        let now = UnixTime::from_secs(1_000_000);
+        assert!(Budget::default().asks_again(now));
+        assert!(!asked(1_000_000).asks_again(now));
+        assert!(!asked(1_000_000 - 86_399).asks_again(now));
+        assert!(asked(1_000_000 - 86_400).asks_again(now));
+        assert!(asked(1_001_000).asks_again(now), "by a clock that was ahead");
     }
 
     #[test]

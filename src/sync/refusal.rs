@@ -1,6 +1,8 @@
 //! What a relay's free text means. NIP-01 gives CLOSED a machine-readable prefix; NOTICE has none, and many relays put
 //! the same words in either. Only what changes our behaviour is told apart; all else is [`Refusal::Other`].
 
+use crate::limits::REFUSAL_BYTES_READ;
+
 /// Why a relay did not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -33,6 +35,8 @@ pub enum Refusal {
 impl Refusal {
     /// Reads the reason of a CLOSED, or a NOTICE.
     pub fn of(text: &str) -> Refusal {
+        let mut ends = (0..=text.len().min(REFUSAL_BYTES_READ)).rev();
+        let text = &text[..ends.find(|end| text.is_char_boundary(*end)).unwrap_or(0)];
         let upper_case = text.contains("#A\" is not allowed") || text.contains("#E\" is not allowed");
         let text = text.to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
@@ -165,6 +169,12 @@ mod tests {
         ] {
             assert_eq!(Refusal::of(text), refusal, "{text}");
         }
+    }
+
+    #[test]
+    fn a_long_text_is_read_no_further_than_its_beginning() {
+        assert_eq!(Refusal::of(&format!("rate-limited: {}", "é".repeat(1 << 20))), Refusal::RateLimited);
+        assert_eq!(Refusal::of(&format!("{}rate-limited: ", "é".repeat(1 << 20))), Refusal::Other);
     }
 
     #[test]

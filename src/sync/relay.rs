@@ -31,7 +31,6 @@ use crate::sync::filters::Unit;
 use crate::sync::health::{Health, Rest};
 use crate::sync::plan::{Reach, deletion_sweeps, identifier_sweeps, increment_sweeps, units_of};
 use crate::sync::progress::RelayProgress;
-use crate::sync::relay::inquiry::Said;
 use crate::sync::relay::linked::Linked;
 use crate::sync::session::{Lockout, Origin, Session};
 use crate::time::{Duration, Instant, UnixTime};
@@ -129,7 +128,6 @@ pub struct Relay {
     entered: UnixTime,
     why: Why,
     health: Health,
-    said: Said,
     progress: RelayProgress,
     /// What it allows; while a link is open, that link's session learns.
     budget: Budget,
@@ -149,7 +147,6 @@ impl Relay {
             entered: cx.now.wall,
             why: Why::Needed,
             health: Health::new(cx.now.mono),
-            said: Said::default(),
             progress,
             budget,
             unsaved: Vec::new(),

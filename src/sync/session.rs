@@ -391,6 +391,7 @@ impl Session {
         if !self.may_ask() {
             return;
         }
+        self.shed_live(cx);
         self.open_postponed(cx);
         self.begin_stage();
         while self.has_slot() {

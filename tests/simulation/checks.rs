@@ -17,7 +17,7 @@ use crate::link::Far;
 use claims::Claims;
 use durable::Durable;
 use health::HealthCheck;
-use link::LinkCheck;
+use link::{Allowed, LinkCheck};
 use machine::Machine;
 use pace::Pace;
 use rules::{Bench, Rules};
@@ -36,6 +36,8 @@ const LET_GO: Micros = 6 * SECOND;
 #[derive(Default)]
 pub struct Checks {
     pub links: BTreeMap<u64, LinkCheck>,
+    /// What relays have told in their documents, by relay.
+    told: BTreeMap<usize, Allowed>,
     /// One dial at a time to each relay, and none too early.
     pub health: BTreeMap<usize, HealthCheck>,
     pub machine: Machine,
@@ -114,6 +116,16 @@ impl Checks {
         let verdict = self.health.entry(n).or_default().on_inquiry(at, links > 0);
         verdict.map_err(|e| format!("{url}: {e}"))?;
         self.on_contact(at, url)
+    }
+
+    /// A relay has told what it allows; what it told before holds no more.
+    pub fn on_told(&mut self, n: usize, document: &str) {
+        self.told.insert(n, Allowed::told(document));
+    }
+
+    /// The judge of a new link to a relay.
+    pub fn link_to(&self, n: usize) -> LinkCheck {
+        LinkCheck::within(self.told.get(&n).copied().unwrap_or_default())
     }
 
     /// An inquiry has ended. If it began a dial and `failed`, so has the dial.

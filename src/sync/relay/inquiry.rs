@@ -1,23 +1,13 @@
 //! What a relay says of itself (NIP-11): asked before it is dialled and at the daily turn, at most once in
-//! [`INFO_PERIOD`], answered or not. A relay that cannot be reached to be asked is not dialled as well: that was the dial.
+//! [`INFO_PERIOD`](crate::limits::INFO_PERIOD), answered or not. A relay that cannot be reached to be asked is not dialled as well: that was the dial.
 
 use log::debug;
 
 use super::{Relay, State, Step, Why, linked_in};
 use crate::contract::{CloseReason, LinkId, Output};
-use crate::limits::INFO_PERIOD;
 use crate::protocol::relay_info::RelayInfo;
 use crate::sync::Cx;
 use crate::time::{Instant, UnixTime};
-
-/// What a relay has said of itself.
-#[derive(Debug, Default)]
-pub(super) struct Said {
-    /// Its latest document, and when that came.
-    info: Option<(RelayInfo, UnixTime)>,
-    /// It is not asked before this.
-    ask_at: Instant,
-}
 
 /// An inquiry on a link of its own, beside the open link.
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +17,6 @@ pub(super) struct Inquiry {
 }
 
 impl Relay {
-    /// What it says of itself, and since when we know.
-    pub fn info(&self) -> Option<(&RelayInfo, UnixTime)> {
-        self.said.info.as_ref().map(|(info, at)| (info, *at))
-    }
-
     /// The link on which it is being asked what it is, if it is.
     pub fn inquiry(&self) -> Option<LinkId> {
         match &self.state {
@@ -63,7 +48,7 @@ impl Relay {
             (None, Err(reason)) if is_unreachable(reason) => {
                 // It may have more to say when it can be reached.
                 if reason != CloseReason::Timeout {
-                    self.said.ask_at = Instant::ZERO;
+                    self.budget.asked_at = UnixTime::EPOCH;
                 }
                 cx.metrics.relay_links_closed.add(reason.name());
                 self.lose_link(Why::LinkClosed(reason), cx);
@@ -77,17 +62,20 @@ impl Relay {
 
     /// The relay was asked what it is. `None`: it has not said; what it said before stands.
     fn on_info(&mut self, info: Option<RelayInfo>, cx: &mut Cx<'_>) {
-        if let Some(info) = info {
-            self.said.info = Some((info, cx.now.wall));
+        self.budget.info = info.or(self.budget.info.take());
+        self.unsaved.push(self.budget_record());
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.budget_mut().info.clone_from(&self.budget.info);
+            linked.session.pump(cx);
         }
     }
 
     /// Begins an inquiry if it is time for one.
     pub(super) fn inquire_if_due(&mut self, cx: &mut Cx<'_>) -> Option<LinkId> {
-        if self.said.ask_at > cx.now.mono {
+        if !self.budget.asks_again(cx.now.wall) {
             return None;
         }
-        self.said.ask_at = cx.now.mono + INFO_PERIOD;
+        self.budget.asked_at = cx.now.wall;
         let link = cx.new_link();
         cx.out.push_back(Output::Inquire { link, url: self.url.clone() });
         Some(link)

@@ -84,6 +84,24 @@ impl Session {
         }
     }
 
+    /// The relay allows fewer than are open: the newest take turns instead, so that sweeps keep their share.
+    pub(super) fn shed_live(&mut self, cx: &mut Cx<'_>) {
+        while self.live_subscriptions() > self.budget.live_subscriptions() {
+            let live = |subscription: &Subscription| matches!(subscription, Subscription::Live { .. });
+            let newest = self.subscriptions.iter().rev().find(|(_, subscription)| live(subscription));
+            let Some(number) = newest.map(|(number, _)| *number) else { return };
+            let Some(Subscription::Live { units, covered, waiting_since, .. }) = self.subscriptions.remove(&number)
+            else {
+                return;
+            };
+            self.send_close(number, cx);
+            cx.metrics.live_lost.add("shed");
+            self.recheck.remove(&units);
+            let covered = if waiting_since.is_some() { covered } else { cx.now.wall };
+            units.into_iter().for_each(|unit| self.add_rotating(unit, covered, cx));
+        }
+    }
+
     /// A relay that wants us to authenticate for something has the time to say whether that holds for layer 1, too.
     fn may_open_live(&self) -> bool {
         self.may_ask() && (self.answered || !self.doubted)

@@ -13,7 +13,7 @@ const NEG_BYTES_MAX: usize = 131_072;
 /// What we have put on one link to a relay.
 #[derive(Default)]
 pub struct LinkCheck {
-    pub allowed: Allowed,
+    allowed: Allowed,
     subscriptions: BTreeMap<String, Vec<DumbFilter>>,
     /// By NIP-77.
     reconciliations: BTreeSet<String>,
@@ -25,6 +25,7 @@ pub struct LinkCheck {
 }
 
 /// What one relay may be asked: what it told, else what every relay is supposed to take.
+#[derive(Clone, Copy)]
 pub struct Allowed {
     pub subscriptions: usize,
     pub bytes: usize,
@@ -37,7 +38,27 @@ impl Default for Allowed {
     }
 }
 
+impl Allowed {
+    /// By a NIP-11 document. What is no number there is not told.
+    pub fn told(document: &str) -> Allowed {
+        let document: Value = serde_json::from_str(document).unwrap_or_default();
+        let number = |name: &str| document["limitation"][name].as_u64().filter(|n| *n > 0).map(|n| n as usize);
+        let usual = Allowed::default();
+        let bytes = number("max_message_length");
+        Allowed {
+            subscriptions: number("max_subscriptions").map_or(usual.subscriptions, |n| n.min(256)),
+            bytes: bytes.map_or(usual.bytes, |n| n.clamp(16 << 10, 512 << 10)),
+            values: if bytes.is_some() { 900 } else { usual.values },
+        }
+    }
+}
+
 impl LinkCheck {
+    /// A link to a relay that allows so much.
+    pub fn within(allowed: Allowed) -> LinkCheck {
+        LinkCheck { allowed, ..LinkCheck::default() }
+    }
+
     pub fn opened(&mut self, at: Micros) {
         self.opened_at = Some(at);
     }

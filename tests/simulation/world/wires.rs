@@ -1,7 +1,6 @@
 //! The wires of the world: what goes out of the process, over links, to models, and back.
 
 use super::{Frame, Happening, World};
-use crate::checks::link::LinkCheck;
 use crate::clock::MILLI;
 use crate::clock::Micros;
 use crate::link::{Far, Link, LinkState, Path};
@@ -225,7 +224,8 @@ impl World {
         self.demand(verdict);
         let serial = self.add_link(Far::Relay(n));
         self.name_link(serial, link);
-        self.checks.links.insert(serial, LinkCheck::default());
+        let judge = self.checks.link_to(n);
+        self.checks.links.insert(serial, judge);
         if let Some(reason) = self.unreachable.get(&n) {
             return self.send_in(serial, Frame::Closed(*reason));
         }
@@ -291,6 +291,9 @@ impl World {
                 | CloseReason::Timeout)
         );
         self.inquiry_fails_or_not(n, unreachable, beside);
+        if let Ok(document) = answer {
+            self.checks.on_told(n, document);
+        }
         self.feed(Input::Info { link, document: answer });
     }
 

@@ -25,8 +25,8 @@ fn a_relay_is_asked_what_it_is_before_it_is_dialled() {
     assert_eq!((rig.state(), &*steps(&mut rig)), (StateName::Connecting, "?"));
     rig.answer_inquiry(Ok(DOCUMENT));
     assert_eq!((rig.state(), &*steps(&mut rig)), (StateName::Connecting, ">"));
-    let (info, since) = rig.relay.info().expect("it has said");
-    assert_eq!((info.max_subscriptions, since), (Some(20), rig.bench.now.wall));
+    assert_eq!(rig.relay.budget().subscriptions(), 20);
+    assert_eq!(rig.relay.budget().asked_at, rig.bench.now.wall);
     rig.open();
     assert_eq!(rig.state(), StateName::Catchup);
     assert_eq!(rig.bench.metrics.relay_info.count("read"), 1);
@@ -40,7 +40,7 @@ fn a_relay_that_says_nothing_readable_is_dialled_all_the_same() {
         rig.tick();
         rig.answer_inquiry(document);
         assert_eq!((rig.state(), &*steps(&mut rig)), (StateName::Connecting, "?>"), "{document:?}");
-        assert!(rig.relay.info().is_none());
+        assert!(rig.relay.budget().info.is_none());
         let result = document.map_or_else(CloseReason::name, |_| "not_json");
         assert_eq!(rig.bench.metrics.relay_info.count(result), 1, "{document:?}");
     }
@@ -131,14 +131,35 @@ fn the_daily_turn_asks_again_beside_the_open_link() {
     assert!(link.is_some() && inquiry.is_some() && link != inquiry);
     rig.answer_inquiry(Ok(r#"{"limitation":{"max_subscriptions":7}}"#));
     assert_eq!(rig.relay.links(), [link, None]);
-    assert_eq!(rig.relay.info().and_then(|(info, _)| info.max_subscriptions), Some(7));
+    assert_eq!(rig.relay.budget().subscriptions(), 7);
+    assert_eq!(rig.relay.session().unwrap().budget().subscriptions(), 7);
     assert!(!steps(&mut rig).contains('x'));
 
     // What cannot be had leaves what was said before, and the link.
     let mut rig = at_daily_turn();
     rig.answer_inquiry(Err(CloseReason::Connect));
-    assert_eq!(rig.relay.info().and_then(|(info, _)| info.max_subscriptions), Some(20));
+    assert_eq!(rig.relay.budget().subscriptions(), 20);
     assert_eq!((rig.state(), rig.relay.health().failures()), (StateName::Catchup, 0));
+}
+
+#[test]
+fn a_relay_that_allows_fewer_than_are_open_has_the_newest_take_turns() {
+    let mut rig = Rig::new(with_repo);
+    rig.bench.settings.limits.filter_values_max = 1;
+    for n in 0..30 {
+        rig.seq += 1;
+        rig.bench.state.add_root(root_id(n), rig.seq, &[addr(1, "alpha")]);
+    }
+    rig.open();
+    assert_eq!(rig.relay.session().unwrap().live_subscriptions(), 8);
+    let rotating = |rig: &Rig| rig.relay.session().unwrap().rotation().units().count();
+    let before = rotating(&rig);
+    rig.relay.on_notice("ERROR: too many concurrent REQs", &mut rig.bench.cx());
+    rig.relay.on_notice("Maximum concurrent subscription count reached: 4", &mut rig.bench.cx());
+    rig.relay.on_alive(&mut rig.bench.cx());
+    let session = rig.relay.session().unwrap();
+    assert!(session.open_subscriptions() <= 9 && session.live_subscriptions() <= 7, "{session:?}");
+    assert!(rotating(&rig) > before);
 }
 
 #[test]
