@@ -90,6 +90,9 @@ impl Default for Timing {
 
 /// Bytes of one WebSocket message, in or out. Beyond: the link is closed with 1009.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Bytes read from one link's socket since its last whole message, control frames left out: a message in the smallest
+/// of fragments fits. Beyond: as for a message that is too large.
+pub const MESSAGE_WIRE_BYTES_MAX: usize = 4 << 20;
 /// Bytes waiting to be written to one link. Beyond: the link is closed (`out_buffer_full`).
 pub const LINK_OUT_BYTES_MAX: usize = 4 << 20;
 /// Bytes of tungstenite's eager read buffer, one per link.
@@ -206,6 +209,12 @@ pub const REFUSED_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 pub const UNASKED_PERCENT_MAX: u64 = 50;
 /// See [`UNASKED_PERCENT_MAX`].
 pub const UNASKED_EVENTS_MIN: u64 = 1_000;
+/// Frames from one relay that bring nothing (pings, nonsense, challenges, NOTICEs, events for no subscription) in
+/// [`USELESS_FRAMES_PERIOD`]. Beyond: the link is closed with 1008 (`flood`). What is under way of a few closed pages is
+/// less.
+pub const USELESS_FRAMES_MAX: u32 = 50_000;
+/// See [`USELESS_FRAMES_MAX`].
+pub const USELESS_FRAMES_PERIOD: Duration = Duration::from_secs(60);
 /// Time for which a relay is not asked again what it says of itself, whether it answered or not. An hour less than a
 /// day, so that it is due whenever the daily turn is.
 pub const INFO_PERIOD: Duration = Duration::from_secs(23 * 3_600);
@@ -326,6 +335,7 @@ const _: () = {
     assert!(CLIENT_PAGE_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
     assert!(LINK_CLOSE_TIMEOUT.as_micros() < STOP_TIMEOUT.as_micros());
     assert!(LINK_READ_BYTES_PER_TURN >= LINK_READ_BUFFER_BYTES);
+    assert!(MESSAGE_WIRE_BYTES_MAX > 3 * MESSAGE_BYTES_MAX + LINK_READ_BUFFER_BYTES);
     assert!(READS_PER_TURN >= LINK_READS_PER_TURN);
     assert!(BATCH_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);

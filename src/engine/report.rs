@@ -112,6 +112,7 @@ impl Engine {
             "state": relay.state_name().as_str(),
             "since": entered.as_secs(),
             "why": why.to_string(),
+            "last_lost": relay.last_lost().map(|(why, at)| json!({ "at": at.as_secs(), "why": why.to_string() })),
             "health": relay.health().name(),
             "failures": relay.health().failures(),
             "through": some_time(relay.progress().through()),

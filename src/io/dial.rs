@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mio::net::TcpStream;
@@ -136,9 +136,7 @@ impl Dial {
                 return Progress::Failed(CloseReason::Resolve);
             }
         };
-        let allowed = found.iter().filter(|address| common.allow_private || is_public(**address));
-        let port = self.url.port();
-        let addresses: VecDeque<_> = allowed.take(DIAL_ADDRESSES_MAX).map(|ip| SocketAddr::new(*ip, port)).collect();
+        let addresses = dialable(found, common.allow_private, self.url.port());
         if addresses.is_empty() {
             return Progress::Failed(CloseReason::PrivateAddress);
         }
@@ -261,6 +259,12 @@ impl Dial {
     }
 }
 
+/// Of the addresses of a name, those that may be dialled, as far as they are tried: the socket gets these and no others.
+fn dialable(found: &[IpAddr], allow_private: bool, port: u16) -> VecDeque<SocketAddr> {
+    let allowed = found.iter().filter(|address| allow_private || is_public(**address));
+    allowed.take(DIAL_ADDRESSES_MAX).map(|ip| SocketAddr::new(*ip, port)).collect()
+}
+
 fn open_socket(registry: &Registry, token: Token, address: SocketAddr) -> io::Result<TcpStream> {
     let mut socket = TcpStream::connect(address)?;
     registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
@@ -276,5 +280,32 @@ fn connected(socket: &TcpStream) -> io::Result<bool> {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
         Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn of_public_and_private_addresses_only_the_public_are_dialled() {
+        let found = addresses(&["127.0.0.1", "8.8.8.8", "::1", "10.0.0.1", "2606:4700::1", "::ffff:192.168.0.1"]);
+        let public: Vec<_> = dialable(&found, false, 443).iter().map(ToString::to_string).collect();
+        assert_eq!(public, ["8.8.8.8:443", "[2606:4700::1]:443"]);
+        assert_eq!(dialable(&found, true, 443).len(), found.len());
+        assert!(dialable(&addresses(&["169.254.169.254", "fd00::1"]), false, 80).is_empty());
+    }
+
+    #[test]
+    fn private_addresses_do_not_use_up_the_places_of_public_ones() {
+        let mut found = vec![IpAddr::from([10, 0, 0, 1]); 100];
+        found.extend((0..100).map(|n| IpAddr::from([8, 8, 8, n])));
+        let tried = dialable(&found, false, 80);
+        assert_eq!(tried.len(), DIAL_ADDRESSES_MAX);
+        assert!(tried.iter().all(|address| is_public(address.ip())));
     }
 }

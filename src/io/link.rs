@@ -16,7 +16,9 @@ use tungstenite::{Bytes, Error, Message, WebSocket};
 
 use crate::contract::CloseReason;
 use crate::io::transport::Transport;
-use crate::limits::{LINK_OUT_BYTES_MAX, LINK_READ_BUFFER_BYTES, LINK_WRITE_BUFFER_BYTES, MESSAGE_BYTES_MAX};
+use crate::limits::{
+    LINK_OUT_BYTES_MAX, LINK_READ_BUFFER_BYTES, LINK_WRITE_BUFFER_BYTES, MESSAGE_BYTES_MAX, MESSAGE_WIRE_BYTES_MAX,
+};
 
 /// Close code for a peer that broke the protocol (RFC 6455, section 7.4.1).
 const CLOSE_PROTOCOL: u16 = 1002;
@@ -26,6 +28,9 @@ const CLOSE_NO_STATUS: u16 = 1005;
 const CLOSE_ABNORMAL: u16 = 1006;
 /// Close code for a message over the limit.
 const CLOSE_TOO_LARGE: u16 = 1009;
+
+/// Bytes of a control frame that are not its payload, with a mask.
+const CONTROL_HEAD_BYTES: usize = 6;
 
 /// What a link brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub struct Link<S: Read + Write> {
     /// back what a burst has made it grow to.
     waiting: VecDeque<String>,
     waiting_bytes: usize,
+    /// Where in what was read the last whole message ended, moved along by control frames.
+    message_ended: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +78,7 @@ impl<S: Read + Write> Link<S> {
             blocked: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            message_ended: 0,
         }
     }
 
@@ -81,7 +89,9 @@ impl<S: Read + Write> Link<S> {
     /// Why the link ended. Afterwards only [`Link::close_after`] and [`Link::advance_close`] make sense.
     pub fn read(&mut self) -> Result<Option<Frame>, CloseReason> {
         assert_eq!(self.phase, Phase::Open, "a closing link is not read");
-        match self.socket.read() {
+        let read = self.socket.read();
+        self.note_read(&read)?;
+        match read {
             Ok(Message::Text(text)) => Ok(Some(Frame::Text(text))),
             Ok(Message::Ping(_)) => {
                 self.unflushed = true;
@@ -97,6 +107,19 @@ impl<S: Read + Write> Link<S> {
             Err(e) if would_block(&e) => Ok(None),
             Err(e) => Err(reason_of(&e)),
         }
+    }
+
+    /// Fragments of nothing are never a message, and never too large: what counts is what was read for them.
+    fn note_read(&mut self, read: &tungstenite::Result<Message>) -> Result<(), CloseReason> {
+        let total = self.socket.get_ref().total_in();
+        match read {
+            Ok(Message::Ping(payload) | Message::Pong(payload)) => {
+                self.message_ended = total.min(self.message_ended + (payload.len() + CONTROL_HEAD_BYTES) as u64);
+            }
+            Ok(_) => self.message_ended = total,
+            Err(_) => {}
+        }
+        if total - self.message_ended > MESSAGE_WIRE_BYTES_MAX as u64 { Err(CloseReason::TooLarge) } else { Ok(()) }
     }
 
     /// Queues a text message.
@@ -414,6 +437,54 @@ mod tests {
         bytes.extend(masked(&header, &piece));
         bytes.extend(masked(&[0x80, 1], b"a"));
         assert_eq!(end_after(&bytes, Temper::Smooth), CloseReason::TooLarge);
+    }
+
+    #[test]
+    fn fragments_without_end_end_the_link_pinged_or_not() {
+        for pings in [false, true] {
+            let (mut raw, mut link) = raw_server(Temper::Smooth);
+            raw.write_all(&masked(&[0x01, 0], b"")).unwrap();
+            let mut piece = masked(&[0x00, 0], b"").repeat(1_000);
+            if pings {
+                piece.extend(masked(&[0x89, 4], b"ping"));
+            }
+            let mut written = 0;
+            let reason = loop {
+                raw.write_all(&piece).unwrap();
+                written += piece.len();
+                let ended = std::iter::from_fn(|| read(&mut link).transpose()).find_map(Result::err);
+                if let Some(reason) = ended {
+                    break reason;
+                }
+                let _ = link.flush();
+                let _ = raw.read(&mut [0; 1024]);
+                assert!(written < 2 * MESSAGE_WIRE_BYTES_MAX, "reads without end");
+            };
+            assert_eq!(reason, CloseReason::TooLarge);
+            assert!(written > MESSAGE_WIRE_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn pings_alone_cost_no_link_here() {
+        let (mut raw, mut link) = raw_server(Temper::Smooth);
+        let pings = masked(&[0x89, 0], b"").repeat(1_000);
+        for _ in 0..2 * MESSAGE_WIRE_BYTES_MAX / pings.len() {
+            raw.write_all(&pings).unwrap();
+            while read(&mut link).unwrap().is_some() {}
+            assert!(link.flush().is_ok());
+            while raw.read(&mut [0; 16 << 10]).is_ok() {}
+        }
+    }
+
+    #[test]
+    fn a_server_that_masks_or_compresses_ends_the_link() {
+        for bytes in [&masked(&[0x81, 1], b"a")[..], &[0xc1, 1, b'a'], &[0xc9, 0], &[0x88, 1, 0]] {
+            let (mut raw, socket) = pipe(Temper::Smooth);
+            let mut link = Link::new(Transport::plain(socket), Role::Client, Vec::new());
+            raw.write_all(bytes).unwrap();
+            assert_eq!(read(&mut link), Err(CloseReason::Protocol), "{bytes:?}");
+        }
     }
 
     #[test]

@@ -16,12 +16,14 @@ pub struct Metered<S> {
     cut_short: bool,
     bytes_in: u64,
     bytes_out: u64,
+    /// As `bytes_in`, never taken.
+    total_in: u64,
 }
 
 impl<S> Metered<S> {
     /// Wraps a socket; nothing is granted yet.
     pub fn new(socket: S) -> Self {
-        Metered { socket, grant: 0, cut_short: false, bytes_in: 0, bytes_out: 0 }
+        Metered { socket, grant: 0, cut_short: false, bytes_in: 0, bytes_out: 0, total_in: 0 }
     }
 }
 
@@ -35,6 +37,7 @@ impl<S: Read> Read for Metered<S> {
         let n = self.socket.read(&mut buf[..len])?;
         self.grant -= n;
         self.bytes_in += n as u64;
+        self.total_in += n as u64;
         Ok(n)
     }
 }
@@ -104,6 +107,11 @@ impl<S: Read + Write> Transport<S> {
     pub fn take_bytes(&mut self) -> (u64, u64) {
         let metered = self.metered_mut();
         (std::mem::take(&mut metered.bytes_in), std::mem::take(&mut metered.bytes_out))
+    }
+
+    /// Bytes read from the socket since the beginning.
+    pub fn total_in(&self) -> u64 {
+        self.metered().total_in
     }
 
     /// The socket itself.

@@ -35,6 +35,7 @@ use crate::sync::relay::linked::Linked;
 use crate::sync::session::{Lockout, Origin, Session};
 use crate::time::{Duration, Instant, UnixTime};
 
+mod flood;
 mod inquiry;
 mod linked;
 mod names;
@@ -127,6 +128,8 @@ pub struct Relay {
     state: State,
     entered: UnixTime,
     why: Why,
+    /// Why the last link was lost, or did not come to be, and when.
+    lost: Option<(Why, UnixTime)>,
     health: Health,
     progress: RelayProgress,
     /// What it allows; while a link is open, that link's session learns.
@@ -146,6 +149,7 @@ impl Relay {
             state: State::Idle,
             entered: cx.now.wall,
             why: Why::Needed,
+            lost: None,
             health: Health::new(cx.now.mono),
             progress,
             budget,
@@ -198,6 +202,11 @@ impl Relay {
     /// When and why the state was entered.
     pub fn entered(&self) -> (UnixTime, Why) {
         (self.entered, self.why)
+    }
+
+    /// Why and when its last link was lost, or did not come to be.
+    pub fn last_lost(&self) -> Option<(Why, UnixTime)> {
+        self.lost
     }
 
     /// Its dialling record.
@@ -315,6 +324,9 @@ impl Relay {
     /// A frame came that says nothing else.
     pub fn on_alive(&mut self, cx: &mut Cx<'_>) {
         self.note_frame(cx);
+        if self.floods(cx) {
+            return;
+        }
         self.settle(cx);
     }
 
@@ -383,6 +395,9 @@ impl Relay {
     /// NOTICE.
     pub fn on_notice(&mut self, text: &str, cx: &mut Cx<'_>) {
         self.note_frame(cx);
+        if self.floods(cx) {
+            return;
+        }
         debug!("{}: NOTICE {text}", self.url);
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_notice(text, cx);
@@ -453,6 +468,7 @@ impl Relay {
                     cx.metrics.relay_info.add(CloseReason::Timeout.name());
                 }
                 cx.out.push_back(Output::Close { link, code: 1001 });
+                cx.metrics.relay_links_closed.add(CloseReason::Timeout.name());
                 self.lose_link(Why::LinkClosed(CloseReason::Timeout), cx);
             }
             State::Backoff { .. } | State::Connecting { .. } | State::Closing => {}
@@ -534,8 +550,13 @@ impl Relay {
         let timing = &cx.settings.timing;
         let until = match self.linked() {
             Some(_) if matches!(why, Why::LockedOut(_)) => cx.now.mono + REFUSED_RETRY_AFTER,
-            Some(_) if why == Why::Unasked => self.health.on_failure(cx.now.mono, timing),
-            Some(linked) if linked.stable => self.health.on_drop(cx.now.mono, timing),
+            Some(linked) if linked.stable => {
+                let lived = cx.now.mono.since(linked.session.opened_at()) >= timing.stable_after;
+                match why.breaks_rules() {
+                    true => self.health.on_breach(cx.now.mono, lived, timing),
+                    false => self.health.on_drop(cx.now.mono, lived, timing),
+                }
+            }
             Some(_) => self.health.on_failure(cx.now.mono, timing),
             None if matches!(self.state, State::Connecting { .. }) => {
                 self.totals.dials_failed += 1;
@@ -543,6 +564,10 @@ impl Relay {
             }
             None => return,
         };
+        self.lost = Some((why, cx.now.wall));
+        if let Some(name) = why.own_rule() {
+            cx.metrics.relay_links_closed.add(name);
+        }
         match until <= cx.now.mono {
             true => self.dial(why, cx),
             false => self.enter(why, cx, |_| State::Backoff { until }),

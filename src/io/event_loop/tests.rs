@@ -311,6 +311,29 @@ fn a_private_address_is_not_dialled_unless_allowed() {
 }
 
 #[test]
+fn a_name_that_moves_between_two_lookups_is_judged_at_each() {
+    let (port, peer) = relay(|socket| echo(tungstenite::accept(socket).unwrap()));
+    let mut world = World::with(|o| {
+        o.allow_private = false;
+        let NameSource::Fixed(config) = &mut o.names else { unreachable!("the tests' own") };
+        config.hosts.insert("moves.test".into(), vec![Ipv4Addr::new(240, 0, 0, 1).into()]);
+    });
+    // Whatever a name has answered before, what is dialled is what was judged.
+    let hosts = BTreeMap::from([("moves.test".into(), vec![Ipv4Addr::LOCALHOST.into()])]);
+    world.event_loop.resolver.reload(ResolverConfig { hosts, ..ResolverConfig::default() });
+    world.dial(&format!("ws://moves.test:{port}"));
+    assert_eq!(world.until_closed(), CloseReason::PrivateAddress);
+    world.core.told.clear();
+    world.event_loop.options.allow_private = true;
+    let url = RelayUrl::parse(&format!("ws://moves.test:{port}")).unwrap();
+    let link = LinkId::Relay(2);
+    world.core.outputs.push_back(Output::Dial { link, url });
+    world.until(|t| *t == Told::Opened(link));
+    world.core.outputs.push_back(Output::Close { link, code: 1000 });
+    world.until_joined(peer);
+}
+
+#[test]
 fn a_name_without_an_address_is_resolve() {
     let mut world = World::new();
     world.dial("ws://nowhere.invalid");

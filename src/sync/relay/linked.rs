@@ -12,6 +12,7 @@ use crate::sync::plan::{
 };
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::News;
+use crate::sync::relay::flood::Useless;
 use crate::sync::relay::inquiry::Inquiry;
 use crate::sync::relay::names::Why;
 use crate::sync::session::Session;
@@ -39,6 +40,8 @@ pub(super) struct Linked {
     pub full_not_before: Instant,
     /// Why the live subscriptions no longer fit what should be asked, if so.
     pub stale: Option<Why>,
+    /// Frames that brought nothing.
+    pub useless: Useless,
     /// The relay is being asked what it says of itself, on another link.
     pub inquiry: Option<Inquiry>,
 }
@@ -56,6 +59,7 @@ impl Linked {
             broken: false,
             full_not_before: now,
             stale: None,
+            useless: Useless::new(now),
             inquiry: None,
         }
     }

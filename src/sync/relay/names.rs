@@ -91,10 +91,29 @@ pub enum Why {
     LockedOut(Lockout),
     /// The relay sends too much that it was not asked for.
     Unasked,
+    /// The relay sends too much that brings nothing.
+    Flood,
     /// No repo needs the relay.
     Unneeded,
     /// The process ends.
     Stopping,
+}
+
+impl Why {
+    /// Whether the relay has done what no relay may do.
+    pub(super) fn breaks_rules(self) -> bool {
+        matches!(self, Why::LinkClosed(CloseReason::Protocol | CloseReason::TooLarge) | Why::Unasked | Why::Flood)
+    }
+
+    /// The name in metrics of a rule of ours by which a link was closed, if that was why.
+    pub(super) fn own_rule(self) -> Option<&'static str> {
+        match self {
+            Why::LockedOut(_) => Some("locked_out"),
+            Why::Unasked => Some("unasked"),
+            Why::Flood => Some("flood"),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Why {
@@ -113,6 +132,7 @@ impl fmt::Display for Why {
             Why::LockedOut(Lockout::AuthRequired) => f.write_str("it wants us to authenticate"),
             Why::LockedOut(Lockout::Restricted) => f.write_str("it is restricted to others"),
             Why::Unasked => f.write_str("too many events that were not asked for"),
+            Why::Flood => f.write_str("too many frames that bring nothing"),
             Why::Unneeded => f.write_str("no repo needs it"),
             Why::Stopping => f.write_str("stopping"),
         }

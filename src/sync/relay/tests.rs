@@ -4,6 +4,7 @@ use super::*;
 use crate::sync::budget::Budget;
 use crate::sync::testing::{Bench, addr, announcement, relay, root_id};
 
+mod flood;
 mod inquiry;
 
 /// A machine with its world, driven by hand.

@@ -1,0 +1,58 @@
+//! What brings nothing costs the link when there is much of it, and costs it more each time.
+
+use super::*;
+use crate::limits::{USELESS_FRAMES_MAX, USELESS_FRAMES_PERIOD};
+
+fn live() -> Rig {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    rig.answer_all();
+    rig
+}
+
+#[test]
+fn frames_that_bring_nothing_cost_the_link_when_they_are_many_in_a_minute() {
+    let mut rig = live();
+    for n in 0..USELESS_FRAMES_MAX {
+        match n % 2 {
+            0 => rig.relay.on_alive(&mut rig.bench.cx()),
+            _ => rig.relay.on_notice("hello", &mut rig.bench.cx()),
+        }
+    }
+    assert_eq!(rig.state(), StateName::Live);
+    rig.relay.on_alive(&mut rig.bench.cx());
+    assert_eq!((rig.state(), rig.relay.entered().1), (StateName::Backoff, Why::Flood));
+    assert_eq!(rig.relay.last_lost(), Some((Why::Flood, rig.bench.now.wall)));
+    assert_eq!(rig.bench.metrics.relay_links_closed.count("flood"), 1);
+    assert!(matches!(rig.bench.out.back(), Some(Output::Close { code: 1008, .. })));
+}
+
+#[test]
+fn as_many_in_a_longer_time_cost_nothing() {
+    let mut rig = live();
+    for _ in 0..4 {
+        (0..USELESS_FRAMES_MAX / 2).for_each(|_| rig.relay.on_alive(&mut rig.bench.cx()));
+        rig.bench.advance(USELESS_FRAMES_PERIOD.as_secs() / 2);
+    }
+    assert_eq!(rig.state(), StateName::Live);
+}
+
+#[test]
+fn a_relay_that_breaks_the_rules_again_and_again_waits_longer_though_it_answers() {
+    let mut rig = live();
+    let mut waits = Vec::new();
+    for reason in [CloseReason::TooLarge, CloseReason::Protocol, CloseReason::TooLarge] {
+        rig.lose_link(reason);
+        assert_eq!(rig.state(), StateName::Backoff);
+        let wait = rig.relay.next_deadline(&rig.bench.cx()).unwrap().since(rig.bench.now.mono).as_secs();
+        waits.push(wait);
+        rig.bench.advance(wait);
+        rig.open();
+        rig.answer_all();
+    }
+    assert_eq!(waits, [5, 10, 20]);
+    rig.bench.advance(61);
+    rig.relay.on_alive(&mut rig.bench.cx());
+    rig.drop_link();
+    assert_eq!(rig.state(), StateName::Connecting, "a link that has lived makes up for all");
+}
