@@ -299,8 +299,12 @@ impl Engine {
                 self.with_relay(now, link, |relay, cx| relay.on_subscription_closed(&subscription, &reason, cx))
             }
             RelayMessage::Notice(text) => self.with_relay(now, link, |relay, cx| relay.on_notice(&text, cx)),
-            RelayMessage::Ok { .. } | RelayMessage::Auth { .. } => {
-                self.with_relay(now, link, |relay, cx| relay.on_alive(cx))
+            RelayMessage::Ok { id, accepted, .. } => {
+                self.with_relay(now, link, |relay, cx| relay.on_ok(id, accepted, cx))
+            }
+            RelayMessage::Auth { challenge } => {
+                self.metrics.auth_challenges += 1;
+                self.with_relay(now, link, |relay, cx| relay.on_challenge(&challenge, cx))
             }
         }
     }

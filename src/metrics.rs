@@ -69,6 +69,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ),
     ("grasp_sync_rotation_turns_total", "counter", "Turns begun of what does not fit live"),
     ("grasp_sync_notices_total", "counter", "NOTICEs from relays"),
+    ("grasp_sync_auth_challenges_total", "counter", "challenges from relays that want to know who we are (NIP-42)"),
     ("grasp_sync_rechecks_total", "counter", "Turns begun that look whether a live subscription has missed anything"),
     ("grasp_sync_relay_refusals_total", "counter", "Subscriptions that relays refused or closed, by what they said"),
     ("grasp_sync_rate_limit_cooldowns_total", "counter", "Cooldowns begun because a relay limits our rate"),
@@ -132,6 +133,8 @@ pub struct Metrics {
     pub live_lost: Counts,
     /// NOTICEs from relays.
     pub notices: u64,
+    /// AUTHs from relays.
+    pub auth_challenges: u64,
     /// Turns of rotation begun.
     pub rotation_turns: u64,
     /// Turns begun that look after live subscriptions.
@@ -186,6 +189,7 @@ impl Default for Metrics {
             sweep_gaps: 0,
             live_lost: Counts::default(),
             notices: 0,
+            auth_challenges: 0,
             rotation_turns: 0,
             rechecks: 0,
             refusals: Counts::default(),
@@ -385,6 +389,7 @@ impl Sheet {
         self.put_each("grasp_sync_live_subscriptions_lost_total", "reason", metrics.live_lost.iter());
         self.put("grasp_sync_rotation_turns_total", &[], metrics.rotation_turns);
         self.put("grasp_sync_notices_total", &[], metrics.notices);
+        self.put("grasp_sync_auth_challenges_total", &[], metrics.auth_challenges);
         self.put("grasp_sync_rechecks_total", &[], metrics.rechecks);
         self.put_each("grasp_sync_relay_refusals_total", "reason", metrics.refusals.iter());
         self.put("grasp_sync_rate_limit_cooldowns_total", &[], metrics.rate_limit_cooldowns);

@@ -388,6 +388,7 @@ impl Relay {
         debug!("{}: CLOSED {subscription}: {why}", self.url);
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_closed(subscription, why, cx);
+            linked.session.make_known(&self.url, cx);
         }
         self.settle(cx);
     }
@@ -401,6 +402,24 @@ impl Relay {
         debug!("{}: NOTICE {text}", self.url);
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_notice(text, cx);
+        }
+        self.settle(cx);
+    }
+
+    /// AUTH: a challenge.
+    pub fn on_challenge(&mut self, challenge: &str, cx: &mut Cx<'_>) {
+        self.note_frame(cx);
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.on_challenge(challenge, &self.url, cx);
+        }
+        self.settle(cx);
+    }
+
+    /// OK, or not, for an event of ours.
+    pub fn on_ok(&mut self, id: EventId, accepted: bool, cx: &mut Cx<'_>) {
+        self.note_frame(cx);
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.on_ok(id, accepted, cx);
         }
         self.settle(cx);
     }

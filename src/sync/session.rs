@@ -12,6 +12,7 @@ use crate::limits::{
 use crate::metrics::Side;
 use crate::protocol::message::close_message;
 use crate::sync::Cx;
+use crate::sync::auth::Auth;
 use crate::sync::budget::{Budget, Shape};
 use crate::sync::filters::{Bounds, Subject, Unit, req_message};
 use crate::sync::liveness::{Liveness, Silence};
@@ -21,6 +22,7 @@ use crate::sync::round::Round;
 use crate::sync::sweep::{PageEnd, PageEvent, Sweep};
 use crate::time::{Instant, UnixTime};
 
+mod known;
 mod live;
 mod refused;
 mod subscription;
@@ -75,6 +77,8 @@ pub struct Session {
     /// The relay does not answer us at all.
     lockout: Option<Lockout>,
     lesson: Option<Lesson>,
+    /// Whether the relay knows who we are.
+    auth: Auth,
     /// Events that came, and those of them that nothing was asked for.
     events: u64,
     unasked: u64,
@@ -113,6 +117,7 @@ impl Session {
             doubted: false,
             lockout: None,
             lesson: None,
+            auth: Auth::default(),
             events: 0,
             unasked: 0,
             found: Found::default(),
@@ -369,6 +374,7 @@ impl Session {
         self.end_silent(cx);
         self.requeue_retries(cx.now.mono);
         self.cooldown_until.take_if(|until| *until <= cx.now.mono);
+        self.end_unknown(cx);
         self.pump(cx);
         false
     }
@@ -380,9 +386,10 @@ impl Session {
         let silent = silent.map(|since| since + timing.sweep_timeout);
         let retries = self.retries.iter().map(|(at, _)| *at);
         let turns = [&self.rotation, &self.recheck].into_iter().filter_map(Rotation::next_turn_at).min();
-        let turn = turns.filter(|_| self.queue.is_empty() && self.has_slot());
+        let turn = turns.filter(|_| self.queue.is_empty() && self.has_slot() && !self.auth.is_pending());
         let turn = turn.map(|at| self.cooldown_until.map_or(at, |until| at.max(until)));
-        let rest = silent.chain(retries).chain(turn).chain(self.cooldown_until).min();
+        let known = self.auth.deadline(timing.sweep_timeout);
+        let rest = silent.chain(retries).chain(turn).chain(self.cooldown_until).chain(known).min();
         rest.map_or(self.liveness.deadline(timing), |at| at.min(self.liveness.deadline(timing)))
     }
 
@@ -416,7 +423,7 @@ impl Session {
     }
 
     fn may_ask(&self) -> bool {
-        self.cooldown_until.is_none() && self.lockout.is_none()
+        self.cooldown_until.is_none() && self.lockout.is_none() && !self.auth.is_pending()
     }
 
     /// The next stage of the round begins when the one before has ended.

@@ -2,6 +2,7 @@
 //! in which a scenario may let it fail.
 
 mod asking;
+mod auth;
 mod flavour;
 mod liar;
 mod reconciling;
@@ -107,6 +108,8 @@ pub enum Breach {
 #[derive(Default)]
 pub struct Session {
     pub subscriptions: BTreeMap<String, Vec<DumbFilter>>,
+    /// Whether the client has proved who it is (NIP-42).
+    known: bool,
     /// By NIP-77. Their ids are no subscriptions'.
     reconciliations: BTreeMap<String, reconciling::Open>,
     /// When the last frame came.
@@ -132,6 +135,8 @@ pub struct ModelRelay {
     /// Never answers a REQ without `since`.
     pub ignores_history: bool,
     pub reqs: Vec<ReqSeen>,
+    /// Every AUTH, and whether it proved who the client is.
+    pub auths: Vec<(Micros, bool)>,
     /// Every NEG-OPEN that could be read, refused ones included.
     pub negs: Vec<NegSeen>,
     /// When someone dialled.
@@ -163,6 +168,7 @@ impl ModelRelay {
             refusals: VecDeque::new(),
             ignores_history: false,
             reqs: Vec::new(),
+            auths: Vec::new(),
             negs: Vec::new(),
             dials: Vec::new(),
             inquiries: 0,

@@ -1,5 +1,6 @@
 //! The traps of `relay-facts.md`: real relays as they are, and those that mean ill.
 
+mod auth;
 mod eose;
 mod flavours;
 mod hostile;

@@ -94,8 +94,11 @@ impl Session {
         let req = self.describe(subscription);
         // Whether it is what we ask or who we are, the answer to layer 1 will tell.
         let for_us = matches!(refusal, Refusal::AuthRequired | Refusal::Restricted) && !self.answered;
+        // What an answer to a challenge may still open is neither learnt from nor given up.
+        let answerable = refusal == Refusal::AuthRequired && self.wants_to_be_known(cx);
+        let for_us = for_us && !answerable;
         let known = self.budget.learnt.clone();
-        let again = !for_us && self.budget.learn(refusal, req, cx.now.wall);
+        let again = answerable || (!for_us && self.budget.learn(refusal, req, cx.now.wall));
         if self.budget.learnt != known {
             self.lesson = Some(Lesson { of: refusal.name(), next: self.next_subscription, at: cx.now.mono });
         }

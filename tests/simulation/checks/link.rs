@@ -17,6 +17,10 @@ pub struct LinkCheck {
     subscriptions: BTreeMap<String, Vec<DumbFilter>>,
     /// By NIP-77.
     reconciliations: BTreeSet<String>,
+    /// By NIP-42: the last challenge, whether something was refused for want of an answer, and whether there was one.
+    challenge: Option<String>,
+    auth_wanted: bool,
+    auth_sent: bool,
     opened_at: Option<Micros>,
     reqs: usize,
     layer_1_ended: bool,
@@ -85,6 +89,7 @@ impl LinkCheck {
                 self.subscriptions.remove(&id);
                 Ok(())
             }
+            Some("AUTH") => self.on_auth(text),
             Some("NEG-OPEN") => self.on_neg_open(at, id, text.len(), &message[2..]),
             Some("NEG-MSG") if self.reconciliations.contains(&id) => self.on_neg_frame(text.len()),
             Some("NEG-CLOSE") if self.reconciliations.remove(&id) => Ok(()),
@@ -136,6 +141,18 @@ impl LinkCheck {
         Ok(())
     }
 
+    fn on_auth(&mut self, text: &str) -> Verdict {
+        let challenge = self.challenge.as_deref().filter(|challenge| text.contains(*challenge));
+        if challenge.is_none() {
+            return Err(format!("not the answer to the last challenge: {text}"));
+        }
+        if !self.auth_wanted || self.auth_sent {
+            return Err("AUTH that nothing was refused for the want of, or a second one".to_owned());
+        }
+        self.auth_sent = true;
+        Ok(())
+    }
+
     fn on_neg_open(&mut self, at: Micros, id: String, bytes: usize, rest: &[Value]) -> Verdict {
         let fail = |what: &str| Err(format!("NEG-OPEN {id}: {what}"));
         if id.is_empty() || id.chars().count() > limits::SUBSCRIPTION_ID_CHARS_MAX {
@@ -175,9 +192,11 @@ impl LinkCheck {
                 let layer_1 = self.subscriptions.get(id).is_some_and(|s| s.iter().any(DumbFilter::is_layer_1));
                 self.layer_1_ended |= layer_1;
             }
+            Some("AUTH") => self.challenge = Some(id.to_owned()),
             Some("NEG-ERR") => _ = self.reconciliations.remove(id),
             Some("CLOSED") => {
                 self.subscriptions.remove(id);
+                self.auth_wanted |= message[2].as_str().is_some_and(|why| why.starts_with("auth-required:"));
                 if limited(&message[2]) {
                     self.quiet_until = at + 65 * SECOND;
                 }
@@ -239,6 +258,18 @@ mod tests {
             link.on_send(0, WALL_START, &format!(r#"["REQ","{n}",{{"kinds":[{n}],"limit":5}}]"#)).expect("fits");
         }
         assert!(link.on_send(0, WALL_START, r#"["REQ","x",{"limit":5}]"#).is_err(), "one too many");
+    }
+
+    #[test]
+    fn a_challenge_is_answered_once_and_only_after_a_refusal() {
+        let mut link = open();
+        let auth = r#"["AUTH",{"tags":[["challenge","c 1"]]}]"#;
+        assert!(link.on_send(0, WALL_START, auth).is_err(), "no challenge");
+        link.on_received(0, r#"["AUTH","c 1"]"#);
+        assert!(link.on_send(0, WALL_START, auth).is_err(), "nothing was refused");
+        link.on_received(0, r#"["CLOSED","l","auth-required: who are you?"]"#);
+        link.on_send(0, WALL_START, auth).expect("wanted");
+        assert!(link.on_send(0, WALL_START, auth).is_err(), "twice");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How a relay takes what it is asked: which limits it passes, what is said then, and what the store answers.
 
+use super::auth::NOT_A_MEMBER;
 use super::flavour::{Above, Counted, Limit, Quirk, Told, Values};
 use super::talk::{Reply, Wire, closed, notice};
 use super::{Breach, Liar, ModelRelay, Refusal, ReqSeen};
@@ -45,6 +46,7 @@ impl ModelRelay {
                 self.received_close.push((at, wire.session(), subscription.clone()));
                 self.end_subscription(at, wire.session(), &subscription);
             }
+            Some("AUTH") if self.challenges() => self.on_auth(at, &message[1], wire),
             Some(kind) if kind.starts_with("NEG-") => self.on_negentropy(at, &message, wire),
             _ if self.config.flavour.has(Quirk::HangsUpOnNonsense) => wire.hang_up(1006),
             _ => wire.say(notice("ERROR: bad msg: unknown cmd")),
@@ -232,10 +234,11 @@ impl ModelRelay {
                     let why = "blocked: an author must be specified to get their kind:1 notes";
                     (may_be_1 && filter.authors.is_none()).then_some(Told::Closed(why))
                 }
-                Quirk::AuthRequired => {
+                Quirk::AuthRequired if !self.knows(wire.session()) => {
                     wire.challenge();
                     Some(Told::Closed("auth-required: all requests must be authenticated"))
                 }
+                Quirk::MembersOnly { .. } => Some(Told::Closed(NOT_A_MEMBER)),
                 Quirk::NoScrapers => self.scrapes(wall, filter, wire),
                 _ => None,
             };

@@ -168,6 +168,9 @@ pub enum Quirk {
     AntiSyncBots,
     /// Every REQ is refused, with a challenge, until the client has proved who it is.
     AuthRequired,
+    /// Who has proved who it is may still not be among those that are answered; told as soon as that is known, or with
+    /// each REQ.
+    MembersOnly { told_at_once: bool },
     /// A challenge comes as soon as the link is open.
     Challenges,
     /// A REQ that asks for ids alone is closed, before or after its EOSE.
@@ -352,6 +355,13 @@ const KHATRU_SANE_DEFAULTS: Flavour = Flavour {
 const KHATRU_AUTH: Flavour =
     Flavour { name: "khatru-auth", quirks: &[FiltersAlone, AuthRequired], complete: false, ..KHATRU_BADGER };
 
+const KHATRU_MEMBERS: Flavour = Flavour {
+    name: "khatru-members",
+    quirks: &[FiltersAlone, AuthRequired, MembersOnly { told_at_once: false }],
+    complete: false,
+    ..KHATRU_BADGER
+};
+
 const KHATRU_ANTI_SYNC_BOTS: Flavour =
     Flavour { name: "khatru-anti-sync-bots", quirks: &[FiltersAlone, AntiSyncBots], complete: false, ..KHATRU_BADGER };
 
@@ -498,7 +508,7 @@ const NETSTR: Flavour = Flavour {
 };
 
 impl Flavour {
-    pub const ALL: [Flavour; 21] = [
+    pub const ALL: [Flavour; 22] = [
         STRFRY,
         STRFRY_1_0,
         NOSTR_RS_RELAY,
@@ -520,6 +530,7 @@ impl Flavour {
         NOSTREAM,
         NETSTR,
         KHATRU_NEGENTROPY,
+        KHATRU_MEMBERS,
     ];
 
     pub fn named(name: &str) -> Flavour {

@@ -79,7 +79,7 @@ impl Wire {
     }
 
     pub fn challenge(&mut self) {
-        self.say(json!(["AUTH", "a challenge"]).to_string());
+        self.say(json!(["AUTH", challenge_of(self.session)]).to_string());
     }
 
     pub fn hang_up(&mut self, code: u16) {
@@ -118,6 +118,11 @@ impl Bucket {
         self.level = rest.unwrap_or(self.level);
         rest.is_some()
     }
+}
+
+/// What a link is challenged with, always the same.
+pub fn challenge_of(session: u64) -> String {
+    format!("challenge {session}")
 }
 
 pub fn event_text(subscription: &str, event: &EventRef) -> String {

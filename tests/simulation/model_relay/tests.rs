@@ -85,8 +85,8 @@ fn every_flavour_answers_what_it_was_asked_for_in_its_own_words() {
         let said = says(&mut relay, &req);
         let expected = match flavour.name {
             "nostr-rs-relay-limit-scrapers" => vec![EOSE.to_owned()],
-            "khatru-auth" => vec![
-                r#"["AUTH","a challenge"]"#.to_owned(),
+            "khatru-auth" | "khatru-members" => vec![
+                r#"["AUTH","challenge 1"]"#.to_owned(),
                 r#"["CLOSED","s","auth-required: all requests must be authenticated"]"#.to_owned(),
             ],
             "khatru-anti-sync-bots" => {
@@ -229,7 +229,7 @@ fn silences_and_closes_are_each_relays_own() {
     assert!(says(&mut nostr_rs, r#"["REQ","c",{"kinds":[1],"limit":1}]"#).is_empty(), "the same filters");
 
     let mut chorus = ModelRelay::new("wss://r.example", Flavour::named("chorus").config());
-    assert_eq!(said(chorus.open(0, 1)), [r#"["AUTH","a challenge"]"#]);
+    assert_eq!(said(chorus.open(0, 1)), [r#"["AUTH","challenge 1"]"#]);
     let scraper = r#"["REQ","s",{"kinds":[30617],"limit":500}]"#;
     let refused = r#"["CLOSED","s","invalid: Filter is underspecified. Scrapers are not allowed"]"#;
     assert_eq!(says(&mut chorus, scraper), [refused]);

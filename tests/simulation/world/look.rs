@@ -137,6 +137,13 @@ impl World {
         self.demand(verdict);
     }
 
+    /// A metric that has no labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.process.as_ref().map(|p| p.metrics_text()).unwrap_or_default();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|v| v.parse().ok()).unwrap_or_else(|| self.fail(&format!("no metric {name}")))
+    }
+
     pub fn status(&self) -> Value {
         let text = self.process.as_ref().map(|p| p.status_json(self.now())).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_else(|e| self.fail(&format!("/status.json is not JSON ({e}): {text}")))
