@@ -15,7 +15,7 @@ mod pen;
 use crate::clock::{HOUR, Micros, SECOND};
 use crate::disk::DiskFaults;
 use crate::events::EventRef;
-use crate::model_relay::Mode;
+use crate::model_relay::{Mode, ModelRelay};
 use crate::rng::Rng;
 use crate::world::World;
 use actions::Action;
@@ -104,6 +104,12 @@ impl Swarm {
     }
 }
 
+/// How often each relay's limits have been passed that can be known.
+fn breaches(w: &World) -> Vec<(String, String)> {
+    let of = |r: &ModelRelay| (r.url.clone(), format!("{:?}", r.known_breaches()));
+    w.relays().iter().filter(|r| !r.known_breaches().is_empty()).map(of).collect()
+}
+
 /// What one world came to.
 pub struct Played {
     /// Of all that the process put out.
@@ -127,8 +133,12 @@ pub fn swarm(name: &'static str, seed: u64) -> Played {
         swarm.pass(w, pause);
     }
     swarm.heal(w);
-    for _ in 0..options.calm / HOUR {
-        swarm.pass(w, HOUR);
+    (0..options.calm / HOUR / 2).for_each(|_| swarm.pass(w, HOUR));
+    let passed = breaches(w);
+    (0..options.calm / HOUR / 2).for_each(|_| swarm.pass(w, HOUR));
+    // By now each limit was told, or learnt from a refusal.
+    if passed != breaches(w) {
+        w.fail(&format!("known limits are passed again and again: {passed:?}, and a day later {:?}", breaches(w)));
     }
     swarm.relays_are_explained(w);
     let missing = expect::missing(w);
@@ -137,6 +147,7 @@ pub fn swarm(name: &'static str, seed: u64) -> Played {
     }
     swarm.everything_is_served(w);
     swarm.live_events_arrive(w);
+    swarm.failed_sweeps_claim_nothing(w);
     w.look_at_bounds();
     assert!(w.checks.machine.changes > 0, "no change of state was heard");
     Played { hash: w.outputs_hash(), simulated: w.clock.now() }

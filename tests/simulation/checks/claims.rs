@@ -40,6 +40,10 @@ pub struct Claims {
     shared: BTreeMap<String, Shared>,
     /// When root events became durable.
     roots: BTreeMap<String, u64>,
+    /// The latest time on the clock at which the process heard anything of each relay, by its URL.
+    heard: BTreeMap<String, u64>,
+    /// What was judged last.
+    judged: Vec<Progress>,
     /// The clock was set or the operator changed his lists: times and refusals no longer tell what should be held.
     pub void: bool,
 }
@@ -60,6 +64,23 @@ impl Claims {
         if !arrivals.contains_key(&event.id) {
             arrivals.insert(event.id.clone(), Arrival { at, told });
         }
+    }
+
+    /// A frame of a relay reaches the process.
+    pub fn on_heard(&mut self, relay: &str, at: u64) {
+        match self.heard.get_mut(relay) {
+            Some(heard) => *heard = at.max(*heard),
+            None => _ = self.heard.insert(relay.to_owned(), at),
+        }
+    }
+
+    /// Whether this is what was judged last; from now on it is.
+    pub fn is_news(&mut self, progress: &[Progress]) -> bool {
+        let news = self.judged != progress;
+        if news {
+            self.judged = progress.to_vec();
+        }
+        news
     }
 
     pub fn on_root(&mut self, id: &str, at: u64) {
@@ -95,10 +116,20 @@ impl Claims {
         trusted: &dyn Fn(&ModelRelay) -> bool,
         bench: &Bench<'_>,
     ) -> Verdict {
+        let claims = self.read(progress);
+        // Nobody can know that a relay is complete up to a moment after its last word.
+        for (url, claim) in &claims {
+            let heard = self.heard.get(url).copied().unwrap_or(0);
+            if claim.through > heard {
+                return Err(format!(
+                    "{url} is claimed complete through {}, but was last heard at {heard}",
+                    claim.through
+                ));
+            }
+        }
         if self.void {
             return Ok(());
         }
-        let claims = self.read(progress);
         for (n, relay) in relays.iter().enumerate().filter(|(_, r)| trusted(r)) {
             let (Some(claim), Some(arrivals)) = (claims.get(relay.url.as_str()), self.arrivals.get(&n)) else {
                 continue;
@@ -212,6 +243,7 @@ mod tests {
         relay.hold(&issue);
         let mut claims = Claims::default();
         claims.on_held(0, &issue, arrived, told);
+        claims.on_heard("wss://r.example", 8_000);
         claims.on_shared(2_000, [("wss://r.example".to_owned(), vec![author.repo("x")])].into());
         let (relay_url, repo) = (RelayUrl::parse("wss://r.example"), RepoAddr::parse(&author.repo("x")));
         let (url, repo) = (relay_url.expect("a URL"), repo.expect("an address"));
@@ -224,6 +256,20 @@ mod tests {
         let bench =
             Bench { rules: &Rules::default(), durable: &durable, signed: None, replaces: false, wall: (9_000, 9_000) };
         claims.judge(&progress, &[relay], &|_| true, &bench)
+    }
+
+    #[test]
+    fn a_claim_beyond_the_last_word_is_found() {
+        judged(7_999, true, 8_000, 3_000).expect("the last frame came then");
+        assert!(judged(7_999, true, 8_001, 3_000).is_err(), "nobody said anything since");
+    }
+
+    #[test]
+    fn what_was_judged_is_no_news() {
+        let (relay, at) = (RelayUrl::parse("wss://r.example").expect("a URL"), UnixTime::from_secs(1));
+        let progress = [Progress::Relay { relay, through: at, full_catchup: at }];
+        let mut claims = Claims::default();
+        assert!(claims.is_news(&progress) && !claims.is_news(&progress) && claims.is_news(&[]));
     }
 
     #[test]

@@ -243,8 +243,15 @@ impl Swarm {
                 let pass = w.rng.below(5);
                 // Long enough that a sweep fails for good, now and then.
                 let times = one_of(&mut w.rng, &[1, 1, 4, 40]);
-                let refusals = std::iter::repeat_n(Some(refusal), times);
-                w.relay(relay).refusals.extend((0..pass).map(|_| None).chain(refusals));
+                let refusals = (0..pass).map(|_| None).chain(std::iter::repeat_n(Some(refusal), times));
+                let refusals: Vec<Option<Refusal>> = refusals.collect();
+                w.relay(relay).refusals.extend(refusals.iter().cloned());
+                // Where many refuse, what is newly shared cannot be swept, and nothing may claim that it was.
+                if times == 40 && w.rng.below(2) == 0 {
+                    let all_but_the_first = (1..self.relays).map(|n| format!("r{n}"));
+                    all_but_the_first.for_each(|r| w.relay(&r).refusals.extend(refusals.iter().cloned()));
+                    (0..3).for_each(|_| self.announce(w));
+                }
             }
             Limit => w.relay_says(relay, &notice("rate limited")),
             WallSlips => {

@@ -5,9 +5,9 @@ use super::Swarm;
 use crate::checks::rules::{Bench, Rules, event_references, repo_references};
 use crate::client::req;
 use crate::clock::{HOUR, MINUTE, SECOND};
-use crate::events::EventRef;
-use crate::model_relay::{Liar, Mode, ModelRelay};
-use crate::world::World;
+use crate::events::{Author, EventRef};
+use crate::model_relay::{Liar, Mode, ModelRelay, Refusal};
+use crate::world::{World, relay_url};
 use serde_json::json;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,6 +86,32 @@ impl Swarm {
     }
 
     /// What is published to a live relay now is stored within seconds, and those who subscribed hear of it.
+    /// A relay refuses every sweep of a repo that is new to it: until they have succeeded, the repo is not claimed.
+    pub fn failed_sweeps_claim_nothing(&mut self, w: &mut World) {
+        let names: Vec<String> = honest(w)
+            .filter(|r| r.config.liar.is_none() && is_strfry(r))
+            .map(|r| r.url.trim_start_matches("wss://").trim_end_matches(".example").to_owned())
+            .collect();
+        // The first relay is where the announcement comes from.
+        let live = |name: &String| name != "r0" && w.relay_status(name)["state"] == "Live";
+        let Some(name) = names.into_iter().find(live) else { return };
+        let author = Author::new(7_000);
+        let issue = author.issue(&author.repo("new"), w.clock.wall() - 10 * 86_400, "there before");
+        w.hold(&name, &issue);
+        w.run_for(2 * SECOND);
+        let refusal = Refusal::Closed("error: could not connect to the database");
+        w.relay(&name).refusals = std::iter::repeat_n(Some(refusal), 10_000).collect();
+        let announcement = author.announcement("new", &[&relay_url(&name)], w.clock.wall());
+        w.publish("r0", &announcement);
+        w.run_for(8 * MINUTE);
+        if w.is_confirmed(&name, &author.repo("new")) {
+            w.fail(&format!("a repo is confirmed on {name}, where no sweep of it has succeeded"));
+        }
+        w.relay(&name).refusals.clear();
+        w.drop_links(&name);
+        w.run_until("what was there before, once sweeps succeed", 2 * HOUR, |w| w.has(&issue));
+    }
+
     pub fn live_events_arrive(&mut self, w: &mut World) {
         let client = w.connect_client();
         w.client_sends(client, &req("live", &json!({ "kinds": [1621], "since": w.clock.wall() - 5 })));

@@ -65,16 +65,16 @@ impl World {
                 for seq in self.checks.durable.last_seq() + 1..=store.last_seq() {
                     new.extend(text(seq)?.map(|text| (seq, text)));
                 }
+                let progress = store.progress().map_err(unreadable)?;
                 // What cannot be read counts as held: the process will hear of it soon enough.
-                self.checks.on_durable(now, new, &|seq| text(seq).is_ok_and(|text| text.is_none()))?
+                let unneeded = self.checks.on_durable(now, new, &|seq| text(seq).is_ok_and(|text| text.is_none()))?;
+                self.judge_claims(now, &progress)?;
+                unneeded
             }
             _ => {
                 let (image, progress) = self.read_disk()?;
                 let unneeded = self.checks.on_image(now, image)?;
-                self.checks.claims.void |= self.clock.was_set();
-                let Checks { rules, durable, claims, .. } = &self.checks;
-                let bench = Bench { rules, durable, signed: None, replaces: false, wall: now.wall };
-                claims.judge(&progress, &self.relays, &is_trusted, &bench)?;
+                self.judge_claims(now, &progress)?;
                 unneeded
             }
         };
@@ -83,6 +83,18 @@ impl World {
             relay.filter(|_| !self.checks.needs(&url)).map(|n| self.checks.health.remove(&n));
         }
         Ok(())
+    }
+
+    /// Holds what progress claims against what relays have, as soon as it claims anything new: what is missing now may
+    /// be had by other ways before the next look at the disk.
+    fn judge_claims(&mut self, now: Moment, progress: &[Progress]) -> Verdict {
+        self.checks.claims.void |= self.clock.was_set();
+        if !self.checks.claims.is_news(progress) {
+            return Ok(());
+        }
+        let Checks { rules, durable, claims, .. } = &self.checks;
+        let bench = Bench { rules, durable, signed: None, replaces: false, wall: now.wall };
+        claims.judge(progress, &self.relays, &is_trusted, &bench)
     }
 
     /// What a power cut would leave now.
@@ -135,6 +147,15 @@ impl World {
         let text = self.process.as_ref().map(|p| p.metrics_text()).unwrap_or_default();
         let verdict = bounds(&text);
         self.demand(verdict);
+    }
+
+    /// Whether the store says that a repo is confirmed on a relay.
+    pub fn is_confirmed(&self, relay: &str, address: &str) -> bool {
+        let store = self.process.as_ref().and_then(|p| p.store()).expect("a process with a store runs");
+        let progress = store.progress().unwrap_or_else(|e| self.fail(&unreadable(e)));
+        let url = super::relay_url(relay);
+        let it = |p: &Progress| matches!(p, Progress::Confirmed { relay, repo, .. } if relay.as_str() == url && repo.to_string() == address);
+        progress.iter().any(it)
     }
 
     /// A metric that has no labels.

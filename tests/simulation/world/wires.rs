@@ -92,9 +92,12 @@ impl World {
 
     pub(super) fn reach_process(&mut self, serial: u64, frame: Frame) {
         let Some(&link) = self.ids.get(&serial) else { return };
-        let (at, awake) = (self.clock.now(), self.awake());
+        let (at, awake, wall) = (self.clock.now(), self.awake(), self.clock.wall());
         let Some(state) = self.links.get_mut(&serial).filter(|l| !l.silent) else { return };
         self.checks.pace.on_input();
+        if let (Far::Relay(n), Frame::Opened | Frame::Text(_) | Frame::Beat) = (state.far, &frame) {
+            self.checks.claims.on_heard(&self.relays[n].url, wall);
+        }
         match frame {
             Frame::Opened => {
                 state.state = LinkState::Open;
