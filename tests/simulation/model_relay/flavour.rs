@@ -399,7 +399,7 @@ const CHORUS: Flavour = Flavour {
     pings: Some(60 * SECOND),
     idle: Idle::Unsubscribed(60 * SECOND),
     quirks: &[Challenges, IdsOnlyClosed { after_eose: false }, ReplacementCounts, NoScrapers],
-    info: None,
+    info: Some(CHORUS_INFO),
     complete: true,
 };
 
@@ -415,7 +415,7 @@ const RNOSTR: Flavour = Flavour {
     pings: Some(60 * SECOND),
     idle: Idle::Quiet(2 * MINUTE),
     quirks: &[RefusesFuture(900)],
-    info: None,
+    info: Some(RNOSTR_INFO),
     complete: true,
 };
 
@@ -472,7 +472,7 @@ const NOSTREAM: Flavour = Flavour {
         LowerCaseTags,
         RefusesFuture(900),
     ],
-    info: None,
+    info: Some(NOSTREAM_INFO),
     complete: false,
 };
 
@@ -506,6 +506,15 @@ const NETSTR: Flavour = Flavour {
     info: None,
     complete: true,
 };
+
+/// It says nothing of filters and limits.
+const CHORUS_INFO: &str = r#"{"software":"https://github.com/mikedilger/chorus","supported_nips":[1,2,4,9,11,42],"limitation":{"max_message_length":1048576,"max_subscriptions":128}}"#;
+
+/// It says everything.
+const RNOSTR_INFO: &str = r#"{"software":"rnostr","supported_nips":[1,2,4,9,11,12,15,16,20,22,25,26,28,33,40],"limitation":{"max_message_length":524288,"max_subscriptions":20,"max_filters":10,"max_limit":300,"max_subid_length":100,"auth_required":false,"payment_required":false}}"#;
+
+/// Of filters it names the wrong number; its limit is that of a larger page than it gives without one.
+const NOSTREAM_INFO: &str = r#"{"software":"nostream","supported_nips":[1,2,4,9,11,12,15,16,20,22,26,28,33,40],"limitation":{"max_message_length":524288,"max_subscriptions":10,"max_filters":2500,"max_limit":5000,"max_subid_length":256,"auth_required":false}}"#;
 
 impl Flavour {
     pub const ALL: [Flavour; 22] = [
