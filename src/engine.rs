@@ -306,6 +306,9 @@ impl Engine {
                 self.metrics.auth_challenges += 1;
                 self.with_relay(now, link, |relay, cx| relay.on_challenge(&challenge, cx))
             }
+            RelayMessage::NegMsg { .. } | RelayMessage::NegErr { .. } => {
+                self.with_relay(now, link, |relay, cx| relay.on_alive(cx))
+            }
         }
     }
 

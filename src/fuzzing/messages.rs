@@ -28,6 +28,12 @@ pub fn relay_message(data: &[u8]) {
         RelayMessage::Closed { subscription, reason } => message::closed_message(subscription, reason),
         RelayMessage::Notice(why) => message::notice_message(why),
         RelayMessage::Ok { id, accepted, reason } => message::ok_message(id, *accepted, reason),
+        // A relay may put anything for hexadecimal; we write only that.
+        RelayMessage::NegMsg { payload, .. } if !payload.bytes().all(|b| b.is_ascii_hexdigit()) => return,
+        RelayMessage::NegMsg { subscription, payload } => message::neg_msg_message(subscription, payload),
+        RelayMessage::NegErr { subscription, reason, max_records } => {
+            message::neg_err_message(subscription, reason, *max_records)
+        }
         RelayMessage::Auth { .. } => return,
     };
     assert_eq!(parse_relay_message(&written).as_ref(), Ok(&parsed));

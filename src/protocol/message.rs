@@ -1,4 +1,4 @@
-//! Client and relay messages (NIP-01): text to borrowed values and back.
+//! Client and relay messages (NIP-01, NIP-77): text to borrowed values and back.
 //!
 //! An EVENT is the common case by far, and most are copies of what is already stored. So of an event only the claimed id
 //! is read at first and the rest stays a slice of the message, checked to be JSON but not built into anything;
@@ -161,7 +161,7 @@ impl<'a> RawEvent<'a> {
     }
 }
 
-/// What a relay says to a client (NIP-01, NIP-42).
+/// What a relay says to a client (NIP-01, NIP-42, NIP-77).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RelayMessage<'a> {
     /// An event for a subscription.
@@ -198,6 +198,22 @@ pub enum RelayMessage<'a> {
     Auth {
         /// What to sign.
         challenge: Cow<'a, str>,
+    },
+    /// The next step of a reconciliation (NIP-77).
+    NegMsg {
+        /// The reconciliation: names of its own, apart from those of subscriptions.
+        subscription: Cow<'a, str>,
+        /// A message of the negentropy protocol, in hexadecimal, not looked at yet.
+        payload: Cow<'a, str>,
+    },
+    /// A reconciliation has failed, or was refused (NIP-77).
+    NegErr {
+        /// The reconciliation.
+        subscription: Cow<'a, str>,
+        /// Why; empty if the relay gave no reason.
+        reason: Cow<'a, str>,
+        /// How many events the relay would reconcile at most, if it says so.
+        max_records: Option<u64>,
     },
 }
 
@@ -281,6 +297,36 @@ pub fn close_message(sub: &str) -> String {
     format!(r#"["CLOSE",{}]"#, json_text(sub))
 }
 
+/// `["NEG-OPEN", sub, filter, payload]` of a client (NIP-77). `filter` is put in as it is and must be a filter's JSON;
+/// `payload` is hexadecimal.
+pub fn neg_open_message(sub: &str, filter: &str, payload: &str) -> String {
+    let mut message = String::with_capacity(filter.len() + payload.len() + sub.len() + 24);
+    message.push_str(r#"["NEG-OPEN","#);
+    message.push_str(&json_text(sub));
+    message.push(',');
+    message.push_str(filter);
+    message.push_str(",\"");
+    message.push_str(payload);
+    message.push_str("\"]");
+    message
+}
+
+/// `["NEG-MSG", sub, payload]` of either side (NIP-77). `payload` is hexadecimal.
+pub fn neg_msg_message(sub: &str, payload: &str) -> String {
+    format!(r#"["NEG-MSG",{},"{payload}"]"#, json_text(sub))
+}
+
+/// `["NEG-CLOSE", sub]` of a client (NIP-77).
+pub fn neg_close_message(sub: &str) -> String {
+    format!(r#"["NEG-CLOSE",{}]"#, json_text(sub))
+}
+
+/// `["NEG-ERR", sub, why, max_records]` of a relay (NIP-77).
+pub fn neg_err_message(sub: &str, why: &str, max_records: Option<u64>) -> String {
+    let max = max_records.map_or(String::new(), |max| format!(",{max}"));
+    format!(r#"["NEG-ERR",{},{}{max}]"#, json_text(sub), json_text(why))
+}
+
 fn json_text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -323,6 +369,12 @@ fn reason<'a, A: SeqAccess<'a>>(seq: &mut A) -> Result<Cow<'a, str>, A::Error> {
     Ok(seq.next_element::<Option<Text<'a>>>()?.flatten().map_or(Cow::Borrowed(""), |text| text.0))
 }
 
+/// A count at the end of a message, which most relays leave out. Anything else in its place says nothing.
+fn count<'a, A: SeqAccess<'a>>(seq: &mut A) -> Result<Option<u64>, A::Error> {
+    let raw: Option<&'a RawValue> = seq.next_element()?;
+    Ok(raw.and_then(|raw| raw.get().parse().ok()))
+}
+
 fn raw_event<'a, A: SeqAccess<'a>>(seq: &mut A) -> Result<RawEvent<'a>, A::Error> {
     let raw: &'a RawValue = argument(seq)?;
     RawEvent::from_json(raw.get()).map_err(A::Error::custom)
@@ -336,7 +388,7 @@ fn skip_surplus<'a, A: SeqAccess<'a>>(seq: &mut A) -> Result<(), A::Error> {
 struct RelayMessageVisitor;
 
 impl<'a> MessageVisitor<'a> for RelayMessageVisitor {
-    const TYPES: &'static [&'static str] = &["EVENT", "EOSE", "CLOSED", "NOTICE", "OK", "AUTH"];
+    const TYPES: &'static [&'static str] = &["EVENT", "EOSE", "CLOSED", "NOTICE", "OK", "AUTH", "NEG-MSG", "NEG-ERR"];
 }
 
 impl<'a> Visitor<'a> for RelayMessageVisitor {
@@ -358,6 +410,12 @@ impl<'a> Visitor<'a> for RelayMessageVisitor {
                 reason: reason(&mut seq)?,
             },
             "AUTH" => RelayMessage::Auth { challenge: text(&mut seq)? },
+            "NEG-MSG" => RelayMessage::NegMsg { subscription: text(&mut seq)?, payload: text(&mut seq)? },
+            "NEG-ERR" => RelayMessage::NegErr {
+                subscription: text(&mut seq)?,
+                reason: reason(&mut seq)?,
+                max_records: count(&mut seq)?,
+            },
             _ => return Err(A::Error::custom("type")),
         };
         skip_surplus(&mut seq)?;
@@ -466,6 +524,18 @@ mod tests {
             ),
             (notice_message(&reason), RelayMessage::Notice(reason.clone())),
             (ok_message(&id, false, &reason), RelayMessage::Ok { id, accepted: false, reason: reason.clone() }),
+            (
+                neg_msg_message(sub, "6100"),
+                RelayMessage::NegMsg { subscription: subscription.clone(), payload: "6100".into() },
+            ),
+            (
+                neg_err_message(sub, &reason, Some(500_000)),
+                RelayMessage::NegErr {
+                    subscription: subscription.clone(),
+                    reason: reason.clone(),
+                    max_records: Some(500_000),
+                },
+            ),
         ] {
             assert_eq!(parse_relay_message(&text).unwrap(), message, "{text}");
         }
@@ -494,6 +564,35 @@ mod tests {
         assert_eq!(parsed, RelayMessage::Closed { subscription: "s".into(), reason: "".into() });
         let parsed = parse_relay_message(r#"["AUTH","challenge"]"#).unwrap();
         assert_eq!(parsed, RelayMessage::Auth { challenge: "challenge".into() });
+        let text = format!(r#"["NEG-MSG","s","{}"]"#, "61".repeat(1_000_000));
+        let RelayMessage::NegMsg { payload, .. } = parse_relay_message(&text).unwrap() else { panic!() };
+        assert!(matches!(payload, Cow::Borrowed(_)), "megabytes are not copied");
+    }
+
+    #[test]
+    fn a_failed_reconciliation_may_say_how_much_the_relay_takes() {
+        for (text, why, max) in [
+            (
+                r#"["NEG-ERR","s","blocked: too many query results",1000000]"#,
+                "blocked: too many query results",
+                Some(1_000_000),
+            ),
+            (r#"["NEG-ERR","s","closed: x"]"#, "closed: x", None),
+            (r#"["NEG-ERR","s"]"#, "", None),
+            (r#"["NEG-ERR","s",null,null]"#, "", None),
+            (r#"["NEG-ERR","s","x","5"]"#, "x", None),
+            (r#"["NEG-ERR","s","x",-5,{}]"#, "x", None),
+        ] {
+            let expected = RelayMessage::NegErr { subscription: "s".into(), reason: why.into(), max_records: max };
+            assert_eq!(parse_relay_message(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn reconciliations_are_asked_for_as_nip_77_says() {
+        assert_eq!(neg_open_message("n1", r#"{"kinds":[5]}"#, "6100"), r#"["NEG-OPEN","n1",{"kinds":[5]},"6100"]"#);
+        assert_eq!(neg_msg_message("n1", "6100"), r#"["NEG-MSG","n1","6100"]"#);
+        assert_eq!(neg_close_message("n1"), r#"["NEG-CLOSE","n1"]"#);
     }
 
     #[test]
@@ -528,7 +627,7 @@ mod tests {
             assert_eq!(parse_relay_message(text), Err(MessageError::NotAMessage));
             assert_eq!(parse_client_message(text), Err(MessageError::NotAMessage));
         }
-        for text in [r#"["eose","s"]"#, r#"["NEG-MSG","s","00"]"#, r#"[""]"#, r#"["REQ","s",{}]"#] {
+        for text in [r#"["eose","s"]"#, r#"["NEG-OPEN","s",{},"00"]"#, r#"[""]"#, r#"["REQ","s",{}]"#] {
             assert_eq!(parse_relay_message(text), Err(MessageError::UnknownType), "{text}");
         }
         for text in [r#"["EOSE","s"]"#, r#"["AUTH",{}]"#, r#"["COUNT","s",{}]"#, r#"["req","s",{}]"#] {
@@ -548,6 +647,10 @@ mod tests {
             r#"["NOTICE"]"#.to_owned(),
             r#"["NOTICE",["x"]]"#.to_owned(),
             r#"["AUTH"]"#.to_owned(),
+            r#"["NEG-MSG","s"]"#.to_owned(),
+            r#"["NEG-MSG","s",6100]"#.to_owned(),
+            r#"["NEG-ERR"]"#.to_owned(),
+            r#"["NEG-ERR","s",1]"#.to_owned(),
             format!(r#"["OK","{ID}"]"#),
             format!(r#"["OK","{ID}","true"]"#),
             r#"["OK","",true,""]"#.to_owned(),
