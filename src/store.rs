@@ -11,6 +11,7 @@
 mod batch;
 mod check;
 mod error;
+mod ids;
 mod medium;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod model;
@@ -24,6 +25,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use error::StoreError;
+pub use ids::IdSet;
 pub use query::{Query, QueryStep, matches_nothing};
 
 use crate::protocol::relay_url::RelayUrl;

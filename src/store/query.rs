@@ -47,7 +47,7 @@ pub struct Query {
 
 /// Where the candidates come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Plan {
+pub(super) enum Plan {
     Nothing,
     Ids(Vec<EventId>),
     Tags(Vec<schema::TagPrefix>),
@@ -200,7 +200,7 @@ impl Query {
 
 impl Plan {
     /// The narrowest index first: ids, then the tag with the fewest values, authors, kinds, and all by time.
-    fn of(filter: &Filter) -> Plan {
+    pub(super) fn of(filter: &Filter) -> Plan {
         if matches_nothing(filter) {
             return Plan::Nothing;
         }

@@ -228,6 +228,13 @@ pub(super) fn place_seq(place: &Place) -> Seq {
     Seq::from_be_bytes(seq)
 }
 
+/// The `created_at` in a place.
+pub(super) fn place_created_at(place: &Place) -> u64 {
+    let mut inverted = [0; 8];
+    inverted[8 - NUMBER_LEN..].copy_from_slice(&place[..NUMBER_LEN]);
+    NUMBER_MAX - u64::from_be_bytes(inverted)
+}
+
 /// A number of at most [`NUMBER_MAX`], big-endian.
 fn number(n: u64) -> [u8; NUMBER_LEN] {
     let mut bytes = [0; NUMBER_LEN];
