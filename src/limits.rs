@@ -88,7 +88,7 @@ impl Default for Timing {
 
 // Links.
 
-/// Bytes of one WebSocket message, in or out. Beyond: the link is closed with 1009.
+/// Bytes of one WebSocket message of a client, and of one that we send. Beyond: the link is closed with 1009.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Bytes read from one link's socket since its last whole message, control frames left out: a message in the smallest
 /// of fragments fits. Beyond: as for a message that is too large.
@@ -107,6 +107,10 @@ pub const LINK_READ_BYTES_PER_TURN: usize = 256 << 10;
 pub const READS_PER_TURN: usize = 512;
 /// Time for the closing handshake of a link. After: the socket is dropped.
 pub const LINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of one WebSocket message of a relay: the largest frame of a reconciliation (NIP-77) that relays are known to send
+/// is 1 MiB, twice that in hexadecimal. Beyond: the link is closed with 1009. One that is not whole yet is held in
+/// memory, for every relay at worst.
+pub const RELAY_MESSAGE_BYTES_MAX: usize = 9 << 18;
 /// Addresses of one relay that are tried; the rest is ignored.
 pub const DIAL_ADDRESSES_MAX: usize = 8;
 /// Time for one address to take a TCP connection while there are others to try. After: the next one.
@@ -228,6 +232,37 @@ pub const CLOCK_SLACK_SECS: u64 = 900;
 /// forgotten.
 pub const FORGOTTEN_RELAYS_MAX: usize = 1_024;
 
+// Reconciliation (NIP-77).
+
+/// Bytes of one step that we send, before hexadecimal doubles them: some relays take no longer message.
+pub const RECONCILE_FRAME_BYTES: u64 = 60_000;
+/// Reconciliations open on one relay that has shown that it reconciles; one until then.
+pub const RECONCILIATIONS_MAX: usize = 4;
+/// Ids that all reconciliations hold in memory. Beyond: the question is asked by pages (`no_room`).
+pub const RECONCILE_IDS_MAX: usize = 1 << 20;
+/// Ids found by one reconciliation that wait to be fetched. Beyond: they are fetched before it goes on.
+pub const RECONCILE_NEEDED_MAX: usize = 16_384;
+/// Events fetched by one reconciliation that were refused. Beyond: the question is asked by pages (`endless`).
+pub const RECONCILE_USELESS_MAX: usize = 65_536;
+/// Messages of a relay in one pass of a reconciliation. Beyond: the question is asked by pages (`endless`).
+pub const RECONCILE_MESSAGES_MAX: usize = 1_024;
+/// Passes of one reconciliation. Beyond: the question is asked by pages (`endless`).
+pub const RECONCILE_PASSES_MAX: usize = 128;
+/// Ids in one REQ.
+pub const FETCH_IDS_MAX: usize = 250;
+/// Ids in one REQ to a relay that answers more of them with little or nothing.
+pub const FETCH_IDS_MIN: usize = 25;
+/// Failures in a row of a relay that reconciles, after which it counts as one that does not.
+pub const NEGENTROPY_STRIKES_MAX: u8 = 3;
+/// Time after which a relay that did not reconcile is asked once more.
+pub const NEGENTROPY_RETRY_AFTER: Duration = Duration::from_secs(7 * 86_400);
+/// Time after which a full catch-up is done by pages all the same: they find what a peer's reconciling loses.
+pub const FULL_BY_PAGES_EVERY: Duration = Duration::from_secs(7 * 86_400);
+/// Ids remembered of one relay that it lists and does not serve. Beyond: they are asked for every time.
+pub const UNSERVED_IDS_MAX: usize = 1_024;
+/// Ids of refused events remembered so that no reconciliation fetches them again. Beyond: the oldest is forgotten.
+pub const UNWANTED_IDS_MAX: usize = 65_536;
+
 // Intake and store.
 
 /// Seconds by which `created_at` may lie ahead of the wall clock (spec section 8).
@@ -342,6 +377,10 @@ const _: () = {
     assert!(CLIENT_STEP_CANDIDATES > 0 && QUERY_STEP_CANDIDATES >= CLIENT_STEP_CANDIDATES);
     assert!(CLIENT_HELD_EVENTS_MAX >= BATCH_EVENTS_MAX);
     assert!(MESSAGE_BYTES_MAX <= CLIENT_REQ_BYTES_MAX && CLIENT_REQ_BYTES_MAX <= CLIENTS_REQ_BYTES_MAX);
+    assert!(RELAY_MESSAGE_BYTES_MAX >= MESSAGE_BYTES_MAX);
+    assert!(2 * RECONCILE_FRAME_BYTES as usize + 64 < MESSAGE_BYTES_MAX);
+    assert!(FETCH_IDS_MIN > 0 && FETCH_IDS_MIN <= FETCH_IDS_MAX && FETCH_IDS_MAX <= RECONCILE_NEEDED_MAX);
+    assert!(RECONCILE_NEEDED_MAX <= RECONCILE_IDS_MAX);
     assert!(DNS_LOOKUPS_MAX < DNS_WAITING_MAX);
     assert!(DNS_TTL_SECS_MIN < DNS_TTL_SECS_MAX);
 };

@@ -19,6 +19,7 @@ pub mod health;
 pub mod liveness;
 pub mod plan;
 pub mod progress;
+pub mod reconcile;
 pub mod refusal;
 pub mod relay;
 pub mod rotation;

@@ -1,0 +1,321 @@
+//! One reconciliation with a relay (NIP-77): which ids it has that we lack, fetched by id until nothing is needed.
+//!
+//! A **pass** is one exchange over our current set. What it finds is sifted by the caller, who knows what is held or was
+//! refused, and the rest is fetched in batches while the exchange goes on. A pass that found much is cut short, so that
+//! what waits is bounded; the next one begins with what has come meanwhile. A pass that ran to its end and brought
+//! nothing new ends the reconciliation: some peers' exchanges end early and lose items, and a second look finds those.
+//!
+//! Nothing that failed is taken for complete: what the relay lists and does not serve, a peer that breaks the protocol,
+//! an exchange without end all end in a [`Verdict::Failed`], and the question is then asked by pages.
+//!
+//! This module knows ids. It does not know links, subscriptions, or the store.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt::Write;
+
+use negentropy::{Id, Negentropy as Exchange, NegentropyStorageVector};
+use nostr::event::EventId;
+
+use crate::limits::{
+    FETCH_IDS_MAX, FETCH_IDS_MIN, RECONCILE_FRAME_BYTES, RECONCILE_MESSAGES_MAX, RECONCILE_NEEDED_MAX,
+    RECONCILE_PASSES_MAX, RECONCILE_USELESS_MAX,
+};
+use crate::time::{Instant, UnixTime};
+
+pub mod record;
+pub mod refusal;
+
+pub use record::{Negentropy, Record};
+pub use refusal::NegRefusal;
+
+/// A reconciliation and how far it has come.
+#[derive(Debug)]
+pub struct Reconciliation {
+    exchange: Option<Exchange<'static, NegentropyStorageVector>>,
+    /// Ids in the exchange's set.
+    held: usize,
+    /// Silent since then, while there is an exchange.
+    heard_at: Instant,
+    /// The relay has answered once.
+    answered: bool,
+    /// Messages of this pass.
+    messages: usize,
+    passes: usize,
+    /// This pass ended before it had seen everything.
+    cut: bool,
+    /// What this pass fetched that was not known before.
+    new: usize,
+    /// Found and not yet looked up by the caller.
+    unsifted: Vec<EventId>,
+    /// To be fetched.
+    needed: VecDeque<EventId>,
+    /// To be fetched again: a REQ for them brought nothing, or was not answered.
+    again: Vec<Batch>,
+    /// Batches that are asked for now.
+    in_flight: usize,
+    /// Had, and not taken in: not needed again.
+    useless: BTreeSet<EventId>,
+    /// Listed, and not served even when asked twice.
+    unserved: Vec<EventId>,
+}
+
+/// Ids that are asked for by one REQ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Those that have not come yet.
+    pub left: BTreeSet<EventId>,
+    /// How many it began with.
+    pub asked: usize,
+    /// REQs for these ids that brought none of them.
+    pub barren: u8,
+}
+
+/// Where a reconciliation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Something is under way, or waits to be asked for.
+    Busy,
+    /// Another pass is needed: [`Reconciliation::open`].
+    Again,
+    /// The relay has nothing more that we could need.
+    Complete,
+    /// It cannot be told whether that is everything.
+    Failed(Failure),
+}
+
+/// Why a reconciliation cannot say that it is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// What the relay sent is not the protocol.
+    Broken,
+    /// More messages, passes or useless events than any honest set needs.
+    Endless,
+    /// It lists what it does not serve.
+    Unserved,
+}
+
+/// REQs that may bring nothing of a batch before its ids count as not served.
+const BARREN_MAX: u8 = 2;
+
+impl Reconciliation {
+    /// One that has yet to be opened.
+    pub fn new(now: Instant) -> Reconciliation {
+        Reconciliation {
+            exchange: None,
+            held: 0,
+            heard_at: now,
+            answered: false,
+            messages: 0,
+            passes: 0,
+            cut: false,
+            new: 0,
+            unsifted: Vec::new(),
+            needed: VecDeque::new(),
+            again: Vec::new(),
+            in_flight: 0,
+            useless: BTreeSet::new(),
+            unserved: Vec::new(),
+        }
+    }
+
+    /// Begins a pass over what we hold; some of it may be given twice. Returns the payload of NEG-OPEN.
+    pub fn open(&mut self, held: &[(UnixTime, EventId)], now: Instant) -> String {
+        let mut set = NegentropyStorageVector::with_capacity(held.len());
+        for (created_at, id) in held {
+            set.insert(created_at.as_secs(), Id::from_byte_array(id.to_bytes())).expect("it is not sealed yet");
+        }
+        set.seal().expect("it is not sealed yet");
+        let mut exchange = Exchange::owned(set, RECONCILE_FRAME_BYTES).expect("the frame is large enough");
+        let payload = exchange.initiate().expect("a sealed set can be initiated once");
+        self.exchange = Some(exchange);
+        self.held = held.len();
+        self.heard_at = now;
+        self.messages = 0;
+        self.passes += 1;
+        self.cut = false;
+        self.new = 0;
+        to_hex(&payload)
+    }
+
+    /// The relay sent a step of the exchange. Returns the payload of the next one; `None` if the exchange has ended.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the protocol, or there is no end to it.
+    pub fn on_message(&mut self, payload: &str, now: Instant) -> Result<Option<String>, Failure> {
+        let Some(exchange) = &mut self.exchange else { return Ok(None) };
+        self.heard_at = now;
+        self.answered = true;
+        self.messages += 1;
+        if self.messages > RECONCILE_MESSAGES_MAX {
+            return Err(Failure::Endless);
+        }
+        let payload = from_hex(payload).ok_or(Failure::Broken)?;
+        let (mut have, mut need) = (Vec::new(), Vec::new());
+        let answer = exchange.reconcile_with_ids(&payload, &mut have, &mut need).map_err(|_| Failure::Broken)?;
+        // They come in no order that could be repeated.
+        need.sort_unstable();
+        self.unsifted.extend(need.into_iter().map(|id| EventId::from_byte_array(id.to_bytes())));
+        if answer.is_none() {
+            self.end_exchange();
+        }
+        Ok(answer.map(|payload| to_hex(&payload)))
+    }
+
+    /// What was found, for the caller to look up.
+    pub fn take_unsifted(&mut self) -> Vec<EventId> {
+        std::mem::take(&mut self.unsifted)
+    }
+
+    /// Of what was found, these are neither held nor known to be of no use.
+    pub fn add_needed(&mut self, ids: Vec<EventId>) {
+        self.needed.extend(ids.into_iter().filter(|id| !self.useless.contains(id)));
+    }
+
+    /// Whether so much is needed that it should be fetched before more is looked for.
+    pub fn is_full(&self) -> bool {
+        self.exchange.is_some() && self.needed.len() > RECONCILE_NEEDED_MAX
+    }
+
+    /// Ends the exchange before its end; another pass will follow.
+    pub fn cut(&mut self) {
+        self.cut |= self.exchange.is_some();
+        self.end_exchange();
+    }
+
+    fn end_exchange(&mut self) {
+        self.exchange = None;
+        self.held = 0;
+    }
+
+    /// The next ids to ask for, at most `max`.
+    pub fn next_batch(&mut self, max: usize) -> Option<Batch> {
+        let batch = match self.again.pop() {
+            Some(mut batch) => {
+                let mut rest = batch.left.clone();
+                let left: BTreeSet<EventId> = std::iter::from_fn(|| rest.pop_first()).take(max).collect();
+                if !rest.is_empty() {
+                    self.again.push(Batch { asked: rest.len(), left: rest, barren: batch.barren });
+                }
+                batch.asked = left.len();
+                batch.left = left;
+                batch
+            }
+            None => {
+                let left: BTreeSet<EventId> = self.needed.drain(..max.min(self.needed.len())).collect();
+                Batch { asked: left.len(), left, barren: 0 }
+            }
+        };
+        (!batch.left.is_empty()).then(|| {
+            self.in_flight += 1;
+            batch
+        })
+    }
+
+    /// Whether there is something to ask for.
+    pub fn has_batch(&self) -> bool {
+        !self.again.is_empty() || !self.needed.is_empty()
+    }
+
+    /// An event of a batch has come. `is_new`: it was not known before.
+    pub fn on_event(&mut self, id: EventId, is_new: bool) {
+        match is_new {
+            true => self.new += 1,
+            false => _ = self.useless.insert(id),
+        }
+    }
+
+    /// The relay has given what it has of a batch. Says whether it gave so little that fewer should be asked for at once.
+    pub fn on_batch_end(&mut self, mut batch: Batch) -> bool {
+        self.in_flight -= 1;
+        let came = batch.asked - batch.left.len();
+        let short = came <= batch.asked / 2 && batch.asked > FETCH_IDS_MIN;
+        batch.barren = if came > 0 { 0 } else { batch.barren + 1 };
+        if batch.barren >= BARREN_MAX {
+            self.unserved.extend(batch.left);
+        } else if batch.barren > 0 {
+            self.again.push(batch);
+        } else {
+            // Behind the others: what is not served is asked for with few ids that are.
+            self.needed.extend(batch.left);
+        }
+        short
+    }
+
+    /// A batch was not answered for a reason that says nothing about it: it is asked for again.
+    pub fn return_batch(&mut self, batch: Batch) {
+        self.in_flight -= 1;
+        self.again.push(batch);
+    }
+
+    /// Where it stands.
+    pub fn verdict(&self) -> Verdict {
+        let busy = self.exchange.is_some() || !self.unsifted.is_empty() || self.has_batch() || self.in_flight > 0;
+        if self.useless.len() > RECONCILE_USELESS_MAX {
+            Verdict::Failed(Failure::Endless)
+        } else if self.unserved.len() >= FETCH_IDS_MAX {
+            Verdict::Failed(Failure::Unserved)
+        } else if busy {
+            Verdict::Busy
+        } else if !self.unserved.is_empty() {
+            Verdict::Failed(Failure::Unserved)
+        } else if self.passes > 0 && !self.cut && self.new == 0 {
+            Verdict::Complete
+        } else if self.passes >= RECONCILE_PASSES_MAX {
+            Verdict::Failed(Failure::Endless)
+        } else {
+            Verdict::Again
+        }
+    }
+
+    /// Ids that were listed and not served.
+    pub fn unserved(&self) -> &[EventId] {
+        &self.unserved
+    }
+
+    /// Whether the relay has answered once.
+    pub fn has_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// Since when an answer to the exchange has been awaited.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        self.exchange.as_ref().map(|_| self.heard_at)
+    }
+
+    /// Ids that it holds in memory, or may come to hold by fetching.
+    pub fn ids_held(&self) -> usize {
+        self.held + RECONCILE_NEEDED_MAX
+    }
+}
+
+/// The REQ for some ids. `subscription` needs no escaping: we make it.
+pub fn ids_req(subscription: &str, ids: &BTreeSet<EventId>) -> String {
+    let mut text = String::with_capacity(ids.len() * 67 + 64);
+    let _ = write!(text, "[\"REQ\",\"{subscription}\",{{\"ids\":[");
+    for (n, id) in ids.iter().enumerate() {
+        let comma = if n > 0 { "," } else { "" };
+        let _ = write!(text, "{comma}\"{id}\"");
+    }
+    let _ = write!(text, "],\"limit\":{}}}]", ids.len());
+    text
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut hex = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        hex.push(DIGITS[usize::from(byte >> 4)] as char);
+        hex.push(DIGITS[usize::from(byte & 15)] as char);
+    }
+    hex
+}
+
+fn from_hex(hex: &str) -> Option<Vec<u8>> {
+    let digit = |c: u8| (c as char).to_digit(16).map(|digit| digit as u8);
+    let pairs = hex.as_bytes().chunks(2);
+    pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
+}
+
+#[cfg(test)]
+mod tests;
