@@ -33,7 +33,8 @@ pub enum CloseReason {
     Peer(u16),
     /// The peer broke the WebSocket protocol.
     Protocol,
-    /// A message or frame was larger than [`crate::limits::MESSAGE_BYTES_MAX`].
+    /// A message or frame was larger than [`crate::limits::RELAY_MESSAGE_BYTES_MAX`], of a client than
+    /// [`crate::limits::MESSAGE_BYTES_MAX`].
     TooLarge,
     /// More than [`crate::limits::LINK_OUT_BYTES_MAX`] waited to be written.
     OutBufferFull,

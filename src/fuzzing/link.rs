@@ -17,7 +17,7 @@ use crate::io::pipe::{Pipe, Temper, pipe};
 use crate::io::transport::Transport;
 use crate::limits::{
     HTTP_HEAD_BYTES_MAX, LINK_OUT_BYTES_MAX, LINK_READ_BYTES_PER_TURN, LINK_READS_PER_TURN, LINK_WRITE_BUFFER_BYTES,
-    MESSAGE_BYTES_MAX,
+    MESSAGE_BYTES_MAX, RELAY_MESSAGE_BYTES_MAX,
 };
 use crate::protocol::relay_url::RelayUrl;
 
@@ -269,7 +269,7 @@ fn listen(plan: &Plan, grant: usize, link: &mut Link<Pipe>, peer: &mut Peer<'_>,
             }
             match link.read() {
                 Ok(Some(Frame::Text(text))) => {
-                    assert!(text.len() <= MESSAGE_BYTES_MAX);
+                    assert!(text.len() <= RELAY_MESSAGE_BYTES_MAX);
                     heard.push(Heard::Text(text.to_string()));
                 }
                 Ok(Some(Frame::Alive)) => heard.push(Heard::Alive),

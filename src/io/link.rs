@@ -18,6 +18,7 @@ use crate::contract::CloseReason;
 use crate::io::transport::Transport;
 use crate::limits::{
     LINK_OUT_BYTES_MAX, LINK_READ_BUFFER_BYTES, LINK_WRITE_BUFFER_BYTES, MESSAGE_BYTES_MAX, MESSAGE_WIRE_BYTES_MAX,
+    RELAY_MESSAGE_BYTES_MAX,
 };
 
 /// Close code for a peer that broke the protocol (RFC 6455, section 7.4.1).
@@ -70,7 +71,7 @@ enum Phase {
 impl<S: Read + Write> Link<S> {
     /// A link whose handshake is done. `tail`: bytes that came after it.
     pub fn new(transport: Transport<S>, role: Role, tail: Vec<u8>) -> Self {
-        let socket = WebSocket::from_partially_read(transport, tail, role, Some(web_socket_config()));
+        let socket = WebSocket::from_partially_read(transport, tail, role, Some(web_socket_config(role)));
         Link {
             socket,
             phase: Phase::Open,
@@ -253,13 +254,17 @@ impl<S: Read + Write> Link<S> {
 }
 
 /// The limits of every WebSocket, each of them set.
-fn web_socket_config() -> WebSocketConfig {
+fn web_socket_config(role: Role) -> WebSocketConfig {
+    let message_bytes = match role {
+        Role::Client => RELAY_MESSAGE_BYTES_MAX,
+        Role::Server => MESSAGE_BYTES_MAX,
+    };
     WebSocketConfig::default()
         .read_buffer_size(LINK_READ_BUFFER_BYTES)
         .write_buffer_size(LINK_WRITE_BUFFER_BYTES)
         .max_write_buffer_size(LINK_OUT_BYTES_MAX)
-        .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_BYTES_MAX))
+        .max_message_size(Some(message_bytes))
+        .max_frame_size(Some(message_bytes))
         .accept_unmasked_frames(false)
 }
 

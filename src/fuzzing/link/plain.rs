@@ -1,7 +1,7 @@
 //! RFC 6455 in the plainest words, over all bytes at once; and bytes to read, from few choices.
 
 use crate::contract::CloseReason;
-use crate::limits::MESSAGE_BYTES_MAX;
+use crate::limits::{MESSAGE_BYTES_MAX, RELAY_MESSAGE_BYTES_MAX};
 
 /// What a frame says, once it is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub fn head_end(bytes: &[u8]) -> Option<usize> {
 pub fn decode(mut bytes: &[u8], from_client: bool) -> (Vec<Heard>, Option<CloseReason>) {
     let (mut heard, mut message) = (Vec::new(), None);
     loop {
-        let next = Frame::first_of(bytes).and_then(|found| match found {
+        let next = Frame::first_of(bytes, from_client).and_then(|found| match found {
             Some((frame, len)) => frame.read(from_client, &mut message).map(|said| Some((said, len))),
             None => Ok(None),
         });
@@ -64,7 +64,7 @@ type Begun = Option<(bool, Vec<u8>)>;
 
 impl Frame {
     /// The first frame and its length, `None` if it is not whole.
-    fn first_of(bytes: &[u8]) -> Result<Option<(Frame, usize)>, CloseReason> {
+    fn first_of(bytes: &[u8], from_client: bool) -> Result<Option<(Frame, usize)>, CloseReason> {
         let &[first, second, ..] = bytes else { return Ok(None) };
         let length_len = match second & 0x7f {
             126 => 2,
@@ -79,7 +79,7 @@ impl Frame {
         if !matches!(first & 0x0f, 0..=2 | 8..=10) {
             return Err(CloseReason::Protocol);
         }
-        if len > MESSAGE_BYTES_MAX as u64 {
+        if len > message_bytes_max(from_client) as u64 {
             return Err(CloseReason::TooLarge);
         }
         let end = head_len + len as usize;
@@ -109,7 +109,7 @@ impl Frame {
             (opcode @ (1 | 2), None) => (opcode == 1, self.payload),
             _ => return Err(CloseReason::Protocol),
         };
-        if bytes.len() > MESSAGE_BYTES_MAX {
+        if bytes.len() > message_bytes_max(from_client) {
             return Err(CloseReason::TooLarge);
         }
         // A character may be cut by the end of a fragment, but not by that of the message.
@@ -123,6 +123,11 @@ impl Frame {
         }
         Ok(Some(if is_text { Heard::Text(String::from_utf8(bytes).expect("checked above")) } else { Heard::Alive }))
     }
+}
+
+/// Relays may say more in one message than clients.
+fn message_bytes_max(from_client: bool) -> usize {
+    if from_client { MESSAGE_BYTES_MAX } else { RELAY_MESSAGE_BYTES_MAX }
 }
 
 fn close_reason(payload: &[u8]) -> CloseReason {
@@ -139,18 +144,18 @@ fn close_reason(payload: &[u8]) -> CloseReason {
 
 /// Bytes of frames, by choices of three bytes: what begins the frame, how long it is, what fills it.
 pub fn frames_of(choices: &[u8], masked: bool) -> Vec<u8> {
-    const LARGE: u64 = MESSAGE_BYTES_MAX as u64;
-    const LENGTHS: [u64; 16] = [0, 1, 2, 3, 4, 5, 20, 124, 125, 126, 127, 1_000, 65_535, 65_536, LARGE / 2 + 1, LARGE];
+    let large = message_bytes_max(masked) as u64;
+    let lengths: [u64; 16] = [0, 1, 2, 3, 4, 5, 20, 124, 125, 126, 127, 1_000, 65_535, 65_536, large / 2 + 1, large];
     // Enough for a message that grows too large in pieces.
-    let mut room = LARGE + 70_000;
+    let mut room = large + 70_000;
     let mut bytes = Vec::new();
     for choice in choices.chunks_exact(3) {
         let &[first, shape, fill] = choice else { break };
-        let chosen = LENGTHS[usize::from(shape & 15)];
+        let chosen = lengths[usize::from(shape & 15)];
         let len = chosen.min(room);
         room -= len;
         // One header says more than there is, or than there may be.
-        let said = if shape & 0x70 == 0x70 { LARGE + u64::from(fill) } else { len };
+        let said = if shape & 0x70 == 0x70 { large + u64::from(fill) } else { len };
         let is_masked = masked != (shape & 0xf0 == 0xe0);
         let mask_bit = if is_masked { 0x80 } else { 0 };
         bytes.push(first);

@@ -10,7 +10,7 @@ use tungstenite::{Message, WebSocket};
 
 use super::*;
 use crate::io::tls;
-use crate::limits::MESSAGE_BYTES_MAX;
+use crate::limits::{MESSAGE_BYTES_MAX, RELAY_MESSAGE_BYTES_MAX};
 use crate::protocol::relay_url::RelayUrl;
 
 mod inquiry;
@@ -276,12 +276,15 @@ fn a_refused_upgrade_says_its_status() {
 fn a_message_over_the_limit_closes_the_link() {
     let (port, peer) = relay(|socket| {
         let mut peer = tungstenite::accept(socket).unwrap();
-        let _ = peer.send(Message::text("x".repeat(MESSAGE_BYTES_MAX + 1)));
+        let _ = peer.send(Message::text("x".repeat(RELAY_MESSAGE_BYTES_MAX)));
+        let _ = peer.send(Message::text("x".repeat(RELAY_MESSAGE_BYTES_MAX + 1)));
         peer.read()
     });
     let mut world = World::new();
     world.dial(&format!("ws://127.0.0.1:{port}"));
     assert_eq!(world.until_closed(), CloseReason::TooLarge);
+    let told = |len: usize| world.core.told.iter().any(|t| matches!(t, Told::Text(LINK, text) if text.len() == len));
+    assert!(told(RELAY_MESSAGE_BYTES_MAX), "the largest step of a reconciliation");
     let _ = world.until_joined(peer);
 }
 

@@ -4,7 +4,7 @@ use super::ModelRelay;
 use super::talk::{Act, Reply, Wire, closed, notice};
 use crate::clock::{Micros, SECOND};
 use crate::events::{Author, DumbFilter, EventRef};
-use grasp_sync::limits::MESSAGE_BYTES_MAX;
+use grasp_sync::limits::RELAY_MESSAGE_BYTES_MAX;
 
 /// One way to misbehave, on top of any flavour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,9 +142,9 @@ impl ModelRelay {
             }
             Liar::Giant => {
                 let room = if self.answers.is_multiple_of(GIANT_EVERY) {
-                    MESSAGE_BYTES_MAX + 1
+                    RELAY_MESSAGE_BYTES_MAX + 1
                 } else {
-                    MESSAGE_BYTES_MAX - 100
+                    RELAY_MESSAGE_BYTES_MAX - 100
                 };
                 out.say(format!("[\"NOTICE\",\"{}\"]", "x".repeat(room)));
             }

@@ -6,7 +6,7 @@ use crate::clock::Micros;
 use crate::link::{Far, Link, LinkState, Path};
 use crate::model_relay::{Act, Door, Mode, Reply};
 use grasp_sync::engine::{CloseReason, Input, LinkId, Output};
-use grasp_sync::limits::{LINK_OUT_BYTES_MAX, MESSAGE_BYTES_MAX};
+use grasp_sync::limits::{LINK_OUT_BYTES_MAX, RELAY_MESSAGE_BYTES_MAX};
 use std::rc::Rc;
 
 /// The close code for a relay that is needed no more; should it come back, it is a stranger.
@@ -69,7 +69,7 @@ impl World {
         let n = *n;
         match act {
             // The transport would not read such a message to its end.
-            Act::Say(text) if text.len() > MESSAGE_BYTES_MAX => {
+            Act::Say(text) if text.len() > RELAY_MESSAGE_BYTES_MAX => {
                 self.relays[n].close(serial);
                 self.send_in(serial, Frame::Closed(CloseReason::TooLarge));
             }
