@@ -32,6 +32,7 @@ use crate::timer_wheel::{TimerId, TimerWheel};
 mod relays;
 mod report;
 mod start;
+mod supply;
 
 use start::{Restored, load_progress, load_state};
 
@@ -306,8 +307,11 @@ impl Engine {
                 self.metrics.auth_challenges += 1;
                 self.with_relay(now, link, |relay, cx| relay.on_challenge(&challenge, cx))
             }
-            RelayMessage::NegMsg { .. } | RelayMessage::NegErr { .. } => {
-                self.with_relay(now, link, |relay, cx| relay.on_alive(cx))
+            RelayMessage::NegMsg { subscription, payload } => {
+                self.with_relay(now, link, |relay, cx| relay.on_neg_msg(&subscription, &payload, cx))
+            }
+            RelayMessage::NegErr { subscription, reason, max_records } => {
+                self.with_relay(now, link, |relay, cx| relay.on_neg_err(&subscription, &reason, max_records, cx))
             }
         }
     }
@@ -434,6 +438,9 @@ impl Engine {
         for removed in &removed {
             let changes = remove_from_state(removed, &mut self.state);
             self.owed.changes.merge(changes);
+        }
+        if !removed.is_empty() {
+            self.intake.on_expired();
         }
         self.expiry_due = Some(now.mono + EXPIRY_PERIOD);
         Ok(())

@@ -14,8 +14,10 @@ use crate::state::{Changes, State};
 use crate::store::{Known, Removed, Seq, Store, StoreError};
 use crate::time::{Now, UnixTime};
 
+mod unwanted;
 mod verifier;
 
+use unwanted::Unwanted;
 use verifier::Verifier;
 
 /// What the operator or the protocol lets pass.
@@ -84,6 +86,7 @@ pub struct Intake {
     refused: BTreeMap<EventId, RefusedEvent>,
     /// In the order of their refusal, oldest first.
     order: VecDeque<EventId>,
+    unwanted: Unwanted,
     verifier: Verifier,
 }
 
@@ -129,11 +132,30 @@ impl Intake {
             if refusal.is_final() {
                 let from = expiration(&event).filter(|_| refusal == Refusal::Expired).unwrap_or(UnixTime::EPOCH);
                 self.remember(event.id, RefusedEvent { refusal, created_at, from });
+            } else {
+                self.unwanted.remember(event.id, refusal, desk.state);
             }
             return Ok(Outcome::Refused { refusal, created_at: Some(created_at) });
         }
         let (changes, removed) = take_in(event, desk)?;
-        Ok(Outcome::Staged { created_at, changes, removed })
+        self.unwanted.on_taken_in(removed.iter().any(|removed| !removed.superseded));
+        Ok(Outcome::Staged { created_at, changes, removed: removed.len() })
+    }
+
+    /// Whether an event that a relay has need not be fetched: it is held, waits in the batch, was deleted, or would be
+    /// refused as it was before.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn has_no_use_for(&self, id: &EventId, now: Now, store: &Store, state: &State) -> Result<bool, StoreError> {
+        let refused = self.refused.get(id).is_some_and(|before| before.from <= now.wall);
+        Ok(refused || self.unwanted.contains(id, state) || store.known(id)?.is_some())
+    }
+
+    /// Events have expired: what they superseded may be taken in again.
+    pub fn on_expired(&mut self) {
+        self.unwanted.on_expired();
     }
 
     /// Ids remembered as refused.
@@ -197,7 +219,7 @@ fn judge(event: &Event, rules: Rules, desk: &Desk<'_>) -> Result<Result<(), Refu
 
 /// Puts an event into the batch and applies it to what we follow. The state runs ahead of the disk by at most one batch,
 /// so that an issue may follow its announcement at once; nothing is served or acknowledged before the commit.
-fn take_in(event: Event, desk: &mut Desk<'_>) -> Result<(Changes, usize), StoreError> {
+fn take_in(event: Event, desk: &mut Desk<'_>) -> Result<(Changes, Vec<Removed>), StoreError> {
     let change = StateChange::of(&event);
     let staged = desk.store.stage(event)?;
     let mut changes = Changes::default();
@@ -205,7 +227,7 @@ fn take_in(event: Event, desk: &mut Desk<'_>) -> Result<(Changes, usize), StoreE
         changes.merge(remove_from_state(removed, desk.state));
     }
     changes.merge(change.apply(staged.seq, desk.state));
-    Ok((changes, staged.removed.len()))
+    Ok((changes, staged.removed))
 }
 
 /// Takes an event out of the state that the store no longer holds.

@@ -61,6 +61,13 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_windows_total", "counter", "Windows closed"),
     ("grasp_sync_sweeps_total", "counter", "Sweeps ended, by {outcome}"),
     ("grasp_sync_sweep_pages_total", "counter", "Pages that sweeps received"),
+    (
+        "grasp_sync_reconciliations_total",
+        "counter",
+        "Sweeps reconciled (NIP-77), by {outcome}; all but complete go on by pages",
+    ),
+    ("grasp_sync_reconcile_ids_needed_total", "counter", "Ids that reconciliations found to be needed"),
+    ("grasp_sync_reconcile_ids_unserved_total", "counter", "Ids that relays listed and did not serve"),
     ("grasp_sync_sweep_gaps_total", "counter", "Seconds with more events than a relay gives in a page"),
     (
         "grasp_sync_live_subscriptions_lost_total",
@@ -127,6 +134,12 @@ pub struct Metrics {
     pub sweeps: Counts,
     /// Pages received.
     pub sweep_pages: u64,
+    /// Sweeps reconciled, by the name of the outcome.
+    pub reconciliations: Counts,
+    /// Ids found to be needed.
+    pub reconcile_needed: u64,
+    /// Ids listed and not served.
+    pub reconcile_unserved: u64,
     /// Seconds that a sweep could not look behind.
     pub sweep_gaps: u64,
     /// Live subscriptions that a relay closed or never answered.
@@ -186,6 +199,9 @@ impl Default for Metrics {
             windows: 0,
             sweeps: Counts::default(),
             sweep_pages: 0,
+            reconciliations: Counts::default(),
+            reconcile_needed: 0,
+            reconcile_unserved: 0,
             sweep_gaps: 0,
             live_lost: Counts::default(),
             notices: 0,
@@ -385,6 +401,9 @@ impl Sheet {
         self.put("grasp_sync_windows_total", &[], metrics.windows);
         self.put_each("grasp_sync_sweeps_total", "outcome", metrics.sweeps.iter());
         self.put("grasp_sync_sweep_pages_total", &[], metrics.sweep_pages);
+        self.put_each("grasp_sync_reconciliations_total", "outcome", metrics.reconciliations.iter());
+        self.put("grasp_sync_reconcile_ids_needed_total", &[], metrics.reconcile_needed);
+        self.put("grasp_sync_reconcile_ids_unserved_total", &[], metrics.reconcile_unserved);
         self.put("grasp_sync_sweep_gaps_total", &[], metrics.sweep_gaps);
         self.put_each("grasp_sync_live_subscriptions_lost_total", "reason", metrics.live_lost.iter());
         self.put("grasp_sync_rotation_turns_total", &[], metrics.rotation_turns);
@@ -464,6 +483,7 @@ mod tests {
         metrics.state_entries.add("Live");
         metrics.relay_info.add("read");
         metrics.sweeps.add("done");
+        metrics.reconciliations.add("complete");
         metrics.live_lost.add("closed");
         metrics.refusals.add("too_many_filters");
         metrics.messages_refused.add("not_json");

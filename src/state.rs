@@ -101,6 +101,7 @@ pub struct State {
     announced: BTreeMap<String, BTreeSet<RepoId>>,
     sync_relays: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
     last_seq: Seq,
+    last_announcement_seq: Seq,
 }
 
 impl State {
@@ -121,6 +122,7 @@ impl State {
             announced: BTreeMap::new(),
             sync_relays,
             last_seq: 0,
+            last_announcement_seq: 0,
         }
     }
 
@@ -153,6 +155,7 @@ impl State {
     /// The current announcement of a repo was taken in as number `seq`; it replaces any earlier one.
     pub fn set_announcement(&mut self, announcement: &Announcement, seq: Seq) -> Changes {
         self.advance(seq);
+        self.last_announcement_seq = seq;
         let ours = self.is_ours(announcement);
         let own = |relay: &&RelayUrl| !self.settings.service.is_relay(relay);
         let listed = announcement.relays.iter().filter(own).count();
@@ -204,6 +207,11 @@ impl State {
     /// The largest sequence number that the maps have taken in.
     pub fn last_seq(&self) -> Seq {
         self.last_seq
+    }
+
+    /// The same of announcements alone.
+    pub fn last_announcement_seq(&self) -> Seq {
+        self.last_announcement_seq
     }
 
     /// Relays that share at least one repo with us, and the bootstrap relays; the latter first.

@@ -1,12 +1,14 @@
 //! The engine's relays: which exist, how their machines are driven, and what a closed window means to each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use log::warn;
 use slab::Slab;
 
+use super::supply::supply;
 use super::{Engine, Entry};
 use crate::contract::LinkId;
+use crate::intake::Intake;
 use crate::limits::{FORGOTTEN_RELAYS_MAX, THROUGH_SAVE_AFTER};
 use crate::protocol::relay_url::RelayUrl;
 use crate::state::Changes;
@@ -76,7 +78,7 @@ impl Engine {
             }
             let (progress, budget) = self.restored.remove(&url).unwrap_or_default();
             let forgotten = self.forgotten.remove(&url);
-            let (_, _, mut cx) = self.split(now);
+            let (_, _, _, mut cx) = self.split(now);
             let mut relay = Relay::new(url.clone(), progress, budget, &mut cx);
             if let Some(rest) = forgotten {
                 relay.resume(rest, &mut cx);
@@ -124,10 +126,10 @@ impl Engine {
         }
     }
 
-    /// The relays and the store beside what a machine sees while it acts.
-    fn split(&mut self, now: Now) -> (&mut Slab<Entry>, &mut Store, Cx<'_>) {
-        let Engine { relays, store, state, settings, next_link, out, metrics, .. } = self;
-        (relays, store, Cx { now, state, settings, next_link, out, metrics })
+    /// The relays, the store and the desk beside what a machine sees while it acts.
+    fn split(&mut self, now: Now) -> (&mut Slab<Entry>, &mut Store, &Intake, Cx<'_>) {
+        let Engine { relays, store, intake, state, settings, next_link, out, metrics, .. } = self;
+        (relays, store, intake, Cx { now, state, settings, next_link, out, metrics })
     }
 
     /// Lets a relay's machine act, then carries away what it wants written and watched.
@@ -137,17 +139,12 @@ impl Engine {
         key: usize,
         act: impl FnOnce(&mut Relay, &mut Cx<'_>),
     ) -> Result<(), StoreError> {
-        let (relays, store, mut cx) = self.split(now);
+        let (relays, store, intake, mut cx) = self.split(now);
         let relay = &mut relays[key].relay;
         let links_before = relay.links();
         act(relay, &mut cx);
-        while relay.wants_authors() {
-            let mut authors = BTreeSet::new();
-            store.authors(&mut |author| {
-                authors.insert(author);
-            })?;
-            relay.add_deletions(authors, &mut cx);
-        }
+        while supply(relays, key, store, intake, &mut cx)? {}
+        let relay = &mut relays[key].relay;
         let deadline = relay.next_deadline(&cx);
         let links = relay.links();
         for progress in relay.take_unsaved() {

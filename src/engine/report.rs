@@ -123,6 +123,7 @@ impl Engine {
             "coverage": coverage.name(),
             "coverage_why": coverage.why(),
             "limits": limits(relay.budget(), self.settings.limits.filter_values_max),
+            "full_catchups": { "by": relay.record().manner().by, "why": relay.record().manner().why },
             "next_due_in_secs": entry.timer.map(|(at, _)| at.since(now.mono).as_secs_f64()),
         });
         if let Some(session) = session {

@@ -12,6 +12,7 @@ use crate::limits::{
     REQ_FILTERS_MAX, SWEEP_PAGE_LIMIT, SWEEP_PAGE_LIMIT_MODEST, SWEEPS_IN_FLIGHT_MAX,
 };
 use crate::protocol::relay_info::RelayInfo;
+use crate::sync::reconcile::Kept;
 use crate::sync::refusal::Refusal;
 use crate::time::UnixTime;
 
@@ -25,6 +26,8 @@ pub struct Budget {
     pub asked_at: UnixTime,
     /// What its refusals have taught.
     pub learnt: Learnt,
+    /// What its reconciling has shown.
+    pub reconciling: Kept,
 }
 
 /// What a relay's refusals have taught. `None` and `false`: nothing.

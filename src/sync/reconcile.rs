@@ -10,7 +10,7 @@
 //!
 //! This module knows ids. It does not know links, subscriptions, or the store.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use negentropy::{Id, Negentropy as Exchange, NegentropyStorageVector};
@@ -25,7 +25,7 @@ use crate::time::{Instant, UnixTime};
 pub mod record;
 pub mod refusal;
 
-pub use record::{Negentropy, Record};
+pub use record::{Kept, Negentropy, Record};
 pub use refusal::NegRefusal;
 
 /// A reconciliation and how far it has come.
@@ -48,7 +48,9 @@ pub struct Reconciliation {
     /// Found and not yet looked up by the caller.
     unsifted: Vec<EventId>,
     /// To be fetched.
-    needed: VecDeque<EventId>,
+    needed: BTreeSet<EventId>,
+    /// To be fetched when the others have been: a REQ for them brought others only.
+    late: BTreeSet<EventId>,
     /// To be fetched again: a REQ for them brought nothing, or was not answered.
     again: Vec<Batch>,
     /// Batches that are asked for now.
@@ -110,7 +112,8 @@ impl Reconciliation {
             cut: false,
             new: 0,
             unsifted: Vec::new(),
-            needed: VecDeque::new(),
+            needed: BTreeSet::new(),
+            late: BTreeSet::new(),
             again: Vec::new(),
             in_flight: 0,
             useless: BTreeSet::new(),
@@ -188,21 +191,17 @@ impl Reconciliation {
         self.held = 0;
     }
 
-    /// The next ids to ask for, at most `max`.
-    pub fn next_batch(&mut self, max: usize) -> Option<Batch> {
-        let batch = match self.again.pop() {
-            Some(mut batch) => {
-                let mut rest = batch.left.clone();
-                let left: BTreeSet<EventId> = std::iter::from_fn(|| rest.pop_first()).take(max).collect();
-                if !rest.is_empty() {
-                    self.again.push(Batch { asked: rest.len(), left: rest, barren: batch.barren });
-                }
-                batch.asked = left.len();
-                batch.left = left;
-                batch
-            }
+    /// The next ids to ask for, at most `max`, none of which is `asked` for already.
+    pub fn next_batch(&mut self, max: usize, asked: &BTreeSet<EventId>) -> Option<Batch> {
+        let free = |batch: &Batch| batch.left.is_disjoint(asked);
+        let batch = match self.again.iter().position(free) {
+            Some(n) => self.cut_batch(n, max),
             None => {
-                let left: BTreeSet<EventId> = self.needed.drain(..max.min(self.needed.len())).collect();
+                if self.needed.is_empty() {
+                    self.needed = std::mem::take(&mut self.late);
+                }
+                let left: BTreeSet<EventId> = self.needed.difference(asked).take(max).copied().collect();
+                left.iter().for_each(|id| _ = self.needed.remove(id));
                 Batch { asked: left.len(), left, barren: 0 }
             }
         };
@@ -212,9 +211,21 @@ impl Reconciliation {
         })
     }
 
-    /// Whether there is something to ask for.
-    pub fn has_batch(&self) -> bool {
-        !self.again.is_empty() || !self.needed.is_empty()
+    /// Takes one of the batches that wait to be asked for again; what is beyond `max` goes on waiting.
+    fn cut_batch(&mut self, n: usize, max: usize) -> Batch {
+        let Batch { left: mut rest, barren, .. } = self.again.swap_remove(n);
+        let left: BTreeSet<EventId> = std::iter::from_fn(|| rest.pop_first()).take(max).collect();
+        if !rest.is_empty() {
+            self.again.push(Batch { asked: rest.len(), left: rest, barren });
+        }
+        Batch { asked: left.len(), left, barren }
+    }
+
+    /// An event came that another reconciliation had asked for: it need not be fetched twice.
+    pub fn on_came_elsewhere(&mut self, id: &EventId) {
+        let waited = self.needed.remove(id) || self.late.remove(id);
+        // As after any fetch, another pass will tell.
+        self.new += usize::from(waited);
     }
 
     /// An event of a batch has come. `is_new`: it was not known before.
@@ -236,8 +247,8 @@ impl Reconciliation {
         } else if batch.barren > 0 {
             self.again.push(batch);
         } else {
-            // Behind the others: what is not served is asked for with few ids that are.
-            self.needed.extend(batch.left);
+            // What is not served is asked for with few ids that are.
+            self.late.extend(batch.left);
         }
         short
     }
@@ -250,7 +261,8 @@ impl Reconciliation {
 
     /// Where it stands.
     pub fn verdict(&self) -> Verdict {
-        let busy = self.exchange.is_some() || !self.unsifted.is_empty() || self.has_batch() || self.in_flight > 0;
+        let waits = !self.again.is_empty() || !self.needed.is_empty() || !self.late.is_empty();
+        let busy = self.exchange.is_some() || !self.unsifted.is_empty() || waits || self.in_flight > 0;
         if self.useless.len() > RECONCILE_USELESS_MAX {
             Verdict::Failed(Failure::Endless)
         } else if self.unserved.len() >= FETCH_IDS_MAX {

@@ -31,6 +31,7 @@ use crate::sync::filters::Unit;
 use crate::sync::health::{Health, Rest};
 use crate::sync::plan::{Reach, deletion_sweeps, identifier_sweeps, increment_sweeps, units_of};
 use crate::sync::progress::RelayProgress;
+use crate::sync::reconcile::Record;
 use crate::sync::relay::linked::Linked;
 use crate::sync::session::{Lockout, Origin, Session};
 use crate::time::{Duration, Instant, UnixTime};
@@ -39,6 +40,7 @@ mod flood;
 mod inquiry;
 mod linked;
 mod names;
+mod reconciling;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -138,12 +140,15 @@ pub struct Relay {
     /// `through` has moved since it was last written.
     through_moved_at: Option<Instant>,
     totals: Totals,
+    /// What is known of its reconciling; while a link is open, its session has it.
+    record: Record,
 }
 
 impl Relay {
     /// A relay that is to be dialled at once.
     pub fn new(url: RelayUrl, progress: RelayProgress, budget: Budget, cx: &mut Cx<'_>) -> Relay {
         cx.metrics.state_entries.add(StateName::Idle.as_str());
+        let record = Record::restored(budget.reconciling);
         Relay {
             url,
             state: State::Idle,
@@ -156,6 +161,7 @@ impl Relay {
             unsaved: Vec::new(),
             through_moved_at: None,
             totals: Totals::default(),
+            record,
         }
     }
 
@@ -308,7 +314,11 @@ impl Relay {
         if self.budget.forget_old(cx.now.wall) {
             self.unsaved.push(self.budget_record());
         }
+        if let Some(info) = &self.budget.info {
+            self.record.on_supported_nips(info.supported_nips.as_deref());
+        }
         let mut linked = Box::new(Linked::new(Session::new(link, self.budget.clone(), cx), cx.now.mono));
+        linked.session.set_record(std::mem::take(&mut self.record));
         linked.plan_catchup(&self.url, reach, &self.progress, cx);
         self.enter(Why::Opened, cx, |_| State::Catchup { linked, reach, deletions: Deletions::of(reach) });
         self.settle(cx);
@@ -368,7 +378,7 @@ impl Relay {
                 Fate::Known => tally.known += 1,
                 Fate::Refused | Fate::Unasked => tally.refused += 1,
             }
-            linked.session.on_event(subscription, id, created_at, cx);
+            linked.session.on_event(subscription, id, created_at, fate == Fate::New, cx);
         }
         self.settle(cx);
     }
@@ -566,6 +576,10 @@ impl Relay {
 
     fn lose_link(&mut self, why: Why, cx: &mut Cx<'_>) {
         self.drop_inquiry(cx);
+        if let Some(linked) = linked_in(&mut self.state) {
+            self.record = linked.session.end_record(cx.now.wall);
+            self.note_record();
+        }
         let timing = &cx.settings.timing;
         let until = match self.linked() {
             Some(_) if matches!(why, Why::LockedOut(_)) => cx.now.mono + REFUSED_RETRY_AFTER,

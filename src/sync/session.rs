@@ -24,12 +24,14 @@ use crate::time::{Instant, UnixTime};
 
 mod known;
 mod live;
+mod reconciling;
 mod refused;
 mod subscription;
 
 pub use refused::Lockout;
 
 use live::Postponed;
+use reconciling::Reconciling;
 use refused::Lesson;
 use subscription::{Purpose, Subscription, Task, is_page_of, name_of, number_of};
 
@@ -63,6 +65,7 @@ pub struct Session {
     /// What the relay allows.
     budget: Budget,
     carriage: Carriage,
+    reconciling: Reconciling,
     round: Round,
     liveness: Liveness,
     last_frame: UnixTime,
@@ -108,6 +111,7 @@ impl Session {
             recheck: Rotation::recheck(),
             budget,
             carriage,
+            reconciling: Reconciling::default(),
             round: Round::new(cx.now),
             liveness: Liveness::new(cx.now.mono),
             last_frame: cx.now.wall,
@@ -206,7 +210,7 @@ impl Session {
     pub fn live_units(&self) -> impl Iterator<Item = &Unit> {
         self.subscriptions.values().flat_map(|subscription| match subscription {
             Subscription::Live { units, .. } => units.as_slice(),
-            Subscription::Page { .. } => &[],
+            Subscription::Page { .. } | Subscription::Fetch { .. } => &[],
         })
     }
 
@@ -239,6 +243,8 @@ impl Session {
     /// Begins a new round without sweeps; any that wait are dropped.
     pub fn begin_round(&mut self, cx: &Cx<'_>) {
         debug_assert!(!self.subscriptions.values().any(|sub| is_page_of(sub, Purpose::Round)), "a round ends first");
+        debug_assert!(!self.is_reconciling(), "a round ends first");
+        self.reconcile_no_more();
         self.queue.retain(|task| task.purpose != Purpose::Round);
         self.later.clear();
         self.found = Found::default();
@@ -250,7 +256,7 @@ impl Session {
     pub fn add_sweeps(&mut self, sweeps: impl IntoIterator<Item = Sweep>) {
         for sweep in sweeps {
             self.round.add_sweep();
-            self.queue.push_back(Task { sweep, purpose: Purpose::Round, failures: 0 });
+            self.queue.push_back(Task { sweep, purpose: Purpose::Round, failures: 0, by_pages: false });
         }
     }
 
@@ -273,6 +279,7 @@ impl Session {
     pub fn origin(&self, subscription: &str) -> Option<Origin> {
         match self.subscriptions.get(&number_of(subscription)?)? {
             Subscription::Live { .. } => Some(Origin::Live),
+            Subscription::Fetch { .. } => Some(Origin::Round),
             Subscription::Page { task, .. } => Some(match task.purpose {
                 Purpose::Round => Origin::Round,
                 Purpose::Rotation => Origin::Rotation,
@@ -299,8 +306,16 @@ impl Session {
         self.events >= UNASKED_EVENTS_MIN && self.unasked * 100 > self.events * UNASKED_PERCENT_MAX
     }
 
-    /// An event came for a subscription. `created_at` is given if a valid signature or the store vouches for it.
-    pub fn on_event(&mut self, subscription: &str, id: EventId, created_at: Option<UnixTime>, cx: &mut Cx<'_>) {
+    /// An event came for a subscription. `created_at` is given if a valid signature or the store vouches for it;
+    /// `is_new`: it was not known before.
+    pub fn on_event(
+        &mut self,
+        subscription: &str,
+        id: EventId,
+        created_at: Option<UnixTime>,
+        is_new: bool,
+        cx: &mut Cx<'_>,
+    ) {
         let Some(number) = number_of(subscription) else { return };
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
         let task = match subscription {
@@ -314,6 +329,9 @@ impl Session {
             Subscription::Page { task, heard_at, .. } => {
                 *heard_at = cx.now.mono;
                 task
+            }
+            Subscription::Fetch { .. } => {
+                return self.on_fetched(number, id, created_at.is_some(), is_new, cx.now.mono);
             }
         };
         match task.sweep.subject() {
@@ -342,6 +360,7 @@ impl Session {
                     self.add_sweeps(sweeps);
                 }
             }
+            Some(Subscription::Fetch { .. }) => self.on_fetch_end(number, true, cx),
             Some(Subscription::Page { noticed, .. }) => {
                 let noticed = *noticed;
                 if let Some(task) = self.close_page(number, cx) {
@@ -372,6 +391,7 @@ impl Session {
             Silence::Fine => {}
         }
         self.end_silent(cx);
+        self.end_silent_exchanges(cx);
         self.requeue_retries(cx.now.mono);
         self.cooldown_until.take_if(|until| *until <= cx.now.mono);
         self.end_unknown(cx);
@@ -384,6 +404,7 @@ impl Session {
         let timing = &cx.settings.timing;
         let silent = self.subscriptions.values().filter_map(Subscription::silent_since);
         let silent = silent.map(|since| since + timing.sweep_timeout);
+        let silent = silent.chain(self.next_silent_exchange(timing.sweep_timeout));
         let retries = self.retries.iter().map(|(at, _)| *at);
         let turns = [&self.rotation, &self.recheck].into_iter().filter_map(Rotation::next_turn_at).min();
         let turn = turns.filter(|_| self.queue.is_empty() && self.has_slot() && !self.auth.is_pending());
@@ -402,6 +423,9 @@ impl Session {
         self.open_postponed(cx);
         self.begin_stage();
         while self.has_slot() {
+            if self.fetch(cx) {
+                continue;
+            }
             if self.queue.is_empty() {
                 self.begin_turn(cx);
             }
@@ -411,7 +435,7 @@ impl Session {
                 self.end(task, true, cx);
             } else if subject.values() > self.shape(cx).values {
                 self.split(task, cx);
-            } else {
+            } else if let Some(task) = self.take_up(task, cx) {
                 self.ask_page(task, cx);
             }
         }
@@ -429,11 +453,12 @@ impl Session {
     /// The next stage of the round begins when the one before has ended.
     fn begin_stage(&mut self) {
         let open = self.subscriptions.values().any(|subscription| is_page_of(subscription, Purpose::Round));
-        if open || !self.retries.is_empty() || self.queue.iter().any(|task| task.purpose == Purpose::Round) {
+        let waits = self.is_reconciling() || !self.retries.is_empty();
+        if open || waits || self.queue.iter().any(|task| task.purpose == Purpose::Round) {
             return;
         }
         for sweep in self.later.pop_front().unwrap_or_default() {
-            self.queue.push_back(Task { sweep, purpose: Purpose::Round, failures: 0 });
+            self.queue.push_back(Task { sweep, purpose: Purpose::Round, failures: 0, by_pages: false });
         }
     }
 
@@ -442,7 +467,7 @@ impl Session {
         let Some(halves) = task.sweep.halves() else { return self.fail(task, cx) };
         self.on_split(task.purpose, cx);
         for sweep in halves {
-            self.queue.push_front(Task { sweep, purpose: task.purpose, failures: task.failures });
+            self.queue.push_front(Task { sweep, ..task });
         }
     }
 
@@ -463,7 +488,7 @@ impl Session {
             .values()
             .filter_map(|subscription| match subscription {
                 Subscription::Page { task, .. } => Some(&task.sweep),
-                Subscription::Live { .. } => None,
+                Subscription::Live { .. } | Subscription::Fetch { .. } => None,
             })
             .collect();
         let is_open = |sweep: &Sweep| {
@@ -472,7 +497,8 @@ impl Session {
             };
             open.iter().any(same)
         };
-        let next = self.queue.iter().position(|task| !is_open(&task.sweep))?;
+        let waits = |task: &Task| self.waits_to_reconcile(task, cx.now.wall);
+        let next = self.queue.iter().position(|task| !is_open(&task.sweep) && !waits(task))?;
         self.queue.remove(next)
     }
 
@@ -497,7 +523,7 @@ impl Session {
         }
         let since = covered.minus_secs(cx.settings.timing.overlap_secs);
         for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
-            self.queue.push_back(Task { sweep, purpose, failures: 0 });
+            self.queue.push_back(Task { sweep, purpose, failures: 0, by_pages: false });
         }
     }
 
@@ -531,8 +557,8 @@ impl Session {
                 self.send_close(number, cx);
                 Some(task)
             }
-            live @ Subscription::Live { .. } => {
-                self.subscriptions.insert(number, live);
+            other @ (Subscription::Live { .. } | Subscription::Fetch { .. }) => {
+                self.subscriptions.insert(number, other);
                 None
             }
         }
@@ -560,7 +586,7 @@ impl Session {
             PageEnd::Split(halves) => {
                 self.on_split(task.purpose, cx);
                 for sweep in *halves {
-                    self.queue.push_front(Task { sweep, purpose: task.purpose, failures: task.failures });
+                    self.queue.push_front(Task { sweep, ..task });
                 }
             }
             PageEnd::Done => self.end(task, true, cx),
@@ -601,6 +627,8 @@ impl Session {
         for number in silent {
             if let Some(task) = self.close_page(number, cx) {
                 self.fail(task, cx);
+            } else if let Some(Subscription::Fetch { of, .. }) = self.subscriptions.get(&number) {
+                self.on_fetch_silent(*of, cx);
             } else if let Some(Subscription::Live { units, covered, .. }) = self.subscriptions.remove(&number) {
                 self.send_close(number, cx);
                 cx.metrics.live_lost.add("unanswered");

@@ -20,6 +20,7 @@ mod lifecycle;
 mod link;
 mod live;
 mod model_relay;
+mod reconcile;
 mod regressions;
 mod rng;
 mod script;

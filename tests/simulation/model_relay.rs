@@ -10,7 +10,7 @@ mod talk;
 #[cfg(test)]
 mod tests;
 
-pub use flavour::{Counted, Flavour, Limit, Quirk, Rate, Told};
+pub use flavour::{Counted, Flavour, Limit, Quirk, Rate, Reconciling, Told};
 pub use liar::Liar;
 pub use reconciling::NegSeen;
 pub use talk::{Act, Door, Reply, closed, event_text, notice};
@@ -33,8 +33,16 @@ pub struct RelayConfig {
 }
 
 impl RelayConfig {
-    /// strfry, but for what its clock would do.
+    /// strfry, but for what its clock would do, and with reconciliation switched off: pages are what most scenarios are
+    /// about.
     pub fn strfry() -> RelayConfig {
+        let reconciling = Reconciling::Refused(Told::Closed("blocked: Negentropy sync is disabled"));
+        let speaking = RelayConfig::reconciling();
+        RelayConfig { flavour: Flavour { reconciling, ..speaking.flavour }, ..speaking }
+    }
+
+    /// The same with reconciliation.
+    pub fn reconciling() -> RelayConfig {
         Flavour { pings: None, quirks: &[], ..Flavour::named("strfry") }.config()
     }
 
@@ -302,9 +310,9 @@ impl ModelRelay {
         self.reqs.iter().filter(move |r| r.at >= at)
     }
 
-    /// Limits passed but those that count what comes in a time.
+    /// Limits passed but those that nobody is told of before: what comes in a time, and reconciliations.
     pub fn known_breaches(&self) -> Vec<(&Breach, &u64)> {
-        self.breaches.iter().filter(|(b, _)| !matches!(b, Breach::Rate(_))).collect()
+        self.breaches.iter().filter(|(b, _)| !matches!(b, Breach::Rate(_) | Breach::Reconciliations)).collect()
     }
 
     /// Puts an event into the relay's store without telling its subscribers, as if it had been there before them.

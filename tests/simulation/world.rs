@@ -224,7 +224,10 @@ impl World {
     pub fn forget_questions(&mut self) {
         for relay in &mut self.relays {
             relay.reqs.clear();
-            relay.negs.clear();
+            // Those that are open are still counted.
+            if relay.reconciling() == 0 {
+                relay.negs.clear();
+            }
             relay.received_close.clear();
         }
     }

@@ -6,7 +6,9 @@ use nostr::filter::Filter;
 use serde_json::Value;
 
 use crate::contract::{LinkId, Output};
-use crate::limits::{RELAY_SUBSCRIPTIONS_UNTOLD, REQ_BYTES_UNTOLD, REQ_FILTERS_MAX, SUBSCRIPTION_ID_CHARS_MAX};
+use crate::limits::{
+    FETCH_IDS_MAX, RELAY_SUBSCRIPTIONS_UNTOLD, REQ_BYTES_UNTOLD, REQ_FILTERS_MAX, SUBSCRIPTION_ID_CHARS_MAX,
+};
 use crate::settings::Settings;
 use crate::time::Now;
 
@@ -16,6 +18,8 @@ pub struct Far {
     pub is_open: bool,
     /// Open subscriptions by their id.
     pub subscriptions: BTreeMap<String, Asked>,
+    /// Reconciliations that were opened and not closed by us.
+    pub exchanges: BTreeSet<String>,
     /// Before this the relay is not to be asked anything: it said that we ask too fast.
     pub quiet_until: u64,
 }
@@ -56,7 +60,8 @@ impl Checks {
                 let url = url.as_str().to_owned();
                 assert!(self.relays.values().all(|far| far.url != url), "a second link to {url}");
                 assert!(self.inquiries.values().all(|asked| *asked != url), "{url} is dialled while it is asked");
-                let far = Far { url, is_open: false, subscriptions: BTreeMap::new(), quiet_until: 0 };
+                let (subscriptions, exchanges) = Default::default();
+                let far = Far { url, is_open: false, subscriptions, exchanges, quiet_until: 0 };
                 self.relays.insert(*n, far);
             }
             Output::Inquire { link: LinkId::Relay(n), url } => {
@@ -121,10 +126,19 @@ impl Far {
             assert!(self.subscriptions.remove(id).is_some(), "what is closed was open: {text}");
             return;
         }
-        assert_eq!(kind, "REQ");
+        match kind.as_str() {
+            Some("NEG-CLOSE") => return assert!(self.exchanges.remove(id), "what is closed was open: {text}"),
+            Some("NEG-MSG") => return assert!(self.exchanges.contains(id), "what goes on was open: {text}"),
+            _ => {}
+        }
         assert!(now.mono.as_micros() >= self.quiet_until, "asked while it should rest: {text}");
         assert!(!id.is_empty() && id.len() <= SUBSCRIPTION_ID_CHARS_MAX);
         assert!(text.len() <= REQ_BYTES_UNTOLD);
+        if kind == "NEG-OPEN" {
+            assert!(self.exchanges.insert(id.to_owned()), "the id is in use: {text}");
+            return;
+        }
+        assert_eq!(kind, "REQ");
         assert!(self.subscriptions.len() < RELAY_SUBSCRIPTIONS_UNTOLD, "too many subscriptions");
         assert!((1..=REQ_FILTERS_MAX).contains(&said.len()), "too many filters: {text}");
         assert!(said.iter().all(|filter| is_modest(filter, settings.limits.filter_values_max)), "{text}");
@@ -138,7 +152,9 @@ impl Far {
 /// Whether a filter has a limit, and something but not too much in each of its lists.
 fn is_modest(filter: &Value, values_max: usize) -> bool {
     let fields = filter.as_object().expect("a filter is an object");
-    let lists = fields.iter().filter(|(name, _)| *name != "kinds").filter_map(|(_, value)| value.as_array());
+    let named = fields.iter().filter(|(name, _)| *name != "kinds");
+    let mut lists = named.filter_map(|(name, value)| Some((name, value.as_array()?)));
+    let most = |name: &str| if name == "ids" { FETCH_IDS_MAX } else { values_max.max(2) };
     fields.get("limit").and_then(Value::as_u64).is_some_and(|limit| limit > 0)
-        && lists.into_iter().all(|list| (1..=values_max.max(2)).contains(&list.len()))
+        && lists.all(|(name, list)| (1..=most(name)).contains(&list.len()))
 }

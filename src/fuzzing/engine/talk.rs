@@ -16,7 +16,7 @@ const WORDS: [&str; 8] = [
     "auth-required: we can't serve to unauthenticated users",
     "ERROR: bad req: filter too large",
     "blocked: no",
-    "you are not special",
+    "ERROR: bad msg: negentropy disabled",
     "invalid: Filter is underspecified",
 ];
 
@@ -116,8 +116,16 @@ impl World<'_> {
         let pool = &self.prepared.pool.events;
         let held = &pool[usize::from(choice >> 3) % pool.len()];
         let altered = held.json.replace("\"kind\":", "\"kind\":0");
+        let exchange = self.checks.relays[&link].exchanges.first().cloned().unwrap_or_default();
+        let lists_one = format!("6100000201{}", held.event.id);
+        let of_exchange = match choice >> 3 & 3 {
+            0 => json!(["AUTH", "challenge"]),
+            1 => json!(["NEG-MSG", exchange, "61"]),
+            2 => json!(["NEG-MSG", exchange, lists_one]),
+            _ => json!(["NEG-ERR", exchange, "blocked: too many query results", choice]),
+        };
         let texts = [
-            json!(["AUTH", "challenge"]).to_string(),
+            of_exchange.to_string(),
             json!(["OK", id, choice & 8 == 0, "why"]).to_string(),
             "[".to_owned(),
             format!(r#"["EVENT","0",{altered}]"#),

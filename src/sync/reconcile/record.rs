@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use nostr::event::EventId;
+use serde::{Deserialize, Serialize};
 
 use super::refusal::NegRefusal;
 use crate::limits::{
@@ -14,7 +15,7 @@ use crate::store::Seq;
 use crate::time::{Duration, UnixTime};
 
 /// Whether a relay reconciles (NIP-77).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Negentropy {
     /// It has not been tried.
     #[default]
@@ -39,20 +40,29 @@ pub struct Manner {
     pub why: &'static str,
 }
 
-/// What is known of one relay's reconciling.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Record {
+/// What is kept of it in the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kept {
     standing: Negentropy,
-    /// Its NIP-11 document lists NIP-77, or lists others only.
-    listed: Option<bool>,
-    /// Failures in a row that were not about one question.
-    strikes: u8,
     /// It allows one reconciliation at a time.
     alone: bool,
     /// Ids in one REQ; 0 for the usual number.
     fetch_ids: usize,
     /// When the last full catch-up by pages began, or the first one at all; `EPOCH` for never.
     paged_at: UnixTime,
+}
+
+/// What is known of one relay's reconciling.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    kept: Kept,
+    /// Its NIP-11 document lists NIP-77, or lists others only.
+    listed: Option<bool>,
+    /// Failures in a row that were not about one question.
+    strikes: u8,
+    /// Reconciliations that have come to their end.
+    completed: usize,
     unserved: Unserved,
 }
 
@@ -65,9 +75,19 @@ struct Unserved {
 }
 
 impl Record {
+    /// What the store has kept.
+    pub fn restored(kept: Kept) -> Record {
+        Record { kept, ..Record::default() }
+    }
+
+    /// What the store keeps.
+    pub fn kept(&self) -> Kept {
+        self.kept
+    }
+
     /// Whether it is worth asking: it works, or has not been tried for a while, and does not say that it does not know it.
     pub fn may_try(&self, now: UnixTime) -> bool {
-        match self.standing {
+        match self.kept.standing {
             Negentropy::Works => true,
             Negentropy::Unknown => self.listed != Some(false),
             Negentropy::Refused { at, .. } => self.listed != Some(false) && is_past(at, NEGENTROPY_RETRY_AFTER, now),
@@ -76,17 +96,17 @@ impl Record {
 
     /// Whether it has answered.
     pub fn works(&self) -> bool {
-        self.standing == Negentropy::Works
+        self.kept.standing == Negentropy::Works
     }
 
-    /// Reconciliations that may be open at once: one until it has answered.
+    /// Reconciliations that may be open at once: one until it has answered, and one more with each that ends well.
     pub fn at_once(&self) -> usize {
-        if self.works() && !self.alone { RECONCILIATIONS_MAX } else { 1 }
+        if self.works() && !self.kept.alone { (1 + self.completed).min(RECONCILIATIONS_MAX) } else { 1 }
     }
 
     /// Ids in one REQ.
     pub fn fetch_ids(&self) -> usize {
-        if self.fetch_ids == 0 { FETCH_IDS_MAX } else { self.fetch_ids }
+        if self.kept.fetch_ids == 0 { FETCH_IDS_MAX } else { self.kept.fetch_ids }
     }
 
     /// The relay's NIP-11 document lists these NIPs. Some relays list 77 and refuse it; few know it and do not list it.
@@ -96,12 +116,13 @@ impl Record {
 
     /// It has answered a NEG-OPEN.
     pub fn on_answer(&mut self) {
-        self.standing = Negentropy::Works;
+        self.kept.standing = Negentropy::Works;
     }
 
     /// A reconciliation has come to its end.
     pub fn on_complete(&mut self) {
         self.strikes = 0;
+        self.completed += 1;
     }
 
     /// A reconciliation has failed.
@@ -109,7 +130,7 @@ impl Record {
         let counts = match why {
             NegRefusal::TooManyRecords | NegRefusal::RateLimited => return,
             NegRefusal::TooManyAtOnce => {
-                self.alone = true;
+                self.kept.alone = true;
                 return;
             }
             NegRefusal::Unsupported | NegRefusal::Silent => NEGENTROPY_STRIKES_MAX,
@@ -119,26 +140,26 @@ impl Record {
         self.strikes = self.strikes.saturating_add(counts);
         if self.strikes >= NEGENTROPY_STRIKES_MAX {
             self.strikes = 0;
-            self.standing = Negentropy::Refused { at: now, why };
+            self.kept.standing = Negentropy::Refused { at: now, why };
         }
     }
 
     /// Of `asked` ids in one REQ so few came that fewer are to be asked for.
     pub fn on_short_answer(&mut self, asked: usize) {
-        self.fetch_ids = (asked / 2).clamp(FETCH_IDS_MIN, self.fetch_ids());
+        self.kept.fetch_ids = (asked / 2).clamp(FETCH_IDS_MIN, self.fetch_ids());
     }
 
     /// Whether a full catch-up that begins now is to be done by pages, which find what a peer's reconciling loses.
     pub fn pages_due(&mut self, now: UnixTime) -> bool {
-        if self.paged_at == UnixTime::EPOCH {
-            self.paged_at = now;
+        if self.kept.paged_at == UnixTime::EPOCH {
+            self.kept.paged_at = now;
         }
-        is_past(self.paged_at, FULL_BY_PAGES_EVERY, now)
+        is_past(self.kept.paged_at, FULL_BY_PAGES_EVERY, now)
     }
 
     /// A full catch-up by pages, which began then, has ended well.
     pub fn on_paged(&mut self, began: UnixTime) {
-        self.paged_at = began;
+        self.kept.paged_at = began;
         self.unserved.ids.clear();
     }
 
@@ -159,7 +180,7 @@ impl Record {
 
     /// How full catch-ups are done, for the status.
     pub fn manner(&self) -> Manner {
-        match (self.standing, self.listed) {
+        match (self.kept.standing, self.listed) {
             (Negentropy::Works, _) => Manner { by: "negentropy", why: "works" },
             (Negentropy::Refused { why, .. }, _) => Manner { by: "pages", why: why.name() },
             (Negentropy::Unknown, Some(false)) => Manner { by: "pages", why: "not_listed" },
@@ -213,6 +234,8 @@ mod tests {
         let mut record = Record::default();
         record.on_answer();
         (0..9).for_each(|_| record.on_refusal(NegRefusal::TooManyRecords, at(0)));
+        assert_eq!(record.at_once(), 1);
+        (0..9).for_each(|_| record.on_complete());
         assert_eq!(record.at_once(), RECONCILIATIONS_MAX);
         record.on_refusal(NegRefusal::TooManyAtOnce, at(0));
         assert_eq!((record.works(), record.at_once()), (true, 1));

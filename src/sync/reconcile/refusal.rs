@@ -1,8 +1,10 @@
 //! How relays refuse to reconcile, and what that means. NEG-ERR names the reconciliation but has no list of reasons that
 //! all keep to; relays that do not know NIP-77 say so in a NOTICE that names nothing.
 
+use serde::{Deserialize, Serialize};
+
 /// Why a reconciliation failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NegRefusal {
     /// The relay does not reconcile, or not with us.
     Unsupported,
@@ -34,7 +36,7 @@ impl NegRefusal {
             NegRefusal::TooManyRecords
         } else if has(&["results_too_big", "too big", "too large"]) {
             NegRefusal::TooManyRecords
-        } else if has(&["too many concurrent", "too many neg"]) {
+        } else if has(&["too many concurrent", "too many neg", "too many subscriptions"]) {
             NegRefusal::TooManyAtOnce
         } else if has(&RATE_LIMITED) {
             NegRefusal::RateLimited
@@ -108,6 +110,7 @@ mod tests {
             // netstr
             ("blocked: too many results", None, TooManyRecords),
             ("closed: you took too long to respond", None, Ended),
+            ("invalid: too many subscriptions", None, TooManyAtOnce),
             // NIP-77 before it had words of NIP-01
             ("RESULTS_TOO_BIG", None, TooManyRecords),
             ("CLOSED", None, Ended),

@@ -102,7 +102,7 @@ fn reconcile(ours: impl IntoIterator<Item = u64>, peer: &mut Peer, refused: &BTr
                 answer = next.map(|payload| peer.answer(&payload));
             }
         }
-        while let Some(mut batch) = run.next_batch(size) {
+        while let Some(mut batch) = run.next_batch(size, &BTreeSet::new()) {
             reqs += 1;
             assert!(reqs < 100_000, "must end");
             for id in peer.serve(&batch) {
@@ -269,12 +269,28 @@ fn a_batch_that_was_put_off_is_asked_for_again() {
     run.open(&[], NOW);
     run.cut();
     run.add_needed((0..10).map(id).collect());
-    let batch = run.next_batch(4).unwrap();
+    let none = BTreeSet::new();
+    let batch = run.next_batch(4, &none).unwrap();
     assert_eq!(run.verdict(), Verdict::Busy);
     run.return_batch(batch.clone());
-    assert_eq!(run.next_batch(4), Some(batch));
-    assert_eq!(run.next_batch(100).unwrap().left.len(), 6);
-    assert_eq!(run.next_batch(100), None);
+    assert_eq!(run.next_batch(4, &none), Some(batch));
+    assert_eq!(run.next_batch(100, &none).unwrap().left.len(), 6);
+    assert_eq!(run.next_batch(100, &none), None);
+}
+
+#[test]
+fn nothing_is_asked_for_twice_at_once() {
+    let mut run = Reconciliation::new(NOW);
+    run.open(&[], NOW);
+    run.cut();
+    run.add_needed((0..10).map(id).collect());
+    assert_eq!(run.next_batch(100, &ids(0..10)), None);
+    let batch = run.next_batch(100, &ids(0..7)).unwrap();
+    assert_eq!(batch.left, ids(7..10));
+    run.return_batch(batch);
+    (0..7).for_each(|n| run.on_came_elsewhere(&id(n)));
+    assert_eq!(run.next_batch(100, &ids(7..8)), None);
+    assert_eq!(run.next_batch(100, &BTreeSet::new()).unwrap().left, ids(7..10));
 }
 
 #[test]

@@ -81,6 +81,9 @@ impl Linked {
         self.in_round = true;
         self.open_minimal(relay, cx);
         self.session.begin_round(cx);
+        if reach == Reach::Full {
+            self.session.begin_full(cx.now.wall);
+        }
         self.session.round_mut().touch(self.planned.iter().copied());
         let carriage = self.session.carriage();
         self.session.add_stages(catchup_sweeps(relay, reach, progress, carriage, cx.state));

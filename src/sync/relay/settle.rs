@@ -17,6 +17,7 @@ impl Relay {
     pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
         self.note_stability(cx);
         self.note_budget();
+        self.note_record();
         if let Some(lockout) = self.session().and_then(Session::lockout) {
             return self.leave_alone(lockout, cx);
         }
@@ -132,7 +133,10 @@ impl Relay {
         match (catchup, sound) {
             // Asked anew at once, by names.
             (Some(Reach::Full), _) if hides && linked.session.budget_mut().name_everything(cx.now.wall) => {}
-            (Some(Reach::Full), true) => self.progress.finish_full_catchup(began.wall, cx.now),
+            (Some(Reach::Full), true) => {
+                self.progress.finish_full_catchup(began.wall, cx.now);
+                linked.session.end_full(began.wall);
+            }
             (Some(Reach::Full), false) => linked.full_not_before = cx.now.mono + FULL_CATCHUP_RETRY_AFTER,
             _ => {}
         }

@@ -110,7 +110,7 @@ impl Session {
     fn live_bytes_unanswered(&self) -> usize {
         let unanswered = self.subscriptions.values().filter(|subscription| match subscription {
             Subscription::Live { waiting_since, .. } => waiting_since.is_some(),
-            Subscription::Page { .. } => false,
+            Subscription::Page { .. } | Subscription::Fetch { .. } => false,
         });
         unanswered.map(Subscription::bytes).sum()
     }
@@ -137,10 +137,17 @@ impl Session {
             return;
         }
         let mut newest_first = self.subscriptions.iter().rev();
-        let page = newest_first.find(|(_, subscription)| matches!(subscription, Subscription::Page { .. }));
+        let page = newest_first.find(|(_, subscription)| !matches!(subscription, Subscription::Live { .. }));
         let number = *page.expect("live subscriptions alone are fewer").0;
-        let mut task = self.close_page(number, cx).expect("it is a page");
-        task.sweep.restart_page();
-        self.queue.push_front(task);
+        match self.close_page(number, cx) {
+            Some(mut task) => {
+                task.sweep.restart_page();
+                self.queue.push_front(task);
+            }
+            None => {
+                self.send_close(number, cx);
+                self.put_fetch_back(number);
+            }
+        }
     }
 }

@@ -37,6 +37,9 @@ const LESSON_FRESH_FOR: Duration = Duration::from_secs(5);
 impl Session {
     /// The relay closed a subscription.
     pub fn on_closed(&mut self, subscription: &str, why: &str, cx: &mut Cx<'_>) {
+        if self.on_neg_err(subscription, why, None, cx) {
+            return;
+        }
         let refusal = Refusal::of(why);
         if refusal == Refusal::RateLimited {
             self.cool_down(cx);
@@ -52,6 +55,9 @@ impl Session {
     /// all were answered, the newest live one is not live, though it had its EOSE.
     pub fn on_notice(&mut self, text: &str, cx: &mut Cx<'_>) {
         cx.metrics.notices += 1;
+        if self.on_neg_notice(text, cx) {
+            return;
+        }
         for subscription in self.subscriptions.values_mut() {
             if let Subscription::Page { noticed, .. } = subscription {
                 *noticed = true;
@@ -90,6 +96,9 @@ impl Session {
     /// One of our subscriptions is not open, for this reason.
     fn refuse(&mut self, number: u64, refusal: Refusal, cx: &mut Cx<'_>) {
         let Some(subscription) = self.subscriptions.get(&number) else { return };
+        if matches!(subscription, Subscription::Fetch { .. }) {
+            return self.refuse_fetch(number, refusal, cx);
+        }
         cx.metrics.refusals.add(refusal.name());
         let req = self.describe(subscription);
         // Whether it is what we ask or who we are, the answer to layer 1 will tell.
@@ -104,7 +113,7 @@ impl Session {
         }
         debug!("subscription g{number} of {} filters is not open: {}", req.filters, refusal.name());
         match self.subscriptions.remove(&number) {
-            None => {}
+            None | Some(Subscription::Fetch { .. }) => {}
             Some(Subscription::Live { units, late, covered, waiting_since, .. }) => {
                 cx.metrics.live_lost.add("closed");
                 self.recheck.remove(&units);
@@ -152,7 +161,7 @@ impl Session {
         }
     }
 
-    fn describe(&self, subscription: &Subscription) -> Refused {
+    pub(super) fn describe(&self, subscription: &Subscription) -> Refused {
         let subjects = subscription.subjects();
         let layer_1 = subjects == [Subject::Announcements];
         let page = matches!(subscription, Subscription::Page { .. });
@@ -168,8 +177,9 @@ impl Session {
         }
     }
 
-    fn cool_down(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn cool_down(&mut self, cx: &mut Cx<'_>) {
         cx.metrics.rate_limit_cooldowns += 1;
         self.cooldown_until = Some(cx.now.mono + cx.settings.timing.rate_limit_cooldown);
+        self.rest_reconciling(cx);
     }
 }

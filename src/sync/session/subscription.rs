@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use nostr::event::EventId;
+
 use crate::state::{RepoId, RootId};
 use crate::sync::filters::{Subject, Unit};
+use crate::sync::reconcile::Batch;
 use crate::sync::sweep::Sweep;
 use crate::time::{Instant, UnixTime};
 
@@ -24,6 +27,8 @@ pub(super) struct Task {
     pub(super) sweep: Sweep,
     pub(super) purpose: Purpose,
     pub(super) failures: u32,
+    /// It is not to be reconciled: that was tried.
+    pub(super) by_pages: bool,
 }
 
 /// A REQ that is open.
@@ -53,6 +58,14 @@ pub(super) enum Subscription {
         /// A NOTICE came meanwhile, which may speak of this page.
         noticed: bool,
     },
+    /// Some events of a reconciliation, by their ids.
+    Fetch {
+        /// The reconciliation.
+        of: u64,
+        batch: Batch,
+        /// Silent since then.
+        heard_at: Instant,
+    },
 }
 
 impl Subscription {
@@ -65,6 +78,7 @@ impl Subscription {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Subscription::Live { bytes, .. } | Subscription::Page { bytes, .. } => *bytes,
+            Subscription::Fetch { batch, .. } => batch.asked * ID_BYTES,
         }
     }
 
@@ -73,6 +87,7 @@ impl Subscription {
         match self {
             Subscription::Live { units, .. } => units.iter().flat_map(Unit::subjects).collect(),
             Subscription::Page { task, .. } => vec![task.sweep.subject().clone()],
+            Subscription::Fetch { .. } => Vec::new(),
         }
     }
 
@@ -80,13 +95,20 @@ impl Subscription {
     pub(super) fn silent_since(&self) -> Option<Instant> {
         match self {
             Subscription::Live { waiting_since, .. } => *waiting_since,
-            Subscription::Page { heard_at, .. } => Some(*heard_at),
+            Subscription::Page { heard_at, .. } | Subscription::Fetch { heard_at, .. } => Some(*heard_at),
         }
     }
 }
 
+/// Bytes of an id in the list of a filter.
+pub(super) const ID_BYTES: usize = 2 * EventId::LEN + 3;
+
 pub(super) fn is_page_of(subscription: &Subscription, purpose: Purpose) -> bool {
-    matches!(subscription, Subscription::Page { task, .. } if task.purpose == purpose)
+    match subscription {
+        Subscription::Live { .. } => false,
+        Subscription::Page { task, .. } => task.purpose == purpose,
+        Subscription::Fetch { .. } => purpose == Purpose::Round,
+    }
 }
 
 /// Everything that some units hold.

@@ -212,7 +212,7 @@ fn bounded(filter: &DumbFilter, values_max: usize) -> bool {
     let fits = |n: usize| (1..=values_max).contains(&n);
     filter.tags.values().all(|s| fits(s.len()))
         && filter.authors.as_ref().is_none_or(|s| fits(s.len()))
-        && filter.ids.as_ref().is_none_or(|s| fits(s.len()))
+        && filter.ids.as_ref().is_none_or(|s| (1..=limits::FETCH_IDS_MAX).contains(&s.len()))
         && filter.kinds.as_ref().is_none_or(|s| fits(s.len()))
 }
 

@@ -196,6 +196,10 @@ impl Connection<'_> {
                 self.subscriptions.remove(id);
                 self.tell_subscriptions();
             }
+            // It does not know NIP-77, and says so as many do.
+            (Some("NEG-OPEN" | "NEG-CLOSE"), Some(_)) => {
+                self.say(r#"["NOTICE","ERROR: bad msg: negentropy disabled"]"#)
+            }
             (Some("EVENT"), None) if second.is_object() => self.on_event(&second.to_string()),
             _ => {
                 self.shared.seen().breaches.malformed += 1;

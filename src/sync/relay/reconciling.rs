@@ -1,0 +1,83 @@
+//! What a relay's machine has to do with reconciling (NIP-77): it passes on what its session wants and hears.
+
+use nostr::event::EventId;
+
+use super::{Relay, linked_in};
+use crate::sync::Cx;
+use crate::sync::reconcile::Record;
+use crate::sync::session::Session;
+use crate::time::UnixTime;
+
+impl Relay {
+    /// What is known of its reconciling.
+    pub fn record(&self) -> &Record {
+        self.session().map_or(&self.record, Session::record)
+    }
+
+    /// The relay's NIP-11 document lists these NIPs; `None` if it lists none.
+    pub fn on_supported_nips(&mut self, nips: Option<&[u16]>) {
+        match linked_in(&mut self.state) {
+            Some(linked) => linked.session.record_mut().on_supported_nips(nips),
+            None => self.record.on_supported_nips(nips),
+        }
+    }
+
+    /// What was found of its reconciling outlives the process.
+    pub(super) fn note_record(&mut self) {
+        let kept = self.record().kept();
+        if kept != self.budget.reconciling {
+            self.budget.reconciling = kept;
+            self.unsaved.push(self.budget_record());
+        }
+    }
+
+    /// Ids that its reconciliations hold in memory.
+    pub fn ids_held(&self) -> usize {
+        self.session().map_or(0, Session::ids_held)
+    }
+
+    /// The filter whose ids among what we hold are wanted with [`Relay::add_set`].
+    pub fn wanted_set(&self, cx: &Cx<'_>) -> Option<String> {
+        self.session()?.wanted_set(cx)
+    }
+
+    /// The ids of [`Relay::wanted_set`]; `None` if there are more than reconciliations may hold.
+    pub fn add_set(&mut self, held: Option<Vec<(UnixTime, EventId)>>, cx: &mut Cx<'_>) {
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.add_set(held, cx);
+        }
+        self.settle(cx);
+    }
+
+    /// Ids that the relay has and that we may lack: which of them are of use is wanted with [`Relay::add_needed`].
+    pub fn take_found(&mut self) -> Option<(u64, Vec<EventId>)> {
+        linked_in(&mut self.state)?.session.take_found()
+    }
+
+    /// Those of [`Relay::take_found`] that are of use.
+    pub fn add_needed(&mut self, reconciliation: u64, ids: Vec<EventId>, cx: &mut Cx<'_>) {
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.add_needed(reconciliation, ids, cx);
+        }
+        self.settle(cx);
+    }
+
+    /// NEG-MSG.
+    pub fn on_neg_msg(&mut self, name: &str, payload: &str, cx: &mut Cx<'_>) {
+        self.note_frame(cx);
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.on_neg_msg(name, payload, cx);
+        }
+        self.settle(cx);
+    }
+
+    /// NEG-ERR.
+    pub fn on_neg_err(&mut self, name: &str, reason: &str, max_records: Option<u64>, cx: &mut Cx<'_>) {
+        self.note_frame(cx);
+        log::debug!("{}: NEG-ERR {name}: {reason}", self.url);
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.on_neg_err(name, reason, max_records, cx);
+        }
+        self.settle(cx);
+    }
+}

@@ -1,0 +1,517 @@
+//! Reconciling instead of paging (NIP-77), on one link: which sweeps, how many at once, their ids fetched by REQs that
+//! share the subscriptions with pages, and back to pages whenever a reconciliation cannot say that it is complete.
+//!
+//! Only sweeps of a full catch-up are reconciled. Where a relay has shown that it reconciles, all of them: for a question
+//! that we hold nothing of, ids cost a tenth of what events do, and what other questions and other relays have brought
+//! meanwhile is not sent again; nor can a relay's cap on pages hide anything. A relay that has not shown it is tried with
+//! one question of which something is held, while the others go by pages.
+//!
+//! The session knows neither what is stored nor what was refused: it says what it wants to know, and is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nostr::event::EventId;
+
+use super::subscription::{ID_BYTES, Purpose, Subscription, Task};
+use super::{Session, name_of};
+use crate::contract::Output;
+use crate::protocol::message::{close_message, neg_close_message, neg_msg_message, neg_open_message};
+use crate::sync::Cx;
+use crate::sync::filters::{Bounds, Subject};
+use crate::sync::reconcile::{Failure, NegRefusal, Reconciliation, Record, Verdict, ids_req};
+use crate::sync::refusal::Refusal;
+use crate::time::{Duration, Instant, UnixTime};
+
+/// The reconciliations of one link.
+#[derive(Debug, Default)]
+pub(super) struct Reconciling {
+    /// The round is a full catch-up that is not to be done by pages.
+    allowed: bool,
+    record: Record,
+    open: BTreeMap<u64, Open>,
+}
+
+/// A sweep that is reconciled.
+#[derive(Debug)]
+struct Open {
+    task: Task,
+    run: Reconciliation,
+    /// The number in the name of the exchange that is open on the relay.
+    exchange: Option<u64>,
+}
+
+impl Open {
+    fn wants_set(&self) -> bool {
+        self.run.verdict() == Verdict::Again
+    }
+}
+
+/// Why a sweep goes on by pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retreat {
+    /// We hold nothing of it, and whether the relay reconciles is not known.
+    NothingHeld,
+    /// Reconciliations hold as many ids as they may.
+    NoRoom,
+    /// It cannot be told whether what was found is everything.
+    Failed(Failure),
+    /// A REQ for ids was not answered.
+    FetchSilent,
+    /// The relay refused, or broke off.
+    Refused(NegRefusal),
+}
+
+impl Retreat {
+    /// The name in metrics; `None` for what was not begun.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Retreat::NothingHeld => None,
+            Retreat::NoRoom => Some("no_room"),
+            Retreat::Failed(Failure::Broken) => Some("broken"),
+            Retreat::Failed(Failure::Endless) => Some("endless"),
+            Retreat::Failed(Failure::Unserved) => Some("unserved"),
+            Retreat::FetchSilent => Some("fetch_silent"),
+            Retreat::Refused(why) => Some(why.name()),
+        }
+    }
+
+    /// What it says about the relay.
+    fn refusal(self) -> Option<NegRefusal> {
+        match self {
+            Retreat::NothingHeld | Retreat::NoRoom | Retreat::Failed(Failure::Unserved) => None,
+            Retreat::Failed(Failure::Broken) => Some(NegRefusal::Broken),
+            Retreat::Failed(Failure::Endless) => Some(NegRefusal::Other),
+            Retreat::FetchSilent => Some(NegRefusal::Ended),
+            Retreat::Refused(why) => Some(why),
+        }
+    }
+}
+
+/// What is known of the relay.
+impl Session {
+    /// Gives the session what is known of the relay's reconciling.
+    pub fn set_record(&mut self, record: Record) {
+        self.reconciling.record = record;
+    }
+
+    /// What is known of the relay's reconciling.
+    pub fn record(&self) -> &Record {
+        &self.reconciling.record
+    }
+
+    /// The same, to be told of it.
+    pub fn record_mut(&mut self) -> &mut Record {
+        &mut self.reconciling.record
+    }
+
+    /// The record as the link is lost. A relay that hangs up on the first question of this kind does not know it.
+    pub fn end_record(&mut self, now: UnixTime) -> Record {
+        let record = &mut self.reconciling.record;
+        if self.reconciling.open.values().any(|open| open.exchange.is_some()) {
+            record.on_refusal(NegRefusal::LinkLost, now);
+        }
+        record.clone()
+    }
+
+    /// The round that begins is a full catch-up: its sweeps may be reconciled, unless it is the turn of pages.
+    pub fn begin_full(&mut self, now: UnixTime) {
+        self.reconciling.allowed = !self.reconciling.record.pages_due(now);
+    }
+
+    /// The round that begins is no full catch-up, unless [`Session::begin_full`] says so.
+    pub(super) fn reconcile_no_more(&mut self) {
+        self.reconciling.allowed = false;
+    }
+
+    /// The full catch-up that began then has ended well.
+    pub fn end_full(&mut self, began: UnixTime) {
+        if !self.reconciling.allowed {
+            self.reconciling.record.on_paged(began);
+        }
+    }
+
+    /// Ids that reconciliations hold in memory.
+    pub fn ids_held(&self) -> usize {
+        self.reconciling.open.values().map(|open| open.run.ids_held()).sum()
+    }
+}
+
+/// What the session wants to know.
+impl Session {
+    /// The filter whose ids among what we hold are wanted: JSON, as the relay is asked.
+    pub fn wanted_set(&self, cx: &Cx<'_>) -> Option<String> {
+        let open = self.reconciling.open.values().find(|open| open.wants_set() && self.may_ask())?;
+        Some(conditions(open.task.sweep.subject(), self.budget.learnt.named_kinds, cx))
+    }
+
+    /// The ids of [`Session::wanted_set`]; `None` if there are more than reconciliations may hold.
+    pub fn add_set(&mut self, held: Option<Vec<(UnixTime, EventId)>>, cx: &mut Cx<'_>) {
+        let Some(key) = self.find(Open::wants_set) else { return };
+        match held {
+            None => self.retreat(key, Retreat::NoRoom, cx),
+            Some(held) if held.is_empty() && !self.record().works() => self.retreat(key, Retreat::NothingHeld, cx),
+            Some(held) => self.open_exchange(key, &held, cx),
+        }
+        self.pump(cx);
+    }
+
+    /// Ids that a relay has and that our set lacks; the caller says with [`Session::add_needed`] which are of use.
+    pub fn take_found(&mut self) -> Option<(u64, Vec<EventId>)> {
+        let found = |(key, open): (&u64, &mut Open)| {
+            let found = open.run.take_unsifted();
+            (!found.is_empty()).then_some((*key, found))
+        };
+        self.reconciling.open.iter_mut().find_map(found)
+    }
+
+    /// Of [`Session::take_found`], what is neither held nor known to be of no use.
+    pub fn add_needed(&mut self, key: u64, mut ids: Vec<EventId>, cx: &mut Cx<'_>) {
+        let Reconciling { record, open, .. } = &mut self.reconciling;
+        let Some(open) = open.get_mut(&key) else { return };
+        ids.retain(|id| !record.is_unserved(id, cx.state.last_seq()));
+        cx.metrics.reconcile_needed += ids.len() as u64;
+        open.run.add_needed(ids);
+        if open.run.is_full() {
+            self.cut(key, cx);
+        }
+        self.advance(key, cx);
+        self.pump(cx);
+    }
+}
+
+/// What the relay says.
+impl Session {
+    /// A step of an exchange came.
+    pub fn on_neg_msg(&mut self, name: &str, payload: &str, cx: &mut Cx<'_>) {
+        let Some(key) = self.exchange_of(name) else { return cx.metrics.messages_refused.add("no_subscription") };
+        self.reconciling.record.on_answer();
+        let Some(open) = self.reconciling.open.get_mut(&key) else { return };
+        match open.run.on_message(payload, cx.now.mono) {
+            Ok(Some(payload)) => {
+                cx.out.push_back(Output::Send { link: self.link, text: neg_msg_message(name, &payload) });
+            }
+            Ok(None) => self.close_exchange(key, cx),
+            Err(failure) => self.retreat(key, Retreat::Failed(failure), cx),
+        }
+        self.advance(key, cx);
+        self.pump(cx);
+    }
+
+    /// The relay ended an exchange, or refused it, by NEG-ERR or CLOSED. Says whether it was one of ours.
+    pub fn on_neg_err(&mut self, name: &str, reason: &str, max_records: Option<u64>, cx: &mut Cx<'_>) -> bool {
+        let Some(key) = self.exchange_of(name) else { return false };
+        self.forget_exchange(key);
+        let why = NegRefusal::of_error(reason, max_records);
+        match why {
+            NegRefusal::RateLimited => self.cool_down(cx),
+            _ => self.on_refusal(key, why, cx),
+        }
+        self.pump(cx);
+        true
+    }
+
+    /// A NOTICE came. Says whether it speaks of a reconciliation.
+    pub(super) fn on_neg_notice(&mut self, text: &str, cx: &mut Cx<'_>) -> bool {
+        let waiting: Vec<u64> = self.waiting_exchanges().map(|(key, _)| key).collect();
+        let Some(&newest) = waiting.last() else { return false };
+        match NegRefusal::of_notice(text) {
+            // The session as a whole cools down.
+            None | Some(NegRefusal::RateLimited) => return false,
+            Some(NegRefusal::Unsupported) => {
+                for key in waiting {
+                    // A NEG-CLOSE would be one more message that it does not know.
+                    self.forget_exchange(key);
+                    self.on_refusal(key, NegRefusal::Unsupported, cx);
+                }
+            }
+            Some(NegRefusal::TooManyAtOnce) => self.on_too_many(cx),
+            Some(why) => self.on_refusal(newest, why, cx),
+        }
+        self.pump(cx);
+        true
+    }
+
+    fn on_refusal(&mut self, key: u64, why: NegRefusal, cx: &mut Cx<'_>) {
+        if why == NegRefusal::TooManyAtOnce && self.reconciling.open.len() > 1 {
+            self.reconciling.record.on_refusal(why, cx.now.wall);
+            return self.put_off(key, cx);
+        }
+        self.retreat(key, Retreat::Refused(why), cx);
+    }
+
+    /// More are open than the relay allows, and it does not say which it has refused: those that it has not answered
+    /// begin anew, one by one.
+    fn on_too_many(&mut self, cx: &mut Cx<'_>) {
+        let unanswered = |(_, open): &(&u64, &Open)| open.exchange.is_some() && !open.run.has_answered();
+        let unanswered: Vec<u64> = self.reconciling.open.iter().filter(unanswered).map(|(key, _)| *key).collect();
+        let alone = self.reconciling.open.len() == 1;
+        self.reconciling.record.on_refusal(NegRefusal::TooManyAtOnce, cx.now.wall);
+        for key in unanswered {
+            match alone {
+                true => self.retreat(key, Retreat::Refused(NegRefusal::TooManyAtOnce), cx),
+                false => self.put_off(key, cx),
+            }
+        }
+    }
+
+    /// The session cools down: what is under way is broken off, and goes on later where the relay has answered already.
+    pub(super) fn rest_reconciling(&mut self, cx: &mut Cx<'_>) {
+        let keys: Vec<u64> = self.reconciling.open.keys().copied().collect();
+        for key in keys {
+            let Some(open) = self.reconciling.open.get(&key) else { continue };
+            match open.run.waiting_since().is_some() && !open.run.has_answered() {
+                true => self.retreat(key, Retreat::Refused(NegRefusal::RateLimited), cx),
+                false => self.cut(key, cx),
+            }
+        }
+    }
+}
+
+/// Sweeps.
+impl Session {
+    fn may_reconcile(&self, task: &Task, now: UnixTime) -> bool {
+        let bounds = task.sweep.bounds();
+        let whole = bounds.since.is_none() && bounds.until.is_none();
+        let fits = task.purpose == Purpose::Round && whole && !task.by_pages;
+        self.reconciling.allowed && fits && self.record().may_try(now)
+    }
+
+    /// Whether a sweep waits until fewer are being reconciled.
+    pub(super) fn waits_to_reconcile(&self, task: &Task, now: UnixTime) -> bool {
+        let full = self.reconciling.open.len() >= self.record().at_once();
+        full && self.record().works() && self.may_reconcile(task, now)
+    }
+
+    /// Takes up a sweep that is to be reconciled; gives back one that is to be paged.
+    pub(super) fn take_up(&mut self, task: Task, cx: &Cx<'_>) -> Option<Task> {
+        let full = self.reconciling.open.len() >= self.record().at_once();
+        if full || !self.may_reconcile(&task, cx.now.wall) {
+            return Some(task);
+        }
+        let key = self.take_number();
+        let run = Reconciliation::new(cx.now.mono);
+        self.reconciling.open.insert(key, Open { task, run, exchange: None });
+        None
+    }
+
+    /// Whether a sweep is being reconciled.
+    pub(super) fn is_reconciling(&self) -> bool {
+        !self.reconciling.open.is_empty()
+    }
+
+    fn take_number(&mut self) -> u64 {
+        self.next_subscription += 1;
+        self.next_subscription - 1
+    }
+
+    fn find(&self, is: impl Fn(&Open) -> bool) -> Option<u64> {
+        self.reconciling.open.iter().find(|(_, open)| is(open)).map(|(key, _)| *key)
+    }
+
+    fn exchange_of(&self, name: &str) -> Option<u64> {
+        let number = exchange_number(name)?;
+        self.find(|open| open.exchange == Some(number))
+    }
+
+    fn waiting_exchanges(&self) -> impl Iterator<Item = (u64, Instant)> {
+        let waiting =
+            |(key, open): (&u64, &Open)| open.exchange.and(open.run.waiting_since()).map(|since| (*key, since));
+        self.reconciling.open.iter().filter_map(waiting)
+    }
+
+    fn open_exchange(&mut self, key: u64, held: &[(UnixTime, EventId)], cx: &mut Cx<'_>) {
+        let number = self.take_number();
+        let Some(open) = self.reconciling.open.get_mut(&key) else { return };
+        let filter = conditions(open.task.sweep.subject(), self.budget.learnt.named_kinds, cx);
+        let payload = open.run.open(held, cx.now.mono);
+        open.exchange = Some(number);
+        let text = neg_open_message(&exchange_name(number), &filter, &payload);
+        cx.out.push_back(Output::Send { link: self.link, text });
+    }
+
+    fn forget_exchange(&mut self, key: u64) {
+        if let Some(open) = self.reconciling.open.get_mut(&key) {
+            open.exchange = None;
+        }
+    }
+
+    fn close_exchange(&mut self, key: u64, cx: &mut Cx<'_>) {
+        let Some(number) = self.reconciling.open.get_mut(&key).and_then(|open| open.exchange.take()) else { return };
+        cx.out.push_back(Output::Send { link: self.link, text: neg_close_message(&exchange_name(number)) });
+    }
+
+    fn cut(&mut self, key: u64, cx: &mut Cx<'_>) {
+        self.close_exchange(key, cx);
+        if let Some(open) = self.reconciling.open.get_mut(&key) {
+            open.run.cut();
+        }
+    }
+
+    /// Acts on where a reconciliation stands.
+    fn advance(&mut self, key: u64, cx: &mut Cx<'_>) {
+        let Some(open) = self.reconciling.open.get(&key) else { return };
+        match open.run.verdict() {
+            Verdict::Busy | Verdict::Again => {}
+            Verdict::Failed(failure) => self.retreat(key, Retreat::Failed(failure), cx),
+            Verdict::Complete => {
+                let Some(open) = self.reconciling.open.remove(&key) else { return };
+                self.reconciling.record.on_complete();
+                cx.metrics.reconciliations.add("complete");
+                // Which of its announcements it lists for their kinds was not looked at: nothing says that it hides any.
+                self.found.by_kind += u64::from(*open.task.sweep.subject() == Subject::Announcements);
+                self.end(open.task, true, cx);
+            }
+        }
+    }
+
+    /// A reconciliation ends without a result: its sweep goes on by pages, at once.
+    fn retreat(&mut self, key: u64, why: Retreat, cx: &mut Cx<'_>) {
+        let Some(mut task) = self.drop_reconciliation(key, cx) else { return };
+        if let Some(name) = why.name() {
+            cx.metrics.reconciliations.add(name);
+        }
+        if let Some(refusal) = why.refusal() {
+            self.reconciling.record.on_refusal(refusal, cx.now.wall);
+        }
+        task.by_pages = true;
+        self.queue.push_front(task);
+    }
+
+    /// A reconciliation waits for others to end.
+    fn put_off(&mut self, key: u64, cx: &mut Cx<'_>) {
+        if let Some(task) = self.drop_reconciliation(key, cx) {
+            cx.metrics.reconciliations.add(NegRefusal::TooManyAtOnce.name());
+            self.queue.push_back(task);
+        }
+    }
+
+    fn drop_reconciliation(&mut self, key: u64, cx: &mut Cx<'_>) -> Option<Task> {
+        self.close_exchange(key, cx);
+        self.close_where(|subscription| matches!(subscription, Subscription::Fetch { of, .. } if *of == key), cx);
+        let open = self.reconciling.open.remove(&key)?;
+        cx.metrics.reconcile_unserved += open.run.unserved().len() as u64;
+        for id in open.run.unserved() {
+            self.reconciling.record.on_unserved(*id, cx.state.last_seq());
+        }
+        Some(open.task)
+    }
+
+    /// Gives up exchanges whose answer does not come.
+    pub(super) fn end_silent_exchanges(&mut self, cx: &mut Cx<'_>) {
+        let timeout = cx.settings.timing.sweep_timeout;
+        let silent = self.waiting_exchanges().filter(|(_, since)| *since + timeout <= cx.now.mono);
+        for (key, _) in silent.collect::<Vec<_>>() {
+            let why = if self.record().works() { NegRefusal::Ended } else { NegRefusal::Silent };
+            self.retreat(key, Retreat::Refused(why), cx);
+        }
+    }
+
+    /// When the next exchange is given up for silence.
+    pub(super) fn next_silent_exchange(&self, timeout: Duration) -> Option<Instant> {
+        self.waiting_exchanges().map(|(_, since)| since + timeout).min()
+    }
+}
+
+/// Fetching by id.
+impl Session {
+    /// Asks for some ids, if any are needed.
+    pub(super) fn fetch(&mut self, cx: &mut Cx<'_>) -> bool {
+        let bytes = self.shape(cx).bytes;
+        let max = self.record().fetch_ids().min(self.budget.page_limit(false)).min(bytes / ID_BYTES - 1);
+        // Some relays leave a REQ unanswered that is identical to an open one.
+        let asked: BTreeSet<EventId> = self
+            .subscriptions
+            .values()
+            .filter_map(|subscription| match subscription {
+                Subscription::Fetch { batch, .. } => Some(&batch.left),
+                Subscription::Live { .. } | Subscription::Page { .. } => None,
+            })
+            .flatten()
+            .copied()
+            .collect();
+        let mut open = self.reconciling.open.iter_mut();
+        let next = open.find_map(|(key, open)| Some((*key, open.run.next_batch(max, &asked)?)));
+        let Some((key, batch)) = next else { return false };
+        let number = self.take_number();
+        cx.out.push_back(Output::Send { link: self.link, text: ids_req(&name_of(number), &batch.left) });
+        self.subscriptions.insert(number, Subscription::Fetch { of: key, batch, heard_at: cx.now.mono });
+        true
+    }
+
+    /// An event came for a REQ for ids. `verified`: a valid signature or the store vouches for it.
+    pub(super) fn on_fetched(&mut self, number: u64, id: EventId, verified: bool, is_new: bool, now: Instant) {
+        let Some(Subscription::Fetch { of, batch, heard_at }) = self.subscriptions.get_mut(&number) else { return };
+        if verified && batch.left.remove(&id) {
+            *heard_at = now;
+            for (key, open) in &mut self.reconciling.open {
+                match key == of {
+                    true => open.run.on_event(id, is_new),
+                    false => open.run.on_came_elsewhere(&id),
+                }
+            }
+        }
+    }
+
+    /// A REQ for ids has had its answer. `open`: it has to be closed.
+    pub(super) fn on_fetch_end(&mut self, number: u64, open: bool, cx: &mut Cx<'_>) {
+        let Some(Subscription::Fetch { of, batch, .. }) = self.subscriptions.remove(&number) else { return };
+        if open {
+            cx.out.push_back(Output::Send { link: self.link, text: close_message(&name_of(number)) });
+        }
+        let asked = batch.asked;
+        let run = self.reconciling.open.get_mut(&of);
+        if run.is_some_and(|open| open.run.on_batch_end(batch)) {
+            self.reconciling.record.on_short_answer(asked);
+        }
+        self.advance(of, cx);
+    }
+
+    /// A REQ for ids was refused. Some relays end every one like this, without a reason, after or instead of EOSE.
+    pub(super) fn refuse_fetch(&mut self, number: u64, refusal: Refusal, cx: &mut Cx<'_>) {
+        let Some(subscription) = self.subscriptions.get(&number) else { return };
+        let again = match refusal {
+            Refusal::RateLimited => true,
+            Refusal::TooManySubscriptions(_) => {
+                let req = self.describe(subscription);
+                cx.metrics.refusals.add(refusal.name());
+                self.budget.learn(refusal, req, cx.now.wall)
+            }
+            _ => false,
+        };
+        match again {
+            true => self.put_fetch_back(number),
+            false => self.on_fetch_end(number, false, cx),
+        }
+    }
+
+    /// A REQ for ids was not answered, for a reason that has nothing to do with them: they are asked for again.
+    pub(super) fn put_fetch_back(&mut self, number: u64) {
+        let Some(Subscription::Fetch { of, batch, .. }) = self.subscriptions.remove(&number) else { return };
+        if let Some(open) = self.reconciling.open.get_mut(&of) {
+            open.run.return_batch(batch);
+        }
+    }
+
+    /// A REQ for ids is not answered at all.
+    pub(super) fn on_fetch_silent(&mut self, of: u64, cx: &mut Cx<'_>) {
+        self.retreat(of, Retreat::FetchSilent, cx);
+    }
+}
+
+/// The filter of a subject without bounds, in the bytes of which its pages are asked.
+fn conditions(subject: &Subject, named_kinds: bool, cx: &Cx<'_>) -> String {
+    let mut text = String::new();
+    subject.write(Bounds { since: None, until: None, limit: 0 }, named_kinds, cx.state, &mut text);
+    let rest = text.strip_suffix("\"limit\":0}").expect("a filter ends with its limit");
+    format!("{}}}", rest.trim_end_matches(','))
+}
+
+/// Exchanges are named apart from subscriptions, and no name is used twice on a link.
+fn exchange_name(number: u64) -> String {
+    format!("n{number}")
+}
+
+fn exchange_number(name: &str) -> Option<u64> {
+    let number = name.strip_prefix('n')?.parse().ok()?;
+    (exchange_name(number) == name).then_some(number)
+}
