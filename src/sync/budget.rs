@@ -342,8 +342,9 @@ mod tests {
         let now = UnixTime::from_secs(1_000_000);
         assert!(Budget::default().asks_again(now));
         assert!(!asked(1_000_000).asks_again(now));
-        assert!(!asked(1_000_000 - 86_399).asks_again(now));
-        assert!(asked(1_000_000 - 86_400).asks_again(now));
+        let period = INFO_PERIOD.as_secs();
+        assert!(!asked(1_000_001 - period).asks_again(now));
+        assert!(asked(1_000_000 - period).asks_again(now));
         assert!(asked(1_001_000).asks_again(now), "by a clock that was ahead");
     }
 

@@ -136,6 +136,8 @@ pub struct Relay {
     progress: RelayProgress,
     /// What it allows; while a link is open, that link's session learns.
     budget: Budget,
+    /// It is not asked before this what it is.
+    inquire_not_before: Instant,
     unsaved: Vec<Progress>,
     /// `through` has moved since it was last written.
     through_moved_at: Option<Instant>,
@@ -158,6 +160,7 @@ impl Relay {
             health: Health::new(cx.now.mono),
             progress,
             budget,
+            inquire_not_before: Instant::ZERO,
             unsaved: Vec::new(),
             through_moved_at: None,
             totals: Totals::default(),

@@ -38,7 +38,7 @@ impl RelayConfig {
     pub fn strfry() -> RelayConfig {
         let reconciling = Reconciling::Refused(Told::Closed("blocked: Negentropy sync is disabled"));
         let speaking = RelayConfig::reconciling();
-        RelayConfig { flavour: Flavour { reconciling, ..speaking.flavour }, ..speaking }
+        RelayConfig { flavour: Flavour { reconciling, info: None, ..speaking.flavour }, ..speaking }
     }
 
     /// The same with reconciliation.

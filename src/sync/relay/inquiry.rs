@@ -1,10 +1,11 @@
 //! What a relay says of itself (NIP-11): asked before it is dialled and at the daily turn, at most once in
-//! [`INFO_PERIOD`](crate::limits::INFO_PERIOD), answered or not. A relay that cannot be reached to be asked is not dialled as well: that was the dial.
+//! [`INFO_PERIOD`], answered or not. A relay that cannot be reached to be asked is not dialled as well: that was the dial.
 
 use log::debug;
 
 use super::{Relay, State, Step, Why, linked_in};
 use crate::contract::{CloseReason, LinkId, Output};
+use crate::limits::INFO_PERIOD;
 use crate::protocol::relay_info::RelayInfo;
 use crate::sync::Cx;
 use crate::time::{Instant, UnixTime};
@@ -49,6 +50,7 @@ impl Relay {
                 // It may have more to say when it can be reached.
                 if reason != CloseReason::Timeout {
                     self.budget.asked_at = UnixTime::EPOCH;
+                    self.inquire_not_before = Instant::ZERO;
                 }
                 cx.metrics.relay_links_closed.add(reason.name());
                 self.lose_link(Why::LinkClosed(reason), cx);
@@ -72,10 +74,12 @@ impl Relay {
 
     /// Begins an inquiry if it is time for one.
     pub(super) fn inquire_if_due(&mut self, cx: &mut Cx<'_>) -> Option<LinkId> {
-        if !self.budget.asks_again(cx.now.wall) {
+        // The wall clock counts across restarts; it may jump.
+        if !self.budget.asks_again(cx.now.wall) || cx.now.mono < self.inquire_not_before {
             return None;
         }
         self.budget.asked_at = cx.now.wall;
+        self.inquire_not_before = cx.now.mono + INFO_PERIOD;
         let link = cx.new_link();
         cx.out.push_back(Output::Inquire { link, url: self.url.clone() });
         Some(link)

@@ -60,6 +60,10 @@ impl Rig {
     fn answer_all(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         loop {
+            // Nothing is held that could be reconciled: it is paged.
+            while self.relay.wanted_set(&self.bench.cx()).is_some() {
+                self.relay.add_set(None, &mut self.bench.cx());
+            }
             let texts = self.bench.sent();
             if texts.is_empty() {
                 return all;
