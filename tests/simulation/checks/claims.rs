@@ -136,6 +136,8 @@ impl Claims {
             };
             for event in relay.held() {
                 let excused = bench.durable.has(event) || bench.durable.excuses(event, bench.wall.1);
+                // A tag without a name is no tag: such an event is unreadable.
+                let excused = excused || event.tags.iter().any(Vec::is_empty);
                 let Some(arrival) = arrivals.get(&event.id).filter(|_| !excused) else { continue };
                 let claimed = claim.covers(event, *arrival, &self.roots, bench.durable);
                 if claimed && bench.judge(event).is_ok() && !relay.hides(event) {
