@@ -35,8 +35,7 @@ pub enum Refusal {
 impl Refusal {
     /// Reads the reason of a CLOSED, or a NOTICE.
     pub fn of(text: &str) -> Refusal {
-        let mut ends = (0..=text.len().min(REFUSAL_BYTES_READ)).rev();
-        let text = &text[..ends.find(|end| text.is_char_boundary(*end)).unwrap_or(0)];
+        let text = beginning(text);
         let upper_case = text.contains("#A\" is not allowed") || text.contains("#E\" is not allowed");
         let text = text.to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
@@ -95,6 +94,12 @@ impl Refusal {
     pub fn is_of_a_question(self) -> bool {
         !matches!(self, Refusal::RateLimited | Refusal::AuthRequired | Refusal::Other)
     }
+}
+
+/// The part of a relay's words that is read for what it means.
+pub fn beginning(text: &str) -> &str {
+    let mut ends = (0..=text.len().min(REFUSAL_BYTES_READ)).rev();
+    &text[..ends.find(|end| text.is_char_boundary(*end)).unwrap_or(0)]
 }
 
 /// The only number in a text, if there is exactly one and it is no nonsense.

@@ -422,6 +422,9 @@ impl Relay {
     /// AUTH: a challenge.
     pub fn on_challenge(&mut self, challenge: &str, cx: &mut Cx<'_>) {
         self.note_frame(cx);
+        if self.floods(cx) {
+            return;
+        }
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_challenge(challenge, &self.url, cx);
         }
@@ -431,6 +434,9 @@ impl Relay {
     /// OK, or not, for an event of ours.
     pub fn on_ok(&mut self, id: EventId, accepted: bool, cx: &mut Cx<'_>) {
         self.note_frame(cx);
+        if self.floods(cx) {
+            return;
+        }
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_ok(id, accepted, cx);
         }

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::sync::refusal::beginning;
+
 /// Why a reconciliation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NegRefusal {
@@ -29,12 +31,11 @@ pub enum NegRefusal {
 impl NegRefusal {
     /// Reads the reason of a NEG-ERR, or of a CLOSED that names a reconciliation.
     pub fn of_error(reason: &str, max_records: Option<u64>) -> NegRefusal {
-        let text = reason.to_ascii_lowercase();
+        let text = beginning(reason).to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
         // Wordings before prefixes: "blocked:" alone says nothing.
-        if max_records.is_some() || has(&["too many query results", "too many results", "too many records"]) {
-            NegRefusal::TooManyRecords
-        } else if has(&["results_too_big", "too big", "too large"]) {
+        let too_many = ["too many query results", "too many results", "too many records"];
+        if max_records.is_some() || has(&too_many) || has(&["results_too_big", "too big", "too large"]) {
             NegRefusal::TooManyRecords
         } else if has(&["too many concurrent", "too many neg", "too many subscriptions"]) {
             NegRefusal::TooManyAtOnce
@@ -55,7 +56,7 @@ impl NegRefusal {
 
     /// Reads a NOTICE that came while a reconciliation waited for an answer; `None` if it does not speak of that.
     pub fn of_notice(notice: &str) -> Option<NegRefusal> {
-        let text = notice.to_ascii_lowercase();
+        let text = beginning(notice).to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
         if has(&["too many concurrent neg"]) {
             Some(NegRefusal::TooManyAtOnce)

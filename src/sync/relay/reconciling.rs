@@ -65,6 +65,9 @@ impl Relay {
     /// NEG-MSG.
     pub fn on_neg_msg(&mut self, name: &str, payload: &str, cx: &mut Cx<'_>) {
         self.note_frame(cx);
+        if self.floods(cx) {
+            return;
+        }
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_neg_msg(name, payload, cx);
         }
@@ -74,6 +77,9 @@ impl Relay {
     /// NEG-ERR.
     pub fn on_neg_err(&mut self, name: &str, reason: &str, max_records: Option<u64>, cx: &mut Cx<'_>) {
         self.note_frame(cx);
+        if self.floods(cx) {
+            return;
+        }
         log::debug!("{}: NEG-ERR {name}: {reason}", self.url);
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_neg_err(name, reason, max_records, cx);

@@ -122,7 +122,8 @@ impl Rig {
                 match peer.manners {
                     Manners::Reconciles => {
                         let mut set = NegentropyStorageVector::new();
-                        if message[2].to_string() == LAYER_1 {
+                        let filter = message[2].to_string();
+                        if filter == LAYER_1 {
                             for n in &peer.theirs {
                                 let id = root_id(*n);
                                 set.insert(time_of(&id).as_secs(), Id::from_byte_array(id.to_bytes())).unwrap();
