@@ -6,3 +6,4 @@ mod flavours;
 mod hostile;
 mod passed;
 mod unlearnt;
+mod wide;

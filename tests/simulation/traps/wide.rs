@@ -1,0 +1,71 @@
+//! A GRASP service that holds more of ours than its subscriptions carry: it is asked for everything it has at once.
+
+use crate::clock::{DAY, HOUR, SECOND};
+use crate::events::{Author, EventRef};
+use crate::scenario;
+use crate::setup::{OLD, Village, quiet, settle, village};
+use crate::world::World;
+
+const GRASP: &str = r#"{"supported_grasps":["GRASP-01"],"limitation":{"max_subscriptions":10}}"#;
+
+/// So many issues that chunks of five do not carry them live, a comment each, on a GRASP service.
+fn grasp(w: &mut World) -> (Village, Vec<EventRef>, Vec<EventRef>) {
+    w.settings.limits.filter_values_max = 5;
+    let v = village(w, 60);
+    w.relay("far").config.flavour.info = Some(GRASP);
+    let issues = v.issues(300, OLD + 60);
+    let comments: Vec<EventRef> = issues.iter().map(|i| v.owner.comment(i, i.created_at + 5, "x")).collect();
+    w.hold_all("far", issues.iter().chain(&comments));
+    settle(w);
+    (v, issues, comments)
+}
+
+#[test]
+fn a_grasp_that_does_not_fit_is_followed_with_one_filter() {
+    scenario("a_grasp_that_does_not_fit_is_followed_with_one_filter", |w| {
+        let (v, issues, comments) = grasp(w);
+        assert!(w.has_all(issues.iter().chain(&comments)));
+        let status = w.relay_status("far");
+        assert_eq!((&status["carriage"], &status["coverage"]), (&"wide".into(), &"full".into()));
+        let live = v.owner.comment(&issues[0], w.clock.wall(), "on the oldest");
+        w.publish("far", &live);
+        w.run_until("a live comment", 2 * SECOND, |w| w.has(&live));
+
+        // What it holds of others is not ours to keep, and no reason to leave.
+        let stranger = Author::new(9);
+        let foreign: Vec<EventRef> =
+            (0..20).map(|n| stranger.issue(&stranger.repo("theirs"), w.clock.wall(), &n.to_string())).collect();
+        foreign.iter().for_each(|event| w.publish("far", event));
+        w.run_for(HOUR);
+        assert_eq!(w.missing(&foreign), foreign.len());
+        assert_eq!(w.relay("far").dials.len(), 1);
+        let from = w.clock.now();
+        w.run_for(HOUR);
+        let reqs = w.relay("far").reqs_since(from).count();
+        assert!(reqs <= 10, "{reqs} REQs in an hour");
+    });
+}
+
+#[test]
+fn what_comes_late_to_a_grasp_is_found_by_its_daily_turn_in_three_stages() {
+    scenario("what_comes_late_to_a_grasp_is_found_by_its_daily_turn_in_three_stages", |w| {
+        let (v, issues, _) = grasp(w);
+        let from = w.clock.now();
+        // A repo, its issue and a comment on that, all unknown until the turn asks for them in this order.
+        let neighbour = Author::new(8);
+        let announcement = neighbour.announcement("beta", &["wss://far.example"], OLD);
+        let issue = neighbour.issue(&neighbour.repo("beta"), OLD + 9, "late");
+        let late = [neighbour.comment(&issue, OLD + 10, "late"), v.owner.comment(&issues[7], OLD + 11, "late"), issue];
+        w.hold("far", &announcement);
+        w.hold_all("far", &late);
+        w.run_until("the daily turn", DAY + HOUR, |w| w.has_all(&late));
+        quiet(w);
+        let status = w.relay_status("far");
+        assert_eq!((&status["carriage"], &status["sweeps_failed"]), (&"wide".into(), &false.into()));
+        let wide = w.relay("far").reqs_since(from).filter(|req| req.filters.iter().any(|f| f.asks_everything())).count();
+        assert!((10..=40).contains(&wide), "{wide} pages of everything");
+        w.kill();
+        settle(w);
+        assert!(w.has_all(&late));
+    });
+}
