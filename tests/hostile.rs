@@ -18,7 +18,7 @@
 //! | a name with private addresses | the dial, before any packet | `io::event_loop`, `io::dial` |
 //! | a name with too many addresses, or others when asked again | those beyond 8; what is dialled was checked | `io::dial` |
 //! | names that the resolver is lied to about | the lookup | `io::resolver` |
-//! | events that nothing was asked for | the link, where they are most of what comes | `simulation traps::hostile` |
+//! | events that nothing was asked for | the link, where they are most of what comes | `sync::relay` |
 #![allow(clippy::disallowed_methods, reason = "tests with real sockets live by the real clock")]
 
 mod support;

@@ -62,7 +62,8 @@ fn what_comes_late_to_a_grasp_is_found_by_its_daily_turn_in_three_stages() {
         quiet(w);
         let status = w.relay_status("far");
         assert_eq!((&status["carriage"], &status["sweeps_failed"]), (&"wide".into(), &false.into()));
-        let wide = w.relay("far").reqs_since(from).filter(|req| req.filters.iter().any(|f| f.asks_everything())).count();
+        let wide =
+            w.relay("far").reqs_since(from).filter(|req| req.filters.iter().any(|f| f.asks_everything())).count();
         assert!((10..=40).contains(&wide), "{wide} pages of everything");
         w.kill();
         settle(w);

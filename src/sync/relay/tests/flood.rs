@@ -1,7 +1,7 @@
 //! What brings nothing costs the link when there is much of it, and costs it more each time.
 
 use super::*;
-use crate::limits::{USELESS_FRAMES_MAX, USELESS_FRAMES_PERIOD};
+use crate::limits::{UNASKED_EVENTS_MIN, USELESS_FRAMES_MAX, USELESS_FRAMES_PERIOD};
 
 fn live() -> Rig {
     let mut rig = Rig::new(with_repo);
@@ -55,4 +55,29 @@ fn a_relay_that_breaks_the_rules_again_and_again_waits_longer_though_it_answers(
     rig.relay.on_alive(&mut rig.bench.cx());
     rig.drop_link();
     assert_eq!(rig.state(), StateName::Connecting, "a link that has lived makes up for all");
+}
+
+/// So many events come on the live subscription, of which every `nth` was not asked for.
+fn after_unasked(nth: u64) -> Rig {
+    let mut rig = live();
+    for n in 0..2 * UNASKED_EVENTS_MIN {
+        let fate = if n % nth == 0 { Fate::Unasked } else { Fate::Known };
+        rig.relay.on_event("g0", root_id(n as u32), None, fate, &mut rig.bench.cx());
+    }
+    rig
+}
+
+#[test]
+fn a_relay_that_sends_mostly_what_was_not_asked_for_loses_its_link() {
+    let rig = after_unasked(1);
+    assert_eq!((rig.state(), rig.relay.entered().1), (StateName::Backoff, Why::Unasked));
+    assert_eq!(rig.relay.health().failures(), 1);
+    assert!(rig.bench.out.iter().any(|output| matches!(output, Output::Close { code: 1008, .. })));
+}
+
+#[test]
+fn a_share_of_events_that_were_not_asked_for_costs_nothing() {
+    // Some stores take a filter for less than it says.
+    let rig = after_unasked(3);
+    assert_eq!((rig.state(), rig.relay.health().failures()), (StateName::Live, 0));
 }
