@@ -222,6 +222,10 @@ pub const USELESS_FRAMES_PERIOD: Duration = Duration::from_secs(60);
 /// Time for which a relay is not asked again what it says of itself, whether it answered or not. An hour less than a
 /// day, so that it is due whenever the daily turn is.
 pub const INFO_PERIOD: Duration = Duration::from_secs(23 * 3_600);
+/// Seconds that the wall clock must gain on the monotonic one between two frames for the machine to have slept.
+pub const SLEEP_SECS_MIN: u64 = 10;
+/// Time after a sleep for what was sent before it to be read; until then `through` stands still.
+pub const BACKLOG_READ_WITHIN: Duration = Duration::from_secs(60);
 /// Longest time that a moved `through` waits for an event to be committed with.
 pub const THROUGH_SAVE_AFTER: Duration = Duration::from_secs(300);
 

@@ -67,9 +67,9 @@ pub fn minimal_units(relay: &RelayUrl, carriage: Carriage, state: &State) -> Vec
 
 /// Layer 1, the repos, then the root events, latest first, so that what does not fit live is the oldest.
 fn chunked_units(relay: &RelayUrl, shape: Shape, state: &State) -> Vec<Unit> {
-    let repos = state.repos_of(relay).collect();
+    let repos: BTreeSet<RepoId> = state.repos_of(relay).collect();
     let roots = state.roots_of(relay);
-    let mut units: Vec<Unit> = match shape.tagged_layer_1 {
+    let mut units: Vec<Unit> = match shape.tagged_layer_1 && !repos.is_empty() {
         true => chunk_repos(state.repos_of(relay), shape, state).into_iter().map(Unit::Identifiers).collect(),
         false => vec![Unit::Announcements],
     };

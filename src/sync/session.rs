@@ -7,7 +7,8 @@ use nostr::event::EventId;
 
 use crate::contract::{LinkId, Output};
 use crate::limits::{
-    SWEEP_ATTEMPTS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_RETRY_AFTER, UNASKED_EVENTS_MIN, UNASKED_PERCENT_MAX,
+    BACKLOG_READ_WITHIN, SLEEP_SECS_MIN, SWEEP_ATTEMPTS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_RETRY_AFTER,
+    UNASKED_EVENTS_MIN, UNASKED_PERCENT_MAX,
 };
 use crate::metrics::Side;
 use crate::protocol::message::close_message;
@@ -20,7 +21,7 @@ use crate::sync::plan::{Carriage, filter_count, unit_sweeps};
 use crate::sync::rotation::Rotation;
 use crate::sync::round::Round;
 use crate::sync::sweep::{PageEnd, PageEvent, Sweep};
-use crate::time::{Instant, UnixTime};
+use crate::time::{Instant, Now, UnixTime};
 
 mod known;
 mod live;
@@ -68,6 +69,10 @@ pub struct Session {
     reconciling: Reconciling,
     round: Round,
     liveness: Liveness,
+    /// When the last frame came.
+    heard: Now,
+    /// After a sleep, what was sent before it may still come until then.
+    backlog_until: Instant,
     last_frame: UnixTime,
     /// Nothing is asked before this: the relay said that we ask too fast.
     cooldown_until: Option<Instant>,
@@ -114,6 +119,8 @@ impl Session {
             reconciling: Reconciling::default(),
             round: Round::new(cx.now),
             liveness: Liveness::new(cx.now.mono),
+            heard: cx.now,
+            backlog_until: cx.now.mono,
             last_frame: cx.now.wall,
             cooldown_until: None,
             postponed: Vec::new(),
@@ -289,9 +296,19 @@ impl Session {
     }
 
     /// Any frame came.
+    ///
+    /// After the machine has slept, what comes first was sent before: until all that waited can have been read, frames say
+    /// nothing of how far the relay has been heard.
     pub fn on_frame(&mut self, cx: &Cx<'_>) {
         self.liveness.on_frame(cx.now.mono);
-        self.last_frame = cx.now.wall;
+        let awake = cx.now.mono.since(self.heard.mono).as_secs();
+        if cx.now.wall > self.heard.wall.plus_secs(awake + SLEEP_SECS_MIN) {
+            self.backlog_until = cx.now.mono + BACKLOG_READ_WITHIN;
+        }
+        self.heard = cx.now;
+        if cx.now.mono >= self.backlog_until {
+            self.last_frame = cx.now.wall;
+        }
     }
 
     /// A look after what is live found something new.

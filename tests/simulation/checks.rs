@@ -53,6 +53,8 @@ pub struct Checks {
     turbulent_until: Micros,
     /// Ids that were answered with `OK true` or served: never to be lost.
     pub acknowledged: BTreeSet<String>,
+    /// The latest time that the wall clock has shown.
+    latest_wall: u64,
     /// Ids that must never be stored.
     pub forbidden: BTreeMap<String, &'static str>,
     /// Everything that was ever really signed, by id.
@@ -160,6 +162,7 @@ impl Checks {
         new: Vec<(u64, String)>,
         gone: &dyn Fn(u64) -> bool,
     ) -> Result<Vec<String>, String> {
+        self.latest_wall = self.latest_wall.max(now.wall.1);
         let events = new.iter().map(|(_, text)| self.known(text)).collect::<Result<Vec<_>, _>>()?;
         for event in events.iter().filter(|e| !self.genuine.contains_key(&e.id)).cloned().collect::<Vec<_>>() {
             self.genuine.insert(event.id.clone(), event);
@@ -259,7 +262,10 @@ impl Checks {
     }
 
     /// Every acknowledged event must be held, or there is a reason.
-    pub fn on_acknowledged(&self, wall: u64) -> Verdict {
+    pub fn on_acknowledged(&mut self, wall: u64) -> Verdict {
+        // What expired by a clock that was set back since is gone all the same, and may be of the future now.
+        self.latest_wall = self.latest_wall.max(wall);
+        let wall = self.latest_wall;
         for id in &self.acknowledged {
             let event = &self.genuine[id];
             if !self.durable.has(event) && !self.durable.excuses(event, wall) {

@@ -238,6 +238,12 @@ impl DumbFilter {
             && self.ids.is_none()
     }
 
+    /// Whether it is layer 1 in one of its forms: by kinds, by kinds and identifiers, or as a part of everything.
+    pub fn holds_layer_1(&self) -> bool {
+        let by_name = self.kinds.as_ref().is_some_and(|k| k.iter().eq(&[30617, 30618])) && self.tags.contains_key("d");
+        self.is_layer_1() || by_name || self.asks_everything()
+    }
+
     /// Whether it asks for everything there is, by time alone.
     pub fn asks_everything(&self) -> bool {
         self.kinds.is_none() && self.tags.is_empty() && self.authors.is_none() && self.ids.is_none()

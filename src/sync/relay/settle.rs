@@ -113,7 +113,7 @@ impl Relay {
     fn finish_round(&mut self, catchup: Option<Reach>, cx: &mut Cx<'_>) {
         let linked = linked_in(&mut self.state).expect("a round belongs to a link");
         let round = linked.session.round();
-        let (began, sound) = (round.began, round.is_sound());
+        let (began, sound, broken) = (round.began, round.is_sound(), round.is_broken());
         linked.failed.extend(round.failed_repos());
         linked.broken |= round.is_broken();
         for repo in round.finished_repos() {
@@ -129,7 +129,7 @@ impl Relay {
                 });
             }
         }
-        let hides = catchup == Some(Reach::Full) && linked.session.hides_layer_1();
+        let hides = catchup == Some(Reach::Full) && !broken && linked.session.hides_layer_1();
         match (catchup, sound) {
             // Asked anew at once, by names.
             (Some(Reach::Full), _) if hides && linked.session.budget_mut().name_everything(cx.now.wall) => {}

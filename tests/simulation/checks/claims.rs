@@ -139,7 +139,9 @@ impl Claims {
                 // A tag without a name is no tag: such an event is unreadable.
                 let excused = excused || event.tags.iter().any(Vec::is_empty);
                 let Some(arrival) = arrivals.get(&event.id).filter(|_| !excused) else { continue };
-                let claimed = claim.covers(event, *arrival, &self.roots, bench.durable);
+                // What comes later than the overlap is the daily turn's to find (spec section 6).
+                let late = arrival.at > event.created_at + 900 && claim.full_catchup < arrival.at;
+                let claimed = !late && claim.covers(event, *arrival, &self.roots, bench.durable);
                 if claimed && bench.judge(event).is_ok() && !relay.hides(event) {
                     return Err(format!(
                         "{} is claimed complete through {} (full catch-up of {}), but {} (kind {}) of {}, there since {}, \

@@ -130,9 +130,7 @@ impl LinkCheck {
         if self.subscriptions.values().any(|s| *s == filters) {
             return fail("the same filters are open under another id");
         }
-        let live = filters
-            .iter()
-            .any(|f| (f.is_layer_1() || f.asks_everything()) && f.since.is_some_and(|s| s.abs_diff(wall - 900) <= 2));
+        let live = filters.iter().any(|f| f.holds_layer_1() && f.since.is_some_and(|s| s.abs_diff(wall - 900) <= 2));
         if self.reqs == 0 && !live {
             return fail("the first REQ of a connection is not the live one for layer 1");
         }
@@ -189,7 +187,7 @@ impl LinkCheck {
         let limited = |text: &Value| limited(text) && *text != "rate-limited: too many REQs";
         match message[0].as_str() {
             Some("EOSE") => {
-                let layer_1 = self.subscriptions.get(id).is_some_and(|s| s.iter().any(DumbFilter::is_layer_1));
+                let layer_1 = self.subscriptions.get(id).is_some_and(|s| s.iter().any(DumbFilter::holds_layer_1));
                 self.layer_1_ended |= layer_1;
             }
             Some("AUTH") => self.challenge = Some(id.to_owned()),
