@@ -258,13 +258,16 @@ impl World {
     /// An event turns up in a relay's store; its subscribers hear nothing.
     pub fn hold(&mut self, relay: &str, event: &EventRef) {
         self.sign(event);
-        self.relay(relay).hold(event);
         self.note_arrival(relay, event, false);
+        self.relay(relay).hold(event);
     }
 
+    /// Notes when a relay gets what it does not hold, or holds no more: it may have deleted it.
     fn note_arrival(&mut self, relay: &str, event: &EventRef, told: bool) {
         let n = self.relay_number(relay);
-        self.checks.claims.on_held(n, event, self.clock.wall(), told);
+        if !self.relays[n].held().any(|held| held.id == event.id) {
+            self.checks.claims.on_held(n, event, self.clock.wall(), told);
+        }
     }
 
     /// Somebody has really signed this.
@@ -283,8 +286,8 @@ impl World {
         self.sign(event);
         self.say(&format!("{relay} takes {} ({})", short(&event.id), event.kind));
         let at = self.clock.now();
-        let replies = self.relay(relay).publish(at, event);
         self.note_arrival(relay, event, true);
+        let replies = self.relay(relay).publish(at, event);
         self.carry_out(replies);
     }
 

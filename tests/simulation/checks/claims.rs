@@ -60,10 +60,7 @@ struct Claim<'a> {
 
 impl Claims {
     pub fn on_held(&mut self, relay: usize, event: &EventRef, at: u64, told: bool) {
-        let arrivals = self.arrivals.entry(relay).or_default();
-        if !arrivals.contains_key(&event.id) {
-            arrivals.insert(event.id.clone(), Arrival { at, told });
-        }
+        self.arrivals.entry(relay).or_default().insert(event.id.clone(), Arrival { at, told });
     }
 
     /// A frame of a relay reaches the process.
