@@ -337,6 +337,11 @@ impl ModelRelay {
         true
     }
 
+    /// Whether it holds an event.
+    pub fn holds(&self, event: &EventRef) -> bool {
+        self.held.contains_key(&(Reverse(event.created_at), event.id.clone()))
+    }
+
     /// Everything it holds, newest first.
     pub fn held(&self) -> impl Iterator<Item = &EventRef> {
         self.held.values()
@@ -366,8 +371,7 @@ impl ModelRelay {
 
     /// Takes a published event: keeps it and tells its subscribers.
     pub fn publish(&mut self, at: Micros, event: &EventRef) -> Vec<Reply> {
-        let known = self.held.contains_key(&(Reverse(event.created_at), event.id.clone()));
-        if known || self.is_future(at, event) || !self.hold(event) || self.is_lost(at) {
+        if self.holds(event) || self.is_future(at, event) || !self.hold(event) || self.is_lost(at) {
             return Vec::new();
         }
         let alone = self.config.flavour.has(Quirk::FiltersAlone);

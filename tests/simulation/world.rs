@@ -265,7 +265,7 @@ impl World {
     /// Notes when a relay gets what it does not hold, or holds no more: it may have deleted it.
     fn note_arrival(&mut self, relay: &str, event: &EventRef, told: bool) {
         let n = self.relay_number(relay);
-        if !self.relays[n].held().any(|held| held.id == event.id) {
+        if !self.relays[n].holds(event) {
             self.checks.claims.on_held(n, event, self.clock.wall(), told);
         }
     }

@@ -21,8 +21,9 @@ const UNDER_WAY: u64 = 120;
 const WINDOW: u64 = 6;
 
 /// When an event came to a relay, by the wall clock.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Arrival {
+    event: EventRef,
     at: u64,
     /// Whether subscribers were told.
     told: bool,
@@ -35,6 +36,7 @@ const OPEN: u64 = u64::MAX;
 
 #[derive(Default)]
 pub struct Claims {
+    /// By relay and id. What is durable, or excused, is taken out when it is looked at: that it stays so is judged elsewhere.
     arrivals: BTreeMap<usize, BTreeMap<String, Arrival>>,
     /// From when to when each relay shared a repo with us, by what was durable: relay, repo, times in order.
     shared: BTreeMap<String, Shared>,
@@ -60,7 +62,7 @@ struct Claim<'a> {
 
 impl Claims {
     pub fn on_held(&mut self, relay: usize, event: &EventRef, at: u64, told: bool) {
-        self.arrivals.entry(relay).or_default().insert(event.id.clone(), Arrival { at, told });
+        self.arrivals.entry(relay).or_default().insert(event.id.clone(), Arrival { event: event.clone(), at, told });
     }
 
     /// A frame of a relay reaches the process.
@@ -107,13 +109,13 @@ impl Claims {
 
     /// Judges what the disk claims. `trusted` says whose holdings can be had by asking.
     pub fn judge(
-        &self,
+        &mut self,
         progress: &[Progress],
         relays: &[ModelRelay],
         trusted: &dyn Fn(&ModelRelay) -> bool,
         bench: &Bench<'_>,
     ) -> Verdict {
-        let claims = self.read(progress);
+        let claims = read(&self.shared, progress);
         // Nobody can know that a relay is complete up to a moment after its last word.
         for (url, claim) in &claims {
             let heard = self.heard.get(url).copied().unwrap_or(0);
@@ -128,17 +130,17 @@ impl Claims {
             return Ok(());
         }
         for (n, relay) in relays.iter().enumerate().filter(|(_, r)| trusted(r)) {
-            let (Some(claim), Some(arrivals)) = (claims.get(relay.url.as_str()), self.arrivals.get(&n)) else {
+            let (Some(claim), Some(arrivals)) = (claims.get(relay.url.as_str()), self.arrivals.get_mut(&n)) else {
                 continue;
             };
-            for event in relay.held() {
+            arrivals.retain(|_, Arrival { event, .. }| {
                 let excused = bench.durable.has(event) || bench.durable.excuses(event, bench.wall.1);
                 // A tag without a name is no tag: such an event is unreadable.
-                let excused = excused || event.tags.iter().any(Vec::is_empty);
-                let Some(arrival) = arrivals.get(&event.id).filter(|_| !excused) else { continue };
-                // What comes later than the overlap is the daily turn's to find (spec section 6).
-                let late = arrival.at > event.created_at + 900 && claim.full_catchup < arrival.at;
-                let claimed = !late && claim.covers(event, *arrival, &self.roots, bench.durable);
+                !excused && !event.tags.iter().any(Vec::is_empty)
+            });
+            for arrival in arrivals.values().filter(|arrival| relay.holds(&arrival.event)) {
+                let event = &arrival.event;
+                let claimed = claim.covers(arrival, &self.roots, bench.durable);
                 if claimed && bench.judge(event).is_ok() && !relay.hides(event) {
                     return Err(format!(
                         "{} is claimed complete through {} (full catch-up of {}), but {} (kind {}) of {}, there since {}, \
@@ -159,27 +161,28 @@ impl Claims {
         }
         Ok(())
     }
+}
 
-    fn read(&self, progress: &[Progress]) -> BTreeMap<String, Claim<'_>> {
-        let mut claims: BTreeMap<String, Claim<'_>> = BTreeMap::new();
-        for record in progress {
-            match record {
-                Progress::Relay { relay, through, full_catchup } => {
-                    let claim = claims.entry(relay.as_str().to_owned()).or_default();
-                    (claim.through, claim.full_catchup) = (through.as_secs(), full_catchup.as_secs());
-                }
-                Progress::Confirmed { relay, repo, seq } => {
-                    let claim = claims.entry(relay.as_str().to_owned()).or_default();
-                    claim.confirmed.insert(repo.to_string(), *seq);
-                }
-                Progress::Budget { .. } | Progress::ForgetRepo { .. } | Progress::ForgetRelay { .. } => {}
+/// What the records claim, by relay.
+fn read<'a>(shared: &'a BTreeMap<String, Shared>, progress: &[Progress]) -> BTreeMap<String, Claim<'a>> {
+    let mut claims: BTreeMap<String, Claim<'a>> = BTreeMap::new();
+    for record in progress {
+        match record {
+            Progress::Relay { relay, through, full_catchup } => {
+                let claim = claims.entry(relay.as_str().to_owned()).or_default();
+                (claim.through, claim.full_catchup) = (through.as_secs(), full_catchup.as_secs());
             }
+            Progress::Confirmed { relay, repo, seq } => {
+                let claim = claims.entry(relay.as_str().to_owned()).or_default();
+                claim.confirmed.insert(repo.to_string(), *seq);
+            }
+            Progress::Budget { .. } | Progress::ForgetRepo { .. } | Progress::ForgetRelay { .. } => {}
         }
-        for (url, claim) in &mut claims {
-            claim.shared = self.shared.get(url);
-        }
-        claims
     }
+    for (url, claim) in &mut claims {
+        claim.shared = shared.get(url);
+    }
+    claims
 }
 
 impl Claim<'_> {
@@ -204,7 +207,8 @@ impl Claim<'_> {
     }
 
     /// Whether the claim says of an event that it is stored.
-    fn covers(&self, event: &EventRef, arrival: Arrival, roots: &BTreeMap<String, u64>, durable: &Durable) -> bool {
+    fn covers(&self, arrival: &Arrival, roots: &BTreeMap<String, u64>, durable: &Durable) -> bool {
+        let event = &arrival.event;
         let by_repo = repo_references(event).filter(|repo| self.confirms(repo, 0));
         let by_repo = by_repo.filter_map(|repo| self.since(std::iter::once(repo)));
         let by_root = event_references(event).filter_map(|id| {

@@ -92,7 +92,7 @@ impl World {
         if !self.checks.claims.is_news(progress) {
             return Ok(());
         }
-        let Checks { rules, durable, claims, .. } = &self.checks;
+        let Checks { rules, durable, claims, .. } = &mut self.checks;
         let bench = Bench { rules, durable, signed: None, replaces: false, wall: now.wall };
         claims.judge(progress, &self.relays, &is_trusted, &bench)
     }

@@ -100,7 +100,5 @@ impl World {
         }
         self.clock.on_sleep(time);
         self.say("the machine goes on");
-        // What came late while it slept may be had at the daily turn only, and no record says what was heard of it.
-        self.checks.claims.void = true;
     }
 }
