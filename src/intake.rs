@@ -1,8 +1,6 @@
 //! The one way in for an event (spec section 8): known? asked for? valid? wanted? then into the batch. The order makes
 //! the common case, a copy of what is held, cost one lookup: no parse of the rest, no signature.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use nostr::event::{Event, EventId};
 
 use crate::limits::REFUSED_IDS_MAX;
@@ -14,9 +12,11 @@ use crate::state::{Changes, State};
 use crate::store::{Known, Removed, Seq, Store, StoreError};
 use crate::time::{Now, UnixTime};
 
+mod recent;
 mod unwanted;
 mod verifier;
 
+use recent::Recent;
 use unwanted::Unwanted;
 use verifier::Verifier;
 
@@ -81,13 +81,18 @@ pub struct Desk<'a> {
 }
 
 /// The ids that were refused for good lately, and what verification remembers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Intake {
-    refused: BTreeMap<EventId, RefusedEvent>,
-    /// In the order of their refusal, oldest first.
-    order: VecDeque<EventId>,
+    refused: Recent<EventId, RefusedEvent>,
     unwanted: Unwanted,
     verifier: Verifier,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        let (unwanted, verifier) = Default::default();
+        Intake { refused: Recent::new(REFUSED_IDS_MAX), unwanted, verifier }
+    }
 }
 
 /// What is remembered of an event that was refused for good.
@@ -131,7 +136,7 @@ impl Intake {
         if let Err(refusal) = judge(&event, rules, desk)? {
             if refusal.is_final() {
                 let from = expiration(&event).filter(|_| refusal == Refusal::Expired).unwrap_or(UnixTime::EPOCH);
-                self.remember(event.id, RefusedEvent { refusal, created_at, from });
+                self.refused.insert(event.id, RefusedEvent { refusal, created_at, from });
             } else {
                 self.unwanted.remember(event.id, refusal, desk.state);
             }
@@ -160,7 +165,7 @@ impl Intake {
 
     /// Ids remembered as refused.
     pub fn refused_ids(&self) -> usize {
-        self.order.len()
+        self.refused.len()
     }
 
     fn known(&self, id: &EventId, desk: &Desk<'_>) -> Result<Option<Outcome>, StoreError> {
@@ -175,17 +180,6 @@ impl Intake {
                 before.map(|before| Outcome::RefusedBefore { refusal: before.refusal, created_at: before.created_at })
             }
         })
-    }
-
-    fn remember(&mut self, id: EventId, event: RefusedEvent) {
-        if self.order.len() == REFUSED_IDS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.refused.remove(&oldest);
-        }
-        if self.refused.insert(id, event).is_none() {
-            self.order.push_back(id);
-        }
     }
 }
 

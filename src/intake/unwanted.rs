@@ -3,20 +3,17 @@
 //! A verdict that is not final holds only as long as what it was found by: each refusal hinges on a number that grows
 //! when something is taken in, or goes, that could change it. The verdict is on a verified event, whoever sent it.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use nostr::event::EventId;
 
+use super::recent::Recent;
 use crate::limits::UNWANTED_IDS_MAX;
 use crate::policy::Refusal;
 use crate::state::State;
 
 /// The ids, and what their refusals hinge on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Unwanted {
-    verdicts: BTreeMap<EventId, Verdict>,
-    /// In the order of their first refusal, oldest first.
-    order: VecDeque<EventId>,
+    verdicts: Recent<EventId, Verdict>,
     /// Events taken in.
     taken: u64,
     /// Times that events went which nothing newer replaced.
@@ -30,18 +27,17 @@ struct Verdict {
     at: u64,
 }
 
+impl Default for Unwanted {
+    fn default() -> Self {
+        Unwanted { verdicts: Recent::new(UNWANTED_IDS_MAX), taken: 0, losses: 0 }
+    }
+}
+
 impl Unwanted {
     /// A verified event was refused, but not for good.
     pub fn remember(&mut self, id: EventId, refusal: Refusal, state: &State) {
         let Some(at) = self.hinge(refusal, state) else { return };
-        if self.verdicts.insert(id, Verdict { refusal, at }).is_none() {
-            self.order.push_back(id);
-        }
-        if self.order.len() > UNWANTED_IDS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.verdicts.remove(&oldest);
-        }
+        self.verdicts.insert(id, Verdict { refusal, at });
     }
 
     /// Whether an event would be refused again.
@@ -120,7 +116,7 @@ mod tests {
         unwanted.remember(id(0), Refusal::Forged, &state);
         assert!(!unwanted.contains(&id(0), &state));
         (0..=UNWANTED_IDS_MAX).for_each(|n| unwanted.remember(id(n), Refusal::Unrelated, &state));
-        assert_eq!((unwanted.order.len(), unwanted.verdicts.len()), (UNWANTED_IDS_MAX, UNWANTED_IDS_MAX));
+        assert_eq!(unwanted.verdicts.len(), UNWANTED_IDS_MAX);
         assert!(!unwanted.contains(&id(0), &state) && unwanted.contains(&id(UNWANTED_IDS_MAX), &state));
     }
 }

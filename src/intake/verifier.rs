@@ -4,27 +4,24 @@
 //! of the whole work. Authors come again and again, so the points of the last ones are remembered. Only a valid
 //! signature earns a place: whoever sends forgeries displaces nobody.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use nostr::event::Event;
 use nostr::key::PublicKey;
 use secp256k1::schnorr::Signature;
 use secp256k1::{Secp256k1, VerifyOnly, XOnlyPublicKey};
 
+use super::recent::Recent;
 use crate::limits::AUTHOR_KEYS_MAX;
 
 /// Verifies events.
 #[derive(Debug)]
 pub struct Verifier {
     context: Secp256k1<VerifyOnly>,
-    keys: BTreeMap<PublicKey, XOnlyPublicKey>,
-    /// In the order in which they were remembered, oldest first.
-    order: VecDeque<PublicKey>,
+    keys: Recent<PublicKey, XOnlyPublicKey>,
 }
 
 impl Default for Verifier {
     fn default() -> Self {
-        Verifier { context: Secp256k1::verification_only(), keys: BTreeMap::new(), order: VecDeque::new() }
+        Verifier { context: Secp256k1::verification_only(), keys: Recent::new(AUTHOR_KEYS_MAX) }
     }
 }
 
@@ -39,19 +36,9 @@ impl Verifier {
         let signature = Signature::from_byte_array(event.sig.to_bytes());
         let valid = self.context.verify_schnorr(&signature, event.id.as_bytes(), &key).is_ok();
         if valid && known.is_none() {
-            self.remember(event.pubkey, key);
+            self.keys.insert(event.pubkey, key);
         }
         valid
-    }
-
-    fn remember(&mut self, author: PublicKey, key: XOnlyPublicKey) {
-        if self.order.len() == AUTHOR_KEYS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.keys.remove(&oldest);
-        }
-        self.keys.insert(author, key);
-        self.order.push_back(author);
     }
 }
 
@@ -85,7 +72,7 @@ pub(super) mod tests {
         let mut forged = second.clone();
         forged.sig = first.sig;
         assert!(!verifier.is_valid(&forged), "before its key is known");
-        assert!(verifier.keys.is_empty(), "a forgery earns no place");
+        assert_eq!(verifier.keys.len(), 0, "a forgery earns no place");
         assert!(verifier.is_valid(&first) && verifier.is_valid(&second));
         assert!(!verifier.is_valid(&forged), "and after");
         let mut altered = first.clone();
@@ -100,10 +87,10 @@ pub(super) mod tests {
         assert!(verifier.is_valid(&first));
         for n in 2..=AUTHOR_KEYS_MAX as u64 + 1 {
             let key = Keys::parse(&format!("{n:064x}")).unwrap().public_key();
-            verifier.remember(key, key.xonly().unwrap());
+            verifier.keys.insert(key, key.xonly().unwrap());
         }
-        assert_eq!((verifier.keys.len(), verifier.order.len()), (AUTHOR_KEYS_MAX, AUTHOR_KEYS_MAX));
-        assert!(!verifier.keys.contains_key(&first.pubkey));
+        assert_eq!(verifier.keys.len(), AUTHOR_KEYS_MAX);
+        assert!(verifier.keys.get(&first.pubkey).is_none());
         assert!(verifier.is_valid(&first), "it is found again the long way");
     }
 }

@@ -1,0 +1,54 @@
+//! A map of what came lately: it has a bound, and forgets the oldest beyond it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// At most so many values by key, the last ones. A key that comes again keeps its place.
+#[derive(Debug)]
+pub(super) struct Recent<K, V> {
+    max: usize,
+    values: BTreeMap<K, V>,
+    /// In the order of their first coming, oldest first.
+    order: VecDeque<K>,
+}
+
+impl<K: Copy + Ord, V> Recent<K, V> {
+    pub fn new(max: usize) -> Recent<K, V> {
+        Recent { max, values: BTreeMap::new(), order: VecDeque::new() }
+    }
+
+    pub fn insert(&mut self, key: K, value: V) {
+        if self.values.insert(key, value).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > self.max
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.values.remove(&oldest);
+        }
+    }
+
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.values.get(key)
+    }
+
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_is_forgotten_and_what_comes_again_keeps_its_place() {
+        let mut recent = Recent::new(2);
+        recent.insert('a', 1);
+        recent.insert('b', 2);
+        recent.insert('a', 3);
+        assert_eq!((recent.len(), recent.get(&'a'), recent.get(&'b')), (2, Some(&3), Some(&2)));
+        recent.insert('c', 4);
+        assert_eq!((recent.len(), recent.get(&'a'), recent.get(&'b'), recent.get(&'c')), (2, None, Some(&2), Some(&4)));
+        assert_eq!(recent.values.len(), recent.order.len());
+    }
+}
