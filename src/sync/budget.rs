@@ -12,6 +12,7 @@ use crate::limits::{
     REQ_FILTERS_MAX, SWEEP_PAGE_LIMIT, SWEEP_PAGE_LIMIT_MODEST, SWEEPS_IN_FLIGHT_MAX,
 };
 use crate::protocol::relay_info::RelayInfo;
+use crate::sync::filters::ID_BYTES;
 use crate::sync::reconcile::Kept;
 use crate::sync::refusal::Refusal;
 use crate::time::UnixTime;
@@ -127,7 +128,7 @@ impl Budget {
     pub fn wider_shape(&self, values_max: usize) -> Option<Shape> {
         let shape = self.shape(values_max);
         let told = self.told(|info| info.max_message_length).is_some() && self.learnt.values.is_none();
-        let wide = (shape.bytes / (shape.filters.max(3) * FILTER_VALUE_BYTES)).min(FILTER_VALUES_WIDE_MAX);
+        let wide = (shape.bytes / (shape.filters.max(3) * ID_BYTES)).min(FILTER_VALUES_WIDE_MAX);
         (told && values_max >= FILTER_VALUES_DEFAULT && wide > shape.values).then_some(Shape { values: wide, ..shape })
     }
 
@@ -161,11 +162,6 @@ impl Budget {
         self.asked_at == UnixTime::EPOCH || due <= now || self.asked_at > now.plus_secs(CLOCK_SLACK_SECS)
     }
 
-    /// Whether the relay says that it answers nobody who has not authenticated.
-    pub fn says_auth_required(&self) -> bool {
-        self.info.as_ref().is_some_and(|info| info.auth_required)
-    }
-
     /// Whether the relay says that it holds git events only.
     pub fn says_grasp(&self) -> bool {
         self.info.as_ref().is_some_and(|info| info.is_grasp)
@@ -174,45 +170,20 @@ impl Budget {
     /// Learns from a refusal. Says whether the same question, in a form that the budget now allows, is worth another try:
     /// each one within the budget that is refused makes it smaller, until nothing is left to try.
     pub fn learn(&mut self, refusal: Refusal, req: Refused, now: UnixTime) -> bool {
-        let before = self.learnt.clone();
         let limit = self.page_limit(false).min(req.limit);
-        let learnt = &mut self.learnt;
-        let lower = |known: &mut Option<usize>, to: usize| *known = Some(known.map_or(to, |known| known.min(to)));
-        match refusal {
-            Refusal::TooManySubscriptions(said) => {
-                // No relay allows fewer than two: such a refusal means something else.
-                let fewer = req.open.saturating_sub(1).max(2);
-                lower(&mut learnt.subscriptions, said.map_or(fewer, |said| said.clamp(2, fewer)));
-            }
-            Refusal::TooManyFilters(said) if req.filters > 1 => {
-                // Three belong together: the letters of one tag.
-                let half = if req.filters > 3 { (req.filters / 2).max(3) } else { req.filters / 2 };
-                lower(&mut learnt.filters, said.filter(|said| *said < req.filters).unwrap_or(half));
-            }
-            Refusal::TooManyFilters(_) | Refusal::FilterTooLarge if req.values > 1 => {
-                lower(&mut learnt.values, req.values / 2);
-            }
-            Refusal::MessageTooLarge(said) if req.bytes > REQ_BYTES_MIN => {
-                let said = said.map(|said| said / 10 * 9).filter(|said| *said < req.bytes);
-                let bytes = said.unwrap_or(req.bytes / 2).max(REQ_BYTES_MIN);
-                lower(&mut learnt.bytes, bytes);
-                if req.filters == 1 {
-                    lower(&mut learnt.values, (req.values * bytes / req.bytes).max(1));
-                }
-            }
-            Refusal::MessageTooLarge(_) if req.values > 1 => lower(&mut learnt.values, req.values / 2),
-            Refusal::LimitTooHigh => lower(&mut learnt.limit, (limit / 2).max(PAGE_LIMIT_MIN)),
-            Refusal::Underspecified | Refusal::Unsupported | Refusal::AuthRequired if req.kindless => {
-                learnt.named_kinds = true;
-            }
-            Refusal::UpperCaseTags => learnt.lower_case_tags = true,
-            Refusal::Underspecified if req.layer_1 => learnt.modest_layer_1 = true,
-            _ => {}
-        }
-        if self.learnt != before {
+        self.note(now, |learnt| lower_by(learnt, refusal, req, limit));
+        !self.allows(&req)
+    }
+
+    /// Changes what is learnt, and when that was. Says whether anything has changed.
+    fn note(&mut self, now: UnixTime, change: impl FnOnce(&mut Learnt)) -> bool {
+        let before = self.learnt.clone();
+        change(&mut self.learnt);
+        let news = self.learnt != before;
+        if news {
             self.learnt.at = now;
         }
-        !self.allows(&req)
+        news
     }
 
     /// Whether a question has the form that the budget allows.
@@ -229,21 +200,13 @@ impl Budget {
 
     /// Layer 1 was refused without a word that says why: it may have asked for too much at once.
     pub fn be_modest(&mut self, now: UnixTime) {
-        if !self.learnt.modest_layer_1 {
-            self.learnt.modest_layer_1 = true;
-            self.learnt.at = now;
-        }
+        self.note(now, |learnt| learnt.modest_layer_1 = true);
     }
 
     /// A full catch-up found nothing by kinds alone, and something by kinds and identifiers: the relay hides what it takes
     /// for a scraper's question. Says whether that is news.
     pub fn name_everything(&mut self, now: UnixTime) -> bool {
-        let news = !(self.learnt.tagged_layer_1 && self.learnt.named_kinds);
-        if news {
-            (self.learnt.tagged_layer_1, self.learnt.named_kinds) = (true, true);
-            self.learnt.at = now;
-        }
-        news
+        self.note(now, |learnt| (learnt.tagged_layer_1, learnt.named_kinds) = (true, true))
     }
 
     /// Forgets what was learnt too long ago. Says whether there was any.
@@ -272,8 +235,42 @@ impl Budget {
     }
 }
 
-/// Bytes of one id in a filter, with quotes and comma.
-const FILTER_VALUE_BYTES: usize = 64 + 3;
+/// What a refusal of `req` says of the relay's limits. `limit`: of one filter, as it was asked or less.
+fn lower_by(learnt: &mut Learnt, refusal: Refusal, req: Refused, limit: usize) {
+    let lower = |known: &mut Option<usize>, to: usize| *known = Some(known.map_or(to, |known| known.min(to)));
+    match refusal {
+        Refusal::TooManySubscriptions(said) => {
+            // No relay allows fewer than two: such a refusal means something else.
+            let fewer = req.open.saturating_sub(1).max(2);
+            lower(&mut learnt.subscriptions, said.map_or(fewer, |said| said.clamp(2, fewer)));
+        }
+        Refusal::TooManyFilters(said) if req.filters > 1 => {
+            // Three belong together: the letters of one tag.
+            let half = if req.filters > 3 { (req.filters / 2).max(3) } else { req.filters / 2 };
+            lower(&mut learnt.filters, said.filter(|said| *said < req.filters).unwrap_or(half));
+        }
+        Refusal::TooManyFilters(_) | Refusal::FilterTooLarge if req.values > 1 => {
+            lower(&mut learnt.values, req.values / 2);
+        }
+        Refusal::MessageTooLarge(said) if req.bytes > REQ_BYTES_MIN => {
+            let said = said.map(|said| said / 10 * 9).filter(|said| *said < req.bytes);
+            let bytes = said.unwrap_or(req.bytes / 2).max(REQ_BYTES_MIN);
+            lower(&mut learnt.bytes, bytes);
+            if req.filters == 1 {
+                lower(&mut learnt.values, (req.values * bytes / req.bytes).max(1));
+            }
+        }
+        Refusal::MessageTooLarge(_) if req.values > 1 => lower(&mut learnt.values, req.values / 2),
+        Refusal::LimitTooHigh => lower(&mut learnt.limit, (limit / 2).max(PAGE_LIMIT_MIN)),
+        Refusal::Underspecified | Refusal::Unsupported | Refusal::AuthRequired if req.kindless => {
+            learnt.named_kinds = true;
+        }
+        Refusal::UpperCaseTags => learnt.lower_case_tags = true,
+        Refusal::Underspecified if req.layer_1 => learnt.modest_layer_1 = true,
+        _ => {}
+    }
+}
+
 /// The operator's bound on values, unless set lower on purpose.
 const FILTER_VALUES_DEFAULT: usize = 100;
 

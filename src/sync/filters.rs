@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::rc::Rc;
 
+use nostr::event::EventId;
 use nostr::key::PublicKey;
 
 use crate::protocol::repo::{ROOT_KINDS, TAGGING_KINDS};
@@ -167,13 +168,38 @@ impl Subject {
     /// Appends the filter's JSON. `named_kinds`: whether a kindless filter names the kinds that are known to tag.
     pub fn write(&self, bounds: Bounds, named_kinds: bool, state: &State, out: &mut String) {
         out.push('{');
+        self.write_conditions(named_kinds, state, out);
+        if *self != Subject::Everything {
+            out.push(',');
+        }
+        if let Some(since) = bounds.since {
+            let _ = write!(out, "\"since\":{since},");
+        }
+        if let Some(until) = bounds.until {
+            let _ = write!(out, "\"until\":{until},");
+        }
+        let _ = write!(out, "\"limit\":{}}}", bounds.limit);
+    }
+
+    /// The filter without bounds, in the bytes in which it is asked with them.
+    pub fn unbounded(&self, named_kinds: bool, state: &State) -> String {
+        let mut text = String::from("{");
+        self.write_conditions(named_kinds, state, &mut text);
+        text.push('}');
+        text
+    }
+
+    fn write_conditions(&self, named_kinds: bool, state: &State, out: &mut String) {
+        let write_kinds = |kinds: &[u16], out: &mut String| {
+            write_list(out, "kinds", kinds.iter(), |out, kind| _ = write!(out, "{kind}"))
+        };
         if named_kinds && matches!(self, Subject::RepoTag(..) | Subject::RootTag(..)) {
-            write_list(out, "kinds", TAGGING_KINDS.iter(), |out, kind| _ = write!(out, "{kind}"));
+            write_kinds(&TAGGING_KINDS, out);
             out.push(',');
         }
         match self {
             Subject::Announcements => out.push_str("\"kinds\":[30617,30618]"),
-            Subject::RootKinds => write_list(out, "kinds", ROOT_KINDS.iter(), |out, kind| _ = write!(out, "{kind}")),
+            Subject::RootKinds => write_kinds(&ROOT_KINDS, out),
             Subject::Everything => {}
             Subject::Identifiers(repos) => {
                 out.push_str("\"kinds\":[30617,30618],");
@@ -192,17 +218,16 @@ impl Subject {
                 write_list(out, "authors", authors.iter(), |out, author| push_quoted(out, &author.to_hex()));
             }
         }
-        if *self != Subject::Everything {
-            out.push(',');
-        }
-        if let Some(since) = bounds.since {
-            let _ = write!(out, "\"since\":{since},");
-        }
-        if let Some(until) = bounds.until {
-            let _ = write!(out, "\"until\":{until},");
-        }
-        let _ = write!(out, "\"limit\":{}}}", bounds.limit);
     }
+}
+
+/// The REQ for some events by their ids. `subscription` needs no escaping: we make it.
+pub fn ids_req(subscription: &str, ids: &BTreeSet<EventId>) -> String {
+    let mut text = String::with_capacity(ids.len() * ID_BYTES + REQ_FRAME_BYTES);
+    let _ = write!(text, "[\"REQ\",\"{subscription}\",{{");
+    write_list(&mut text, "ids", ids.iter(), push_quoted);
+    let _ = write!(text, ",\"limit\":{}}}]", ids.len());
+    text
 }
 
 /// The REQ for some filters. `subscription` needs no escaping: we make it.
@@ -283,6 +308,9 @@ pub fn fits_a_req(unit: &Unit, shape: Shape) -> bool {
     unit.filter_count() <= shape.filters
 }
 
+/// Bytes of an id in the list of a filter, with quotes and comma.
+pub const ID_BYTES: usize = 2 * EventId::LEN + 3;
+
 /// What a REQ needs beside its filters: type, subscription id, brackets.
 const REQ_FRAME_BYTES: usize = 64;
 
@@ -295,7 +323,7 @@ const UNIT_FILTERS: usize = 3;
 fn unit_bytes(unit: &Unit, state: &State) -> usize {
     let values = match unit {
         Unit::Announcements | Unit::Everything => 0,
-        Unit::Roots(roots) => roots.len() * (64 + 3),
+        Unit::Roots(roots) => roots.len() * ID_BYTES,
         Unit::Identifiers(repos) | Unit::Repos(repos) => {
             let mut text = String::new();
             repos.iter().for_each(|repo| push_json(&mut text, &state.addr(*repo).to_string()));
@@ -430,6 +458,16 @@ mod tests {
             assert!(text.len() <= shape(100).bytes && subjects.len() <= shape(100).filters);
             assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
         }
+    }
+
+    #[test]
+    fn a_req_for_ids_names_its_limit() {
+        let text = ids_req("g7", &BTreeSet::from([root_id(0), root_id(1)]));
+        let message: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(message[0], "REQ");
+        assert_eq!(message[1], "g7");
+        assert_eq!(message[2]["ids"].as_array().unwrap().len(), 2);
+        assert_eq!(message[2]["limit"], 2);
     }
 
     #[test]

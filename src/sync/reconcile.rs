@@ -11,8 +11,8 @@
 //! This module knows ids. It does not know links, subscriptions, or the store.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
+use faster_hex::{hex_decode, hex_string};
 use negentropy::{Id, Negentropy as Exchange, NegentropyStorageVector};
 use nostr::event::EventId;
 
@@ -137,7 +137,7 @@ impl Reconciliation {
         self.passes += 1;
         self.cut = false;
         self.new = 0;
-        to_hex(&payload)
+        hex_string(&payload)
     }
 
     /// The relay sent a step of the exchange. Returns the payload of the next one; `None` if the exchange has ended.
@@ -162,7 +162,7 @@ impl Reconciliation {
         if answer.is_none() {
             self.end_exchange();
         }
-        Ok(answer.map(|payload| to_hex(&payload)))
+        Ok(answer.map(|payload| hex_string(&payload)))
     }
 
     /// What was found, for the caller to look up.
@@ -301,32 +301,9 @@ impl Reconciliation {
     }
 }
 
-/// The REQ for some ids. `subscription` needs no escaping: we make it.
-pub fn ids_req(subscription: &str, ids: &BTreeSet<EventId>) -> String {
-    let mut text = String::with_capacity(ids.len() * 67 + 64);
-    let _ = write!(text, "[\"REQ\",\"{subscription}\",{{\"ids\":[");
-    for (n, id) in ids.iter().enumerate() {
-        let comma = if n > 0 { "," } else { "" };
-        let _ = write!(text, "{comma}\"{id}\"");
-    }
-    let _ = write!(text, "],\"limit\":{}}}]", ids.len());
-    text
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut hex = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        hex.push(DIGITS[usize::from(byte >> 4)] as char);
-        hex.push(DIGITS[usize::from(byte & 15)] as char);
-    }
-    hex
-}
-
 fn from_hex(hex: &str) -> Option<Vec<u8>> {
-    let digit = |c: u8| (c as char).to_digit(16).map(|digit| digit as u8);
-    let pairs = hex.as_bytes().chunks(2);
-    pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
+    let mut bytes = vec![0; hex.len() / 2];
+    hex_decode(hex.as_bytes(), &mut bytes).ok().map(|()| bytes)
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Refusal {
             Refusal::UpperCaseTags
         } else if has(&["limit is too high", "limit too high", "limit too large"]) {
             Refusal::LimitTooHigh
-        } else if has(&["rate-limited", "rate limited", "rate limit", "slow down", "too many requests", "too fast"]) {
+        } else if has(&RATE_LIMITED) {
             Refusal::RateLimited
         } else if has(&["auth-required"]) {
             Refusal::AuthRequired
@@ -95,6 +95,10 @@ impl Refusal {
         !matches!(self, Refusal::RateLimited | Refusal::AuthRequired | Refusal::Other)
     }
 }
+
+/// The words with which relays say that we ask too fast.
+pub const RATE_LIMITED: [&str; 6] =
+    ["rate-limited", "rate limited", "rate limit", "slow down", "too many requests", "too fast"];
 
 /// The part of a relay's words that is read for what it means.
 pub fn beginning(text: &str) -> &str {

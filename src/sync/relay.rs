@@ -336,8 +336,7 @@ impl Relay {
 
     /// A frame came that says nothing else.
     pub fn on_alive(&mut self, cx: &mut Cx<'_>) {
-        self.note_frame(cx);
-        if self.floods(cx) {
+        if self.note_useless_frame(cx) {
             return;
         }
         self.settle(cx);
@@ -386,13 +385,18 @@ impl Relay {
         self.settle(cx);
     }
 
+    /// Lets the session of the open link act, if there is one, and then on what follows from it.
+    fn tell(&mut self, cx: &mut Cx<'_>, act: impl FnOnce(&mut Session, &mut Cx<'_>)) {
+        if let Some(linked) = linked_in(&mut self.state) {
+            act(&mut linked.session, cx);
+        }
+        self.settle(cx);
+    }
+
     /// EOSE.
     pub fn on_eose(&mut self, subscription: &str, cx: &mut Cx<'_>) {
         self.note_frame(cx);
-        if let Some(linked) = linked_in(&mut self.state) {
-            linked.session.on_eose(subscription, cx);
-        }
-        self.settle(cx);
+        self.tell(cx, |session, cx| session.on_eose(subscription, cx));
     }
 
     /// CLOSED.
@@ -408,21 +412,16 @@ impl Relay {
 
     /// NOTICE.
     pub fn on_notice(&mut self, text: &str, cx: &mut Cx<'_>) {
-        self.note_frame(cx);
-        if self.floods(cx) {
+        if self.note_useless_frame(cx) {
             return;
         }
         debug!("{}: NOTICE {text}", self.url);
-        if let Some(linked) = linked_in(&mut self.state) {
-            linked.session.on_notice(text, cx);
-        }
-        self.settle(cx);
+        self.tell(cx, |session, cx| session.on_notice(text, cx));
     }
 
     /// AUTH: a challenge.
     pub fn on_challenge(&mut self, challenge: &str, cx: &mut Cx<'_>) {
-        self.note_frame(cx);
-        if self.floods(cx) {
+        if self.note_useless_frame(cx) {
             return;
         }
         if let Some(linked) = linked_in(&mut self.state) {
@@ -433,14 +432,10 @@ impl Relay {
 
     /// OK, or not, for an event of ours.
     pub fn on_ok(&mut self, id: EventId, accepted: bool, cx: &mut Cx<'_>) {
-        self.note_frame(cx);
-        if self.floods(cx) {
+        if self.note_useless_frame(cx) {
             return;
         }
-        if let Some(linked) = linked_in(&mut self.state) {
-            linked.session.on_ok(id, accepted, cx);
-        }
-        self.settle(cx);
+        self.tell(cx, |session, cx| session.on_ok(id, accepted, cx));
     }
 
     /// A window has closed.

@@ -7,8 +7,7 @@ use nostr::event::EventId;
 
 use crate::contract::{LinkId, Output};
 use crate::limits::{
-    BACKLOG_READ_WITHIN, SLEEP_SECS_MIN, SWEEP_ATTEMPTS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_RETRY_AFTER,
-    UNASKED_EVENTS_MIN, UNASKED_PERCENT_MAX,
+    BACKLOG_READ_WITHIN, SLEEP_SECS_MIN, SWEEP_FULL_PAGE_MIN, UNASKED_EVENTS_MIN, UNASKED_PERCENT_MAX,
 };
 use crate::metrics::Side;
 use crate::protocol::message::close_message;
@@ -20,11 +19,12 @@ use crate::sync::liveness::{Liveness, Silence};
 use crate::sync::plan::{Carriage, filter_count, unit_sweeps};
 use crate::sync::rotation::Rotation;
 use crate::sync::round::Round;
-use crate::sync::sweep::{PageEnd, PageEvent, Sweep};
+use crate::sync::sweep::{PageEvent, Sweep};
 use crate::time::{Instant, Now, UnixTime};
 
 mod known;
 mod live;
+mod pages;
 mod reconciling;
 mod refused;
 mod subscription;
@@ -34,7 +34,7 @@ pub use refused::Lockout;
 use live::Postponed;
 use reconciling::Reconciling;
 use refused::Lesson;
-use subscription::{Purpose, Subscription, Task, is_page_of, name_of, number_of};
+use subscription::{Purpose, Subscription, Task, name_of, number_of};
 
 /// What kind of subscription an event came for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,7 +223,7 @@ impl Session {
 
     /// Subscriptions held live.
     pub fn live_subscriptions(&self) -> usize {
-        self.subscriptions.values().filter(|subscription| matches!(subscription, Subscription::Live { .. })).count()
+        self.subscriptions.values().filter(|subscription| subscription.is_live()).count()
     }
 
     /// Subscriptions open, sweeps included.
@@ -245,41 +245,6 @@ impl Session {
             _ => None,
         });
         whole.then(|| catching_up.chain(self.rotation.covered()).chain([self.last_frame]).min()).flatten()
-    }
-
-    /// Begins a new round without sweeps; any that wait are dropped.
-    pub fn begin_round(&mut self, cx: &Cx<'_>) {
-        debug_assert!(!self.subscriptions.values().any(|sub| is_page_of(sub, Purpose::Round)), "a round ends first");
-        debug_assert!(!self.is_reconciling(), "a round ends first");
-        self.reconcile_no_more();
-        self.queue.retain(|task| task.purpose != Purpose::Round);
-        self.later.clear();
-        self.found = Found::default();
-        self.retries.clear();
-        self.round = Round::new(cx.now);
-    }
-
-    /// Makes sweeps part of the round.
-    pub fn add_sweeps(&mut self, sweeps: impl IntoIterator<Item = Sweep>) {
-        for sweep in sweeps {
-            self.round.add_sweep();
-            self.queue.push_back(Task { sweep, purpose: Purpose::Round, failures: 0, by_pages: false });
-        }
-    }
-
-    /// Makes sweeps part of the round, stage by stage: each begins when the one before has ended.
-    pub fn add_stages(&mut self, stages: Vec<Vec<Sweep>>) {
-        let mut stages = stages.into_iter();
-        self.add_sweeps(stages.next().unwrap_or_default());
-        for stage in stages {
-            stage.iter().for_each(|_| self.round.add_sweep());
-            self.later.push_back(stage);
-        }
-    }
-
-    /// Whether the round has stages that have yet to begin.
-    pub fn has_later_stages(&self) -> bool {
-        !self.later.is_empty()
     }
 
     /// Whether this is one of our subscriptions, and what it is for.
@@ -451,7 +416,11 @@ impl Session {
             if self.is_left_out(subject) {
                 self.end(task, true, cx);
             } else if subject.values() > self.shape(cx).values {
-                self.split(task, cx);
+                // A question of more than one value can be cut.
+                match task.sweep.halves() {
+                    Some(halves) => self.split(task, halves, cx),
+                    None => self.fail(task, cx),
+                }
             } else if let Some(task) = self.take_up(task, cx) {
                 self.ask_page(task, cx);
             }
@@ -467,118 +436,25 @@ impl Session {
         self.cooldown_until.is_none() && self.lockout.is_none() && !self.auth.is_pending()
     }
 
-    /// The next stage of the round begins when the one before has ended.
-    fn begin_stage(&mut self) {
-        let open = self.subscriptions.values().any(|subscription| is_page_of(subscription, Purpose::Round));
-        let waits = self.is_reconciling() || !self.retries.is_empty();
-        if open || waits || self.queue.iter().any(|task| task.purpose == Purpose::Round) {
-            return;
-        }
-        for sweep in self.later.pop_front().unwrap_or_default() {
-            self.queue.push_back(Task { sweep, purpose: Purpose::Round, failures: 0, by_pages: false });
-        }
-    }
-
-    /// Asks both halves of a question that is larger than the relay takes; one that cannot be cut has failed.
-    fn split(&mut self, task: Task, cx: &mut Cx<'_>) {
-        let Some(halves) = task.sweep.halves() else { return self.fail(task, cx) };
-        self.on_split(task.purpose, cx);
-        for sweep in halves {
-            self.queue.push_front(Task { sweep, ..task });
-        }
-    }
-
-    fn on_split(&mut self, purpose: Purpose, cx: &mut Cx<'_>) {
-        cx.metrics.sweeps.add("split");
-        match purpose {
-            Purpose::Round => self.round.add_sweep(),
-            Purpose::Rotation => self.rotation.on_sweep_split(),
-            Purpose::Recheck => self.recheck.on_sweep_split(),
-        }
-    }
-
-    /// The first task whose question is not open already: a repo that was lost and is back may be swept twice, and some
-    /// relays leave a REQ that is identical to an open one unanswered.
-    fn next_task(&mut self, cx: &Cx<'_>) -> Option<Task> {
-        let open: Vec<&Sweep> = self
-            .subscriptions
-            .values()
-            .filter_map(|subscription| match subscription {
-                Subscription::Page { task, .. } => Some(&task.sweep),
-                Subscription::Live { .. } | Subscription::Fetch { .. } => None,
-            })
-            .collect();
-        let is_open = |sweep: &Sweep| {
-            let same = |other: &&Sweep| {
-                sweep.bounds() == other.bounds() && sweep.subject().asks_same(other.subject(), cx.state)
-            };
-            open.iter().any(same)
-        };
-        let waits = |task: &Task| self.waits_to_reconcile(task, cx.now.wall);
-        let next = self.queue.iter().position(|task| !is_open(&task.sweep) && !waits(task))?;
-        self.queue.remove(next)
-    }
-
     fn has_slot(&self) -> bool {
         let pages = self.subscriptions.len() - self.live_subscriptions();
         pages < self.budget.pages() && self.subscriptions.len() < self.budget.subscriptions()
     }
 
-    fn begin_turn(&mut self, cx: &mut Cx<'_>) {
-        let (turn, purpose) = match self.rotation.begin_turn(cx.now) {
-            Some(turn) => (turn, Purpose::Rotation),
-            None => match self.recheck.begin_turn(cx.now) {
-                Some(turn) => (turn, Purpose::Recheck),
-                None => return,
-            },
-        };
-        let (unit, covered) = turn;
-        let covered = covered.min(cx.now.wall);
-        match purpose {
-            Purpose::Recheck => cx.metrics.rechecks += 1,
-            _ => cx.metrics.rotation_turns += 1,
-        }
-        let since = covered.minus_secs(cx.settings.timing.overlap_secs);
-        for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
-            self.queue.push_back(Task { sweep, purpose, failures: 0, by_pages: false });
-        }
-    }
-
-    fn ask_page(&mut self, task: Task, cx: &mut Cx<'_>) {
-        cx.metrics.sweep_pages += 1;
-        let limit = self.budget.page_limit(*task.sweep.subject() == Subject::Announcements);
-        let bounds = Bounds { limit, ..task.sweep.bounds() };
-        let (number, bytes) = self.send_req(std::slice::from_ref(task.sweep.subject()), bounds, cx);
-        match task.purpose {
-            Purpose::Round => {}
-            Purpose::Rotation => self.rotation.on_bytes(cx.now.mono, bytes),
-            Purpose::Recheck => self.recheck.on_bytes(cx.now.mono, bytes),
-        }
-        self.subscriptions.insert(number, Subscription::Page { task, bytes, heard_at: cx.now.mono, noticed: false });
-    }
-
     /// Sends a REQ under a number that was never used on this link; says how many bytes it took.
     fn send_req(&mut self, subjects: &[Subject], bounds: Bounds, cx: &mut Cx<'_>) -> (u64, usize) {
         assert!(self.subscriptions.len() < self.budget.subscriptions(), "a slot was free");
-        let number = self.next_subscription;
-        self.next_subscription += 1;
+        let number = self.take_number();
         let text = req_message(&name_of(number), subjects, bounds, self.budget.learnt.named_kinds, cx.state);
         let bytes = text.len();
         cx.out.push_back(Output::Send { link: self.link, text });
         (number, bytes)
     }
 
-    fn close_page(&mut self, number: u64, cx: &mut Cx<'_>) -> Option<Task> {
-        match self.subscriptions.remove(&number)? {
-            Subscription::Page { task, .. } => {
-                self.send_close(number, cx);
-                Some(task)
-            }
-            other @ (Subscription::Live { .. } | Subscription::Fetch { .. }) => {
-                self.subscriptions.insert(number, other);
-                None
-            }
-        }
+    /// A number that was never used on this link.
+    fn take_number(&mut self) -> u64 {
+        self.next_subscription += 1;
+        self.next_subscription - 1
     }
 
     fn close_where(&mut self, mut gone: impl FnMut(&Subscription) -> bool, cx: &mut Cx<'_>) {
@@ -593,47 +469,6 @@ impl Session {
         cx.out.push_back(Output::Send { link: self.link, text: close_message(&name_of(number)) });
     }
 
-    fn on_page_end(&mut self, mut task: Task, cx: &mut Cx<'_>) {
-        match task.sweep.on_eose() {
-            PageEnd::Next => self.queue.push_front(task),
-            PageEnd::NextPastGap => {
-                cx.metrics.sweep_gaps += 1;
-                self.queue.push_front(task);
-            }
-            PageEnd::Split(halves) => {
-                self.on_split(task.purpose, cx);
-                for sweep in *halves {
-                    self.queue.push_front(Task { sweep, ..task });
-                }
-            }
-            PageEnd::Done => self.end(task, true, cx),
-            PageEnd::PagesExceeded => self.end(task, false, cx),
-        }
-    }
-
-    /// A try failed: it is repeated later on this link, unless it was part of a turn, which comes round anyway.
-    fn fail(&mut self, mut task: Task, cx: &mut Cx<'_>) {
-        task.sweep.restart_page();
-        task.failures += 1;
-        if task.purpose != Purpose::Round || task.failures >= SWEEP_ATTEMPTS_MAX {
-            return self.end(task, false, cx);
-        }
-        cx.metrics.sweeps.add("retried");
-        self.retries.push((cx.now.mono + SWEEP_RETRY_AFTER, task));
-    }
-
-    fn end(&mut self, task: Task, ok: bool, cx: &mut Cx<'_>) {
-        match ok {
-            true => cx.metrics.sweeps.add("done"),
-            false => cx.metrics.sweeps.add("failed"),
-        }
-        match task.purpose {
-            Purpose::Round => self.round.on_sweep_end(task.sweep.subject(), ok, cx.state),
-            Purpose::Rotation => self.rotation.on_sweep_end(ok),
-            Purpose::Recheck => self.recheck.on_sweep_end(ok),
-        }
-    }
-
     /// Gives up subscriptions whose answer does not come: a page has failed, and what was to be live takes turns.
     fn end_silent(&mut self, cx: &mut Cx<'_>) {
         let timeout = cx.settings.timing.sweep_timeout;
@@ -642,22 +477,19 @@ impl Session {
         let silent: Vec<u64> =
             self.subscriptions.iter().filter(|(_, sub)| is_silent(sub)).map(|(number, _)| *number).collect();
         for number in silent {
-            if let Some(task) = self.close_page(number, cx) {
-                self.fail(task, cx);
-            } else if let Some(Subscription::Fetch { of, .. }) = self.subscriptions.get(&number) {
-                self.on_fetch_silent(*of, cx);
-            } else if let Some(Subscription::Live { units, covered, .. }) = self.subscriptions.remove(&number) {
-                self.send_close(number, cx);
-                cx.metrics.live_lost.add("unanswered");
-                self.recheck.remove(&units);
-                units.into_iter().for_each(|unit| self.add_rotating(unit, covered, cx));
+            match self.subscriptions.get(&number) {
+                // It went with the others of its reconciliation.
+                None => {}
+                Some(Subscription::Live { .. }) => {
+                    self.send_close(number, cx);
+                    self.rotate_live(number, "unanswered", cx);
+                }
+                Some(Subscription::Page { .. }) => {
+                    let task = self.close_page(number, cx).expect("it is a page");
+                    self.fail(task, cx);
+                }
+                Some(Subscription::Fetch { of, .. }) => self.on_fetch_silent(*of, cx),
             }
-        }
-    }
-
-    fn requeue_retries(&mut self, now: Instant) {
-        for (_, task) in self.retries.extract_if(.., |(at, _)| *at <= now) {
-            self.queue.push_back(task);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sync::refusal::beginning;
+use crate::sync::refusal::{RATE_LIMITED, beginning};
 
 /// Why a reconciliation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,9 +89,6 @@ impl NegRefusal {
         }
     }
 }
-
-const RATE_LIMITED: [&str; 6] =
-    ["rate-limited", "rate limited", "rate limit", "slow down", "too many requests", "too fast"];
 
 #[cfg(test)]
 mod tests {

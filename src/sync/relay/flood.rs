@@ -31,7 +31,8 @@ impl Useless {
 
 impl Relay {
     /// A frame came that brings nothing. Says whether it has cost the link.
-    pub(super) fn floods(&mut self, cx: &mut Cx<'_>) -> bool {
+    pub(super) fn note_useless_frame(&mut self, cx: &mut Cx<'_>) -> bool {
+        self.note_frame(cx);
         let Some(linked) = linked_in(&mut self.state) else { return false };
         if !linked.useless.on_frame(cx.now.mono) {
             return false;

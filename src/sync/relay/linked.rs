@@ -137,13 +137,17 @@ impl Linked {
     /// they would not fit while the minimal set would.
     pub fn outgrown_by(&self, relay: &RelayUrl, units: &[Unit], cx: &Cx<'_>) -> bool {
         let (budget, shape) = (self.session.budget(), self.session.shape(cx));
+        let live = budget.live_subscriptions();
+        let filters = self.session.live_filters() + filter_count(units);
+        let many = filters > cx.settings.limits.consolidate_above_filters;
+        let fits = live_fits(units, live.saturating_sub(self.session.live_subscriptions()), shape, cx.state);
+        if !many && fits {
+            return false;
+        }
         let carriage = choose_carriage(relay, budget, cx.settings.limits.filter_values_max, cx.state);
         let minimal = minimal_units(relay, carriage, cx.state);
-        let filters = self.session.live_filters() + filter_count(units);
-        let too_many = filters > cx.settings.limits.consolidate_above_filters && filters > 2 * filter_count(&minimal);
-        let free = budget.live_subscriptions().saturating_sub(self.session.live_subscriptions());
-        let fits = live_fits(units, free, shape, cx.state);
-        too_many || (!fits && consolidation_pays(&minimal, budget.live_subscriptions(), carriage.shape(), cx.state))
+        let too_many = many && filters > 2 * filter_count(&minimal);
+        too_many || (!fits && consolidation_pays(&minimal, live, carriage.shape(), cx.state))
     }
 
     /// When time next matters to the link.

@@ -43,10 +43,7 @@ impl Relay {
 
     /// The ids of [`Relay::wanted_set`]; `None` if there are more than reconciliations may hold.
     pub fn add_set(&mut self, held: Option<Vec<(UnixTime, EventId)>>, cx: &mut Cx<'_>) {
-        if let Some(linked) = linked_in(&mut self.state) {
-            linked.session.add_set(held, cx);
-        }
-        self.settle(cx);
+        self.tell(cx, |session, cx| session.add_set(held, cx));
     }
 
     /// Ids that the relay has and that we may lack: which of them are of use is wanted with [`Relay::add_needed`].
@@ -56,34 +53,23 @@ impl Relay {
 
     /// Those of [`Relay::take_found`] that are of use.
     pub fn add_needed(&mut self, reconciliation: u64, ids: Vec<EventId>, cx: &mut Cx<'_>) {
-        if let Some(linked) = linked_in(&mut self.state) {
-            linked.session.add_needed(reconciliation, ids, cx);
-        }
-        self.settle(cx);
+        self.tell(cx, |session, cx| session.add_needed(reconciliation, ids, cx));
     }
 
     /// NEG-MSG.
     pub fn on_neg_msg(&mut self, name: &str, payload: &str, cx: &mut Cx<'_>) {
-        self.note_frame(cx);
-        if self.floods(cx) {
+        if self.note_useless_frame(cx) {
             return;
         }
-        if let Some(linked) = linked_in(&mut self.state) {
-            linked.session.on_neg_msg(name, payload, cx);
-        }
-        self.settle(cx);
+        self.tell(cx, |session, cx| session.on_neg_msg(name, payload, cx));
     }
 
     /// NEG-ERR.
     pub fn on_neg_err(&mut self, name: &str, reason: &str, max_records: Option<u64>, cx: &mut Cx<'_>) {
-        self.note_frame(cx);
-        if self.floods(cx) {
+        if self.note_useless_frame(cx) {
             return;
         }
         log::debug!("{}: NEG-ERR {name}: {reason}", self.url);
-        if let Some(linked) = linked_in(&mut self.state) {
-            linked.session.on_neg_err(name, reason, max_records, cx);
-        }
-        self.settle(cx);
+        self.tell(cx, |session, cx| _ = session.on_neg_err(name, reason, max_records, cx));
     }
 }

@@ -17,6 +17,16 @@ pub(super) struct Postponed {
     pub(super) covered: UnixTime,
 }
 
+/// What a live subscription was for that is open no more.
+#[derive(Debug)]
+pub(super) struct LiveLost {
+    pub(super) units: Vec<Unit>,
+    /// They are complete up to this moment.
+    pub(super) covered: UnixTime,
+    /// It was opened later than it should have been.
+    pub(super) late: bool,
+}
+
 impl Session {
     /// Opens units live as far as subscriptions allow, with `since = now − overlap`; the rest rotates. While the relay
     /// cools down, or has much to answer already, they wait for its end.
@@ -58,48 +68,64 @@ impl Session {
     /// Opens what waits to be live, as far as the relay has few bytes to answer; what no subscription is left for
     /// rotates.
     pub(super) fn open_postponed(&mut self, cx: &mut Cx<'_>) {
-        if !self.postponed.is_empty() && self.may_open_live() && self.live_bytes_unanswered() < LIVE_REQ_BYTES_IN_FLIGHT
-        {
-            let shape = self.shape(cx);
-            let free = self.budget.live_subscriptions().saturating_sub(self.live_subscriptions());
-            let covered = self.postponed.iter().map(|waiting| waiting.covered).min().unwrap_or(cx.now.wall);
-            let waiting = std::mem::take(&mut self.postponed);
-            let units = waiting.into_iter().flat_map(|waiting| match waiting.unit.values() > shape.values {
-                true => waiting.unit.reshape(shape, cx.state),
-                false => vec![waiting.unit],
-            });
-            // A repo that was lost and is back may still be live; the same twice would be an identical REQ, too.
-            let mut units: Vec<Unit> = units.collect();
-            units.retain(|unit| !self.live_units().any(|live| live == unit));
-            let (reqs, rest) = fit_live(units, free, shape, cx.state);
-            for unit in rest {
-                self.add_rotating(unit, covered, cx);
-            }
-            let mut reqs = reqs.into_iter();
-            while self.live_bytes_unanswered() < LIVE_REQ_BYTES_IN_FLIGHT {
-                let Some(units) = reqs.next() else { break };
-                self.open_live(units, covered, cx);
-            }
-            self.postponed.extend(reqs.flatten().map(|unit| Postponed { unit, covered }));
+        let room = self.live_bytes_unanswered() < LIVE_REQ_BYTES_IN_FLIGHT;
+        if self.postponed.is_empty() || !self.may_open_live() || !room {
+            return;
         }
+        let shape = self.shape(cx);
+        let free = self.budget.live_subscriptions().saturating_sub(self.live_subscriptions());
+        let covered = self.postponed.iter().map(|waiting| waiting.covered).min().unwrap_or(cx.now.wall);
+        let waiting = std::mem::take(&mut self.postponed);
+        let units = waiting.into_iter().flat_map(|waiting| match waiting.unit.values() > shape.values {
+            true => waiting.unit.reshape(shape, cx.state),
+            false => vec![waiting.unit],
+        });
+        // A repo that was lost and is back may still be live; the same twice would be an identical REQ, too.
+        let mut units: Vec<Unit> = units.collect();
+        units.retain(|unit| !self.live_units().any(|live| live == unit));
+        let (reqs, rest) = fit_live(units, free, shape, cx.state);
+        for unit in rest {
+            self.add_rotating(unit, covered, cx);
+        }
+        let mut reqs = reqs.into_iter();
+        while self.live_bytes_unanswered() < LIVE_REQ_BYTES_IN_FLIGHT {
+            let Some(units) = reqs.next() else { break };
+            self.open_live(units, covered, cx);
+        }
+        self.postponed.extend(reqs.flatten().map(|unit| Postponed { unit, covered }));
     }
 
     /// The relay allows fewer than are open: the newest take turns instead, so that sweeps keep their share.
     pub(super) fn shed_live(&mut self, cx: &mut Cx<'_>) {
         while self.live_subscriptions() > self.budget.live_subscriptions() {
-            let live = |subscription: &Subscription| matches!(subscription, Subscription::Live { .. });
-            let newest = self.subscriptions.iter().rev().find(|(_, subscription)| live(subscription));
-            let Some(number) = newest.map(|(number, _)| *number) else { return };
-            let Some(Subscription::Live { units, covered, waiting_since, .. }) = self.subscriptions.remove(&number)
-            else {
-                return;
-            };
-            self.send_close(number, cx);
-            cx.metrics.live_lost.add("shed");
-            self.recheck.remove(&units);
-            let covered = if waiting_since.is_some() { covered } else { cx.now.wall };
-            units.into_iter().for_each(|unit| self.add_rotating(unit, covered, cx));
+            let Some(newest) = self.newest_live(u64::MAX) else { return };
+            self.send_close(newest, cx);
+            self.rotate_live(newest, "shed", cx);
         }
+    }
+
+    /// The newest live subscription of those numbered below `end`.
+    pub(super) fn newest_live(&self, end: u64) -> Option<u64> {
+        let mut newest_first = self.subscriptions.range(..end).rev();
+        newest_first.find(|(_, subscription)| subscription.is_live()).map(|(number, _)| *number)
+    }
+
+    /// What was live takes turns instead.
+    pub(super) fn rotate_live(&mut self, number: u64, why: &'static str, cx: &mut Cx<'_>) {
+        let Some(LiveLost { units, covered, .. }) = self.lose_live(number, why, cx) else { return };
+        units.into_iter().for_each(|unit| self.add_rotating(unit, covered, cx));
+    }
+
+    /// A live subscription is open no more.
+    pub(super) fn lose_live(&mut self, number: u64, why: &'static str, cx: &mut Cx<'_>) -> Option<LiveLost> {
+        let subscription = self.subscriptions.remove(&number)?;
+        let Subscription::Live { units, late, covered, waiting_since, .. } = subscription else {
+            unreachable!("only called for live ones")
+        };
+        cx.metrics.live_lost.add(why);
+        self.recheck.remove(&units);
+        let covered = if waiting_since.is_some() { covered } else { cx.now.wall };
+        Some(LiveLost { units, covered, late })
     }
 
     /// A relay that wants us to authenticate for something has the time to say whether that holds for layer 1, too.
@@ -108,10 +134,7 @@ impl Session {
     }
 
     fn live_bytes_unanswered(&self) -> usize {
-        let unanswered = self.subscriptions.values().filter(|subscription| match subscription {
-            Subscription::Live { waiting_since, .. } => waiting_since.is_some(),
-            Subscription::Page { .. } | Subscription::Fetch { .. } => false,
-        });
+        let unanswered = self.subscriptions.values().filter(|sub| sub.is_live() && sub.is_unanswered());
         unanswered.map(Subscription::bytes).sum()
     }
 
@@ -137,7 +160,7 @@ impl Session {
             return;
         }
         let mut newest_first = self.subscriptions.iter().rev();
-        let page = newest_first.find(|(_, subscription)| !matches!(subscription, Subscription::Live { .. }));
+        let page = newest_first.find(|(_, subscription)| !subscription.is_live());
         let number = *page.expect("live subscriptions alone are fewer").0;
         match self.close_page(number, cx) {
             Some(mut task) => {

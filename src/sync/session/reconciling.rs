@@ -8,19 +8,20 @@
 //!
 //! The session knows neither what is stored nor what was refused: it says what it wants to know, and is told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use nostr::event::EventId;
 
-use super::subscription::{ID_BYTES, Purpose, Subscription, Task};
-use super::{Session, name_of};
+use super::Session;
+use super::subscription::{Purpose, Subscription, Task};
 use crate::contract::Output;
-use crate::protocol::message::{close_message, neg_close_message, neg_msg_message, neg_open_message};
+use crate::protocol::message::{neg_close_message, neg_msg_message, neg_open_message};
 use crate::sync::Cx;
-use crate::sync::filters::{Bounds, Subject};
-use crate::sync::reconcile::{Failure, NegRefusal, Reconciliation, Record, Verdict, ids_req};
-use crate::sync::refusal::Refusal;
+use crate::sync::filters::Subject;
+use crate::sync::reconcile::{Failure, NegRefusal, Reconciliation, Record, Verdict};
 use crate::time::{Duration, Instant, UnixTime};
+
+mod fetching;
 
 /// The reconciliations of one link.
 #[derive(Debug, Default)]
@@ -141,7 +142,7 @@ impl Session {
     /// The filter whose ids among what we hold are wanted: JSON, as the relay is asked.
     pub fn wanted_set(&self, cx: &Cx<'_>) -> Option<String> {
         let open = self.reconciling.open.values().find(|open| open.wants_set() && self.may_ask())?;
-        Some(conditions(open.task.sweep.subject(), self.budget.learnt.named_kinds, cx))
+        Some(open.task.sweep.subject().unbounded(self.budget.learnt.named_kinds, cx.state))
     }
 
     /// The ids of [`Session::wanted_set`]; `None` if there are more than reconciliations may hold.
@@ -299,11 +300,6 @@ impl Session {
         !self.reconciling.open.is_empty()
     }
 
-    fn take_number(&mut self) -> u64 {
-        self.next_subscription += 1;
-        self.next_subscription - 1
-    }
-
     fn find(&self, is: impl Fn(&Open) -> bool) -> Option<u64> {
         self.reconciling.open.iter().find(|(_, open)| is(open)).map(|(key, _)| *key)
     }
@@ -322,7 +318,7 @@ impl Session {
     fn open_exchange(&mut self, key: u64, held: &[(UnixTime, EventId)], cx: &mut Cx<'_>) {
         let number = self.take_number();
         let Some(open) = self.reconciling.open.get_mut(&key) else { return };
-        let filter = conditions(open.task.sweep.subject(), self.budget.learnt.named_kinds, cx);
+        let filter = open.task.sweep.subject().unbounded(self.budget.learnt.named_kinds, cx.state);
         let payload = open.run.open(held, cx.now.mono);
         open.exchange = Some(number);
         let text = neg_open_message(&exchange_name(number), &filter, &payload);
@@ -410,100 +406,6 @@ impl Session {
     pub(super) fn next_silent_exchange(&self, timeout: Duration) -> Option<Instant> {
         self.waiting_exchanges().map(|(_, since)| since + timeout).min()
     }
-}
-
-/// Fetching by id.
-impl Session {
-    /// Asks for some ids, if any are needed.
-    pub(super) fn fetch(&mut self, cx: &mut Cx<'_>) -> bool {
-        let bytes = self.shape(cx).bytes;
-        let max = self.record().fetch_ids().min(self.budget.page_limit(false)).min(bytes / ID_BYTES - 1);
-        // Some relays leave a REQ unanswered that is identical to an open one.
-        let asked: BTreeSet<EventId> = self
-            .subscriptions
-            .values()
-            .filter_map(|subscription| match subscription {
-                Subscription::Fetch { batch, .. } => Some(&batch.left),
-                Subscription::Live { .. } | Subscription::Page { .. } => None,
-            })
-            .flatten()
-            .copied()
-            .collect();
-        let mut open = self.reconciling.open.iter_mut();
-        let next = open.find_map(|(key, open)| Some((*key, open.run.next_batch(max, &asked)?)));
-        let Some((key, batch)) = next else { return false };
-        let number = self.take_number();
-        cx.out.push_back(Output::Send { link: self.link, text: ids_req(&name_of(number), &batch.left) });
-        self.subscriptions.insert(number, Subscription::Fetch { of: key, batch, heard_at: cx.now.mono });
-        true
-    }
-
-    /// An event came for a REQ for ids. `verified`: a valid signature or the store vouches for it.
-    pub(super) fn on_fetched(&mut self, number: u64, id: EventId, verified: bool, is_new: bool, now: Instant) {
-        let Some(Subscription::Fetch { of, batch, heard_at }) = self.subscriptions.get_mut(&number) else { return };
-        if verified && batch.left.remove(&id) {
-            *heard_at = now;
-            for (key, open) in &mut self.reconciling.open {
-                match key == of {
-                    true => open.run.on_event(id, is_new),
-                    false => open.run.on_came_elsewhere(&id),
-                }
-            }
-        }
-    }
-
-    /// A REQ for ids has had its answer. `open`: it has to be closed.
-    pub(super) fn on_fetch_end(&mut self, number: u64, open: bool, cx: &mut Cx<'_>) {
-        let Some(Subscription::Fetch { of, batch, .. }) = self.subscriptions.remove(&number) else { return };
-        if open {
-            cx.out.push_back(Output::Send { link: self.link, text: close_message(&name_of(number)) });
-        }
-        let asked = batch.asked;
-        let run = self.reconciling.open.get_mut(&of);
-        if run.is_some_and(|open| open.run.on_batch_end(batch)) {
-            self.reconciling.record.on_short_answer(asked);
-        }
-        self.advance(of, cx);
-    }
-
-    /// A REQ for ids was refused. Some relays end every one like this, without a reason, after or instead of EOSE.
-    pub(super) fn refuse_fetch(&mut self, number: u64, refusal: Refusal, cx: &mut Cx<'_>) {
-        let Some(subscription) = self.subscriptions.get(&number) else { return };
-        let again = match refusal {
-            Refusal::RateLimited => true,
-            Refusal::TooManySubscriptions(_) => {
-                let req = self.describe(subscription);
-                cx.metrics.refusals.add(refusal.name());
-                self.budget.learn(refusal, req, cx.now.wall)
-            }
-            _ => false,
-        };
-        match again {
-            true => self.put_fetch_back(number),
-            false => self.on_fetch_end(number, false, cx),
-        }
-    }
-
-    /// A REQ for ids was not answered, for a reason that has nothing to do with them: they are asked for again.
-    pub(super) fn put_fetch_back(&mut self, number: u64) {
-        let Some(Subscription::Fetch { of, batch, .. }) = self.subscriptions.remove(&number) else { return };
-        if let Some(open) = self.reconciling.open.get_mut(&of) {
-            open.run.return_batch(batch);
-        }
-    }
-
-    /// A REQ for ids is not answered at all.
-    pub(super) fn on_fetch_silent(&mut self, of: u64, cx: &mut Cx<'_>) {
-        self.retreat(of, Retreat::FetchSilent, cx);
-    }
-}
-
-/// The filter of a subject without bounds, in the bytes of which its pages are asked.
-fn conditions(subject: &Subject, named_kinds: bool, cx: &Cx<'_>) -> String {
-    let mut text = String::new();
-    subject.write(Bounds { since: None, until: None, limit: 0 }, named_kinds, cx.state, &mut text);
-    let rest = text.strip_suffix("\"limit\":0}").expect("a filter ends with its limit");
-    format!("{}}}", rest.trim_end_matches(','))
 }
 
 /// Exchanges are named apart from subscriptions, and no name is used twice on a link.

@@ -3,14 +3,14 @@
 
 use log::debug;
 
-use super::live::Postponed;
+use super::live::{LiveLost, Postponed};
 use super::subscription::{Subscription, Task};
 use super::{Session, number_of};
 use crate::sync::Cx;
 use crate::sync::budget::Refused;
-use crate::sync::filters::{Subject, Unit};
+use crate::sync::filters::Subject;
 use crate::sync::refusal::Refusal;
-use crate::time::{Duration, Instant, UnixTime};
+use crate::time::{Duration, Instant};
 
 /// Why a relay answers nothing that we ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,10 +87,8 @@ impl Session {
         if !matches!(refusal, Refusal::TooManySubscriptions(_)) {
             return unanswered.max_by_key(|(number, sub)| (sub.bytes(), **number)).map(|(number, _)| *number);
         }
-        let live = |subscription: &Subscription| matches!(subscription, Subscription::Live { .. });
-        let newest_live = self.subscriptions.range(..asked_before).rev().find(|(_, subscription)| live(subscription));
-        let newest = unanswered.max_by_key(|(number, _)| **number);
-        newest.or(newest_live).map(|(number, _)| *number)
+        let newest = unanswered.max_by_key(|(number, _)| **number).map(|(number, _)| *number);
+        newest.or_else(|| self.newest_live(asked_before))
     }
 
     /// One of our subscriptions is not open, for this reason.
@@ -112,25 +110,18 @@ impl Session {
             self.lesson = Some(Lesson { of: refusal.name(), next: self.next_subscription, at: cx.now.mono });
         }
         debug!("subscription g{number} of {} filters is not open: {}", req.filters, refusal.name());
-        match self.subscriptions.remove(&number) {
-            None | Some(Subscription::Fetch { .. }) => {}
-            Some(Subscription::Live { units, late, covered, waiting_since, .. }) => {
-                cx.metrics.live_lost.add("closed");
-                self.recheck.remove(&units);
-                let covered = if waiting_since.is_some() { covered } else { cx.now.wall };
-                self.doubted |= for_us;
-                let wait = match refusal {
-                    Refusal::RateLimited => !late,
-                    _ => again || for_us,
-                };
-                self.replace_live(units, covered, wait, cx);
-            }
-            Some(Subscription::Page { task, .. }) => self.refuse_page(task, refusal, again, cx),
+        if self.subscriptions[&number].is_live() {
+            self.doubted |= for_us;
+            self.refuse_live(number, refusal, again || for_us, cx);
+        } else if let Some(Subscription::Page { task, .. }) = self.subscriptions.remove(&number) {
+            self.refuse_page(task, refusal, again, cx);
         }
     }
 
     /// What was live is opened again, in another form or later, or takes turns.
-    fn replace_live(&mut self, units: Vec<Unit>, covered: UnixTime, wait: bool, cx: &mut Cx<'_>) {
+    fn refuse_live(&mut self, number: u64, refusal: Refusal, again: bool, cx: &mut Cx<'_>) {
+        let Some(LiveLost { units, covered, late }) = self.lose_live(number, "closed", cx) else { return };
+        let wait = if refusal == Refusal::RateLimited { !late } else { again };
         for unit in units {
             match wait {
                 true => self.postponed.push(Postponed { unit, covered }),

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use nostr::event::EventId;
-
 use crate::state::{RepoId, RootId};
-use crate::sync::filters::{Subject, Unit};
+use crate::sync::filters::{ID_BYTES, Subject, Unit};
 use crate::sync::reconcile::Batch;
 use crate::sync::sweep::Sweep;
 use crate::time::{Instant, UnixTime};
@@ -69,6 +67,11 @@ pub(super) enum Subscription {
 }
 
 impl Subscription {
+    /// Whether it stays open.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self, Subscription::Live { .. })
+    }
+
     /// Whether it waits for its EOSE.
     pub(super) fn is_unanswered(&self) -> bool {
         self.silent_since().is_some()
@@ -99,9 +102,6 @@ impl Subscription {
         }
     }
 }
-
-/// Bytes of an id in the list of a filter.
-pub(super) const ID_BYTES: usize = 2 * EventId::LEN + 3;
 
 pub(super) fn is_page_of(subscription: &Subscription, purpose: Purpose) -> bool {
     match subscription {

@@ -1,0 +1,182 @@
+//! Sweeps on one link, page by page: which is asked next, what its end means, and what becomes of one that fails.
+
+use super::subscription::{Purpose, Subscription, Task, is_page_of};
+use super::{Found, Round, Session, Sweep};
+use crate::limits::{SWEEP_ATTEMPTS_MAX, SWEEP_RETRY_AFTER};
+use crate::sync::Cx;
+use crate::sync::filters::{Bounds, Subject};
+use crate::sync::plan::unit_sweeps;
+use crate::sync::sweep::PageEnd;
+use crate::time::Instant;
+
+impl Session {
+    /// Begins a new round without sweeps; any that wait are dropped.
+    pub fn begin_round(&mut self, cx: &Cx<'_>) {
+        debug_assert!(!self.subscriptions.values().any(|sub| is_page_of(sub, Purpose::Round)), "a round ends first");
+        debug_assert!(!self.is_reconciling(), "a round ends first");
+        self.reconcile_no_more();
+        self.queue.retain(|task| task.purpose != Purpose::Round);
+        self.later.clear();
+        self.found = Found::default();
+        self.retries.clear();
+        self.round = Round::new(cx.now);
+    }
+
+    /// Makes sweeps part of the round.
+    pub fn add_sweeps(&mut self, sweeps: impl IntoIterator<Item = Sweep>) {
+        for sweep in sweeps {
+            self.round.add_sweep();
+            self.queue.push_back(Task { sweep, purpose: Purpose::Round, failures: 0, by_pages: false });
+        }
+    }
+
+    /// Makes sweeps part of the round, stage by stage: each begins when the one before has ended.
+    pub fn add_stages(&mut self, stages: Vec<Vec<Sweep>>) {
+        let mut stages = stages.into_iter();
+        self.add_sweeps(stages.next().unwrap_or_default());
+        for stage in stages {
+            stage.iter().for_each(|_| self.round.add_sweep());
+            self.later.push_back(stage);
+        }
+    }
+
+    /// Whether the round has stages that have yet to begin.
+    pub fn has_later_stages(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// The next stage of the round begins when the one before has ended.
+    pub(super) fn begin_stage(&mut self) {
+        let open = self.subscriptions.values().any(|subscription| is_page_of(subscription, Purpose::Round));
+        let waits = self.is_reconciling() || !self.retries.is_empty();
+        if open || waits || self.queue.iter().any(|task| task.purpose == Purpose::Round) {
+            return;
+        }
+        for sweep in self.later.pop_front().unwrap_or_default() {
+            self.queue.push_back(Task { sweep, purpose: Purpose::Round, failures: 0, by_pages: false });
+        }
+    }
+
+    /// Asks both halves of a question instead of the whole.
+    pub(super) fn split(&mut self, task: Task, halves: [Sweep; 2], cx: &mut Cx<'_>) {
+        cx.metrics.sweeps.add("split");
+        match task.purpose {
+            Purpose::Round => self.round.add_sweep(),
+            Purpose::Rotation => self.rotation.on_sweep_split(),
+            Purpose::Recheck => self.recheck.on_sweep_split(),
+        }
+        for sweep in halves {
+            self.queue.push_front(Task { sweep, ..task });
+        }
+    }
+
+    /// The first task whose question is not open already: a repo that was lost and is back may be swept twice, and some
+    /// relays leave a REQ that is identical to an open one unanswered.
+    pub(super) fn next_task(&mut self, cx: &Cx<'_>) -> Option<Task> {
+        let open: Vec<&Sweep> = self
+            .subscriptions
+            .values()
+            .filter_map(|subscription| match subscription {
+                Subscription::Page { task, .. } => Some(&task.sweep),
+                Subscription::Live { .. } | Subscription::Fetch { .. } => None,
+            })
+            .collect();
+        let is_open = |sweep: &Sweep| {
+            let same = |other: &&Sweep| {
+                sweep.bounds() == other.bounds() && sweep.subject().asks_same(other.subject(), cx.state)
+            };
+            open.iter().any(same)
+        };
+        let waits = |task: &Task| self.waits_to_reconcile(task, cx.now.wall);
+        let next = self.queue.iter().position(|task| !is_open(&task.sweep) && !waits(task))?;
+        self.queue.remove(next)
+    }
+
+    pub(super) fn begin_turn(&mut self, cx: &mut Cx<'_>) {
+        let (turn, purpose) = match self.rotation.begin_turn(cx.now) {
+            Some(turn) => (turn, Purpose::Rotation),
+            None => match self.recheck.begin_turn(cx.now) {
+                Some(turn) => (turn, Purpose::Recheck),
+                None => return,
+            },
+        };
+        let (unit, covered) = turn;
+        let covered = covered.min(cx.now.wall);
+        match purpose {
+            Purpose::Recheck => cx.metrics.rechecks += 1,
+            _ => cx.metrics.rotation_turns += 1,
+        }
+        let since = covered.minus_secs(cx.settings.timing.overlap_secs);
+        for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
+            self.queue.push_back(Task { sweep, purpose, failures: 0, by_pages: false });
+        }
+    }
+
+    pub(super) fn ask_page(&mut self, task: Task, cx: &mut Cx<'_>) {
+        cx.metrics.sweep_pages += 1;
+        let limit = self.budget.page_limit(*task.sweep.subject() == Subject::Announcements);
+        let bounds = Bounds { limit, ..task.sweep.bounds() };
+        let (number, bytes) = self.send_req(std::slice::from_ref(task.sweep.subject()), bounds, cx);
+        match task.purpose {
+            Purpose::Round => {}
+            Purpose::Rotation => self.rotation.on_bytes(cx.now.mono, bytes),
+            Purpose::Recheck => self.recheck.on_bytes(cx.now.mono, bytes),
+        }
+        self.subscriptions.insert(number, Subscription::Page { task, bytes, heard_at: cx.now.mono, noticed: false });
+    }
+
+    pub(super) fn close_page(&mut self, number: u64, cx: &mut Cx<'_>) -> Option<Task> {
+        match self.subscriptions.remove(&number)? {
+            Subscription::Page { task, .. } => {
+                self.send_close(number, cx);
+                Some(task)
+            }
+            other @ (Subscription::Live { .. } | Subscription::Fetch { .. }) => {
+                self.subscriptions.insert(number, other);
+                None
+            }
+        }
+    }
+
+    pub(super) fn on_page_end(&mut self, mut task: Task, cx: &mut Cx<'_>) {
+        match task.sweep.on_eose() {
+            PageEnd::Next => self.queue.push_front(task),
+            PageEnd::NextPastGap => {
+                cx.metrics.sweep_gaps += 1;
+                self.queue.push_front(task);
+            }
+            PageEnd::Split(halves) => self.split(task, *halves, cx),
+            PageEnd::Done => self.end(task, true, cx),
+            PageEnd::PagesExceeded => self.end(task, false, cx),
+        }
+    }
+
+    /// A try failed: it is repeated later on this link, unless it was part of a turn, which comes round anyway.
+    pub(super) fn fail(&mut self, mut task: Task, cx: &mut Cx<'_>) {
+        task.sweep.restart_page();
+        task.failures += 1;
+        if task.purpose != Purpose::Round || task.failures >= SWEEP_ATTEMPTS_MAX {
+            return self.end(task, false, cx);
+        }
+        cx.metrics.sweeps.add("retried");
+        self.retries.push((cx.now.mono + SWEEP_RETRY_AFTER, task));
+    }
+
+    pub(super) fn end(&mut self, task: Task, ok: bool, cx: &mut Cx<'_>) {
+        match ok {
+            true => cx.metrics.sweeps.add("done"),
+            false => cx.metrics.sweeps.add("failed"),
+        }
+        match task.purpose {
+            Purpose::Round => self.round.on_sweep_end(task.sweep.subject(), ok, cx.state),
+            Purpose::Rotation => self.rotation.on_sweep_end(ok),
+            Purpose::Recheck => self.recheck.on_sweep_end(ok),
+        }
+    }
+
+    pub(super) fn requeue_retries(&mut self, now: Instant) {
+        for (_, task) in self.retries.extract_if(.., |(at, _)| *at <= now) {
+            self.queue.push_back(task);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What reconciliations need, fetched by id: REQs that share the subscriptions with pages.
+
+use std::collections::BTreeSet;
+
+use nostr::event::EventId;
+
+use super::Retreat;
+use crate::contract::Output;
+use crate::sync::Cx;
+use crate::sync::filters::{ID_BYTES, ids_req};
+use crate::sync::refusal::Refusal;
+use crate::sync::session::Session;
+use crate::sync::session::subscription::{Subscription, name_of};
+use crate::time::Instant;
+
+impl Session {
+    /// Asks for some ids, if any are needed.
+    pub(in crate::sync::session) fn fetch(&mut self, cx: &mut Cx<'_>) -> bool {
+        let bytes = self.shape(cx).bytes;
+        let max = self.record().fetch_ids().min(self.budget.page_limit(false)).min(bytes / ID_BYTES - 1);
+        // Some relays leave a REQ unanswered that is identical to an open one.
+        let asked: BTreeSet<EventId> = self
+            .subscriptions
+            .values()
+            .filter_map(|subscription| match subscription {
+                Subscription::Fetch { batch, .. } => Some(&batch.left),
+                Subscription::Live { .. } | Subscription::Page { .. } => None,
+            })
+            .flatten()
+            .copied()
+            .collect();
+        let mut open = self.reconciling.open.iter_mut();
+        let next = open.find_map(|(key, open)| Some((*key, open.run.next_batch(max, &asked)?)));
+        let Some((key, batch)) = next else { return false };
+        let number = self.take_number();
+        cx.out.push_back(Output::Send { link: self.link, text: ids_req(&name_of(number), &batch.left) });
+        self.subscriptions.insert(number, Subscription::Fetch { of: key, batch, heard_at: cx.now.mono });
+        true
+    }
+
+    /// An event came for a REQ for ids. `verified`: a valid signature or the store vouches for it.
+    pub(in crate::sync::session) fn on_fetched(
+        &mut self,
+        number: u64,
+        id: EventId,
+        verified: bool,
+        is_new: bool,
+        now: Instant,
+    ) {
+        let Some(Subscription::Fetch { of, batch, heard_at }) = self.subscriptions.get_mut(&number) else { return };
+        if verified && batch.left.remove(&id) {
+            *heard_at = now;
+            for (key, open) in &mut self.reconciling.open {
+                match key == of {
+                    true => open.run.on_event(id, is_new),
+                    false => open.run.on_came_elsewhere(&id),
+                }
+            }
+        }
+    }
+
+    /// A REQ for ids has had its answer. `open`: it has to be closed.
+    pub(in crate::sync::session) fn on_fetch_end(&mut self, number: u64, open: bool, cx: &mut Cx<'_>) {
+        let Some(Subscription::Fetch { of, batch, .. }) = self.subscriptions.remove(&number) else { return };
+        if open {
+            self.send_close(number, cx);
+        }
+        let asked = batch.asked;
+        let run = self.reconciling.open.get_mut(&of);
+        if run.is_some_and(|open| open.run.on_batch_end(batch)) {
+            self.reconciling.record.on_short_answer(asked);
+        }
+        self.advance(of, cx);
+    }
+
+    /// A REQ for ids was refused. Some relays end every one like this, without a reason, after or instead of EOSE.
+    pub(in crate::sync::session) fn refuse_fetch(&mut self, number: u64, refusal: Refusal, cx: &mut Cx<'_>) {
+        let Some(subscription) = self.subscriptions.get(&number) else { return };
+        let again = match refusal {
+            Refusal::RateLimited => true,
+            Refusal::TooManySubscriptions(_) => {
+                let req = self.describe(subscription);
+                cx.metrics.refusals.add(refusal.name());
+                self.budget.learn(refusal, req, cx.now.wall)
+            }
+            _ => false,
+        };
+        match again {
+            true => self.put_fetch_back(number),
+            false => self.on_fetch_end(number, false, cx),
+        }
+    }
+
+    /// A REQ for ids was not answered, for a reason that has nothing to do with them: they are asked for again.
+    pub(in crate::sync::session) fn put_fetch_back(&mut self, number: u64) {
+        let Some(Subscription::Fetch { of, batch, .. }) = self.subscriptions.remove(&number) else { return };
+        if let Some(open) = self.reconciling.open.get_mut(&of) {
+            open.run.return_batch(batch);
+        }
+    }
+
+    /// A REQ for ids is not answered at all.
+    pub(in crate::sync::session) fn on_fetch_silent(&mut self, of: u64, cx: &mut Cx<'_>) {
+        self.retreat(of, Retreat::FetchSilent, cx);
+    }
+}
