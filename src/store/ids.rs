@@ -4,7 +4,7 @@
 //! nothing else, and what it lacks is known when it comes. So tags are looked up by their digest and not checked again
 //! on the event.
 
-use super::query::Plan;
+use super::query::{Plan, places_of};
 use super::schema::{self, Place, Snapshot};
 use super::{Seq, Store, StoreError};
 use crate::protocol::message::RawEvent;
@@ -103,8 +103,7 @@ impl Walk<'_> {
         index: &ReadOnlyTable<&'static [u8; N], u16>,
         prefixes: &[[u8; P]],
     ) -> Result<bool, StoreError> {
-        let first = schema::place_not_after(self.filter.until.map_or(u64::MAX, |until| until.as_secs()));
-        let last = schema::place_not_before(self.filter.since.map_or(0, |since| since.as_secs()));
+        let (first, last) = places_of(self.filter);
         for prefix in prefixes {
             let from: [u8; N] = schema::index_key(prefix, &first);
             let to: [u8; N] = schema::index_key(prefix, &last);

@@ -63,6 +63,13 @@ struct Step<'a> {
     f: &'a mut dyn FnMut(Seq, &str) -> ControlFlow<()>,
 }
 
+/// The first and the last place that an event within the filter's times can have.
+pub(super) fn places_of(filter: &Filter) -> (Place, Place) {
+    let first = schema::place_not_after(filter.until.map_or(u64::MAX, |until| until.as_secs()));
+    let last = schema::place_not_before(filter.since.map_or(0, |since| since.as_secs()));
+    (first, last)
+}
+
 impl Query {
     /// A query for `filter` that gives at most `limit_max` events, fewer if the filter's own `limit` is smaller, and none
     /// with a sequence number over `max_seq`: what is stored after the query began is the live subscription's part.
@@ -105,8 +112,7 @@ impl Query {
         prefixes: &[[u8; P]],
         step: &mut Step<'_>,
     ) -> Result<QueryStep, StoreError> {
-        let first = schema::place_not_after(self.filter.until.map_or(u64::MAX, |until| until.as_secs()));
-        let last = schema::place_not_before(self.filter.since.map_or(0, |since| since.as_secs()));
+        let (first, last) = places_of(&self.filter);
         let start = match self.position {
             Some(position) => Bound::Excluded(position),
             None => Bound::Included(first),

@@ -367,9 +367,7 @@ impl Relay {
         self.totals.gap_events += u64::from(gap);
         if let Some(linked) = linked_in(&mut self.state) {
             if linked.session.on_arrival(fate != Fate::Unasked) {
-                let link = linked.session.link();
-                cx.out.push_back(Output::Close { link, code: 1008 });
-                return self.lose_link(Why::Unasked, cx);
+                return self.hang_up(1008, Why::Unasked, cx);
             }
             if gap && origin == Some(Origin::Recheck) {
                 linked.session.on_gap(cx);
@@ -506,10 +504,8 @@ impl Relay {
             }
             State::Backoff { .. } | State::Connecting { .. } | State::Closing => {}
             State::Catchup { linked, .. } | State::Live { linked } | State::Consolidating { linked } => {
-                let link = linked.session.link();
                 if linked.session.on_time(cx) {
-                    cx.out.push_back(Output::Close { link, code: 1001 });
-                    self.lose_link(Why::Silent, cx);
+                    self.hang_up(1001, Why::Silent, cx);
                 } else {
                     self.settle(cx);
                 }
@@ -576,6 +572,13 @@ impl Relay {
         let link = cx.new_link();
         cx.out.push_back(Output::Dial { link, url: self.url.clone() });
         link
+    }
+
+    /// Closes the open link with a code of RFC 6455, section 7.4, and acts on its loss.
+    fn hang_up(&mut self, code: u16, why: Why, cx: &mut Cx<'_>) {
+        let link = self.link().expect("only called with an open link");
+        cx.out.push_back(Output::Close { link, code });
+        self.lose_link(why, cx);
     }
 
     fn lose_link(&mut self, why: Why, cx: &mut Cx<'_>) {

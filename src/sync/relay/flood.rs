@@ -2,7 +2,6 @@
 //! harmless; a relay that sends little else, and much of it, loses its link.
 
 use super::{Relay, Why, linked_in};
-use crate::contract::Output;
 use crate::limits::{USELESS_FRAMES_MAX, USELESS_FRAMES_PERIOD};
 use crate::sync::Cx;
 use crate::time::Instant;
@@ -37,8 +36,7 @@ impl Relay {
         if !linked.useless.on_frame(cx.now.mono) {
             return false;
         }
-        cx.out.push_back(Output::Close { link: linked.session.link(), code: 1008 });
-        self.lose_link(Why::Flood, cx);
+        self.hang_up(1008, Why::Flood, cx);
         true
     }
 }

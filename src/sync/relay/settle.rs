@@ -4,12 +4,11 @@
 use log::info;
 
 use super::{Deletions, Linked, Reach, Relay, State, Why, linked_in};
-use crate::contract::Output;
 use crate::limits::FULL_CATCHUP_RETRY_AFTER;
 use crate::store::Progress;
 use crate::sync::Cx;
 use crate::sync::round::Tally;
-use crate::sync::session::{Lockout, Session};
+use crate::sync::session::Session;
 use crate::time::{Duration, Instant, UnixTime};
 
 impl Relay {
@@ -19,7 +18,8 @@ impl Relay {
         self.note_budget();
         self.note_record();
         if let Some(lockout) = self.session().and_then(Session::lockout) {
-            return self.leave_alone(lockout, cx);
+            // It is tried again in a while.
+            return self.hang_up(1000, Why::LockedOut(lockout), cx);
         }
         match &mut self.state {
             State::Catchup { linked, deletions, .. } if linked.session.round().is_over() => {
@@ -59,14 +59,6 @@ impl Relay {
 
     pub(super) fn budget_record(&self) -> Progress {
         Progress::Budget { relay: self.url.clone(), record: self.budget.to_record() }
-    }
-
-    /// The relay answers nothing that we ask: it is tried again in a while.
-    fn leave_alone(&mut self, lockout: Lockout, cx: &mut Cx<'_>) {
-        if let Some(link) = self.link() {
-            cx.out.push_back(Output::Close { link, code: 1000 });
-        }
-        self.lose_link(Why::LockedOut(lockout), cx);
     }
 
     pub(super) fn note_frame(&mut self, cx: &Cx<'_>) {
