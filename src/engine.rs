@@ -23,8 +23,8 @@ use crate::serve::{Serve, ServeOutput, info::relay_info};
 use crate::state::{Changes, State};
 use crate::store::{Progress, Store, StoreError};
 use crate::sync::health::Rest;
-use crate::sync::relay::{Fate, Relay, Why};
-use crate::sync::session::Origin;
+use crate::sync::relay::{Relay, Why};
+use crate::sync::session::{Arrival, Fate, Origin};
 use crate::sync::window::Window;
 use crate::time::{Duration, Instant, Now};
 use crate::timer_wheel::{TimerId, TimerWheel};
@@ -345,7 +345,8 @@ impl Engine {
                 (fate, if counts { place_on_page(raw) } else { created_at })
             }
         };
-        self.drive(now, key, |relay, cx| relay.on_event(subscription, raw.id, created_at, fate, cx))
+        let arrival = Arrival { id: raw.id, created_at, bytes: raw.json.len(), fate };
+        self.drive(now, key, |relay, cx| relay.on_event(subscription, &arrival, cx))
     }
 
     fn on_client_text(&mut self, now: Now, client: u64, text: &str) -> Result<(), StoreError> {

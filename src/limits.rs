@@ -191,6 +191,12 @@ pub const SWEEP_PAGES_MAX: usize = 20_000;
 pub const SWEEP_PAGE_EVENTS_MAX: usize = 5_000;
 /// A page of one second with at least this many events may have hit the relay's cap; the smallest caps seen are 60.
 pub const SWEEP_FULL_PAGE_MIN: usize = 20;
+/// Pages an hour of one relay that bring nothing new. Beyond: the next waits until enough of it has come back; what is live
+/// goes on.
+pub const BARREN_PAGES_HOURLY: u64 = 36_000;
+/// Bytes an hour that one relay may send in answer to pages of events that were held already or are refused. Beyond: the
+/// next page waits, as for [`BARREN_PAGES_HOURLY`]. Enough for a full catch-up of 400,000 known events.
+pub const BARREN_BYTES_HOURLY: u64 = 512 << 20;
 /// Tries of one sweep on one link. Beyond: its items stay unconfirmed until the next catch-up.
 pub const SWEEP_ATTEMPTS_MAX: u32 = 3;
 /// Wait before a failed sweep is tried again on the same link.

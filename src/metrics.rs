@@ -68,6 +68,11 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ),
     ("grasp_sync_reconcile_ids_needed_total", "counter", "Ids that reconciliations found to be needed"),
     ("grasp_sync_reconcile_ids_unserved_total", "counter", "Ids that relays listed and did not serve"),
+    (
+        "grasp_sync_sweep_pauses_total",
+        "counter",
+        "Times a relay had used up what pages without news may cost in an hour",
+    ),
     ("grasp_sync_sweep_gaps_total", "counter", "Seconds with more events than a relay gives in a page"),
     (
         "grasp_sync_live_subscriptions_lost_total",
@@ -140,6 +145,8 @@ pub struct Metrics {
     pub reconcile_needed: u64,
     /// Ids listed and not served.
     pub reconcile_unserved: u64,
+    /// Times a relay had used up what pages without news may cost in an hour.
+    pub sweep_pauses: u64,
     /// Seconds that a sweep could not look behind.
     pub sweep_gaps: u64,
     /// Live subscriptions that a relay closed or never answered.
@@ -202,6 +209,7 @@ impl Default for Metrics {
             reconciliations: Counts::default(),
             reconcile_needed: 0,
             reconcile_unserved: 0,
+            sweep_pauses: 0,
             sweep_gaps: 0,
             live_lost: Counts::default(),
             notices: 0,
@@ -404,6 +412,7 @@ impl Sheet {
         self.put_each("grasp_sync_reconciliations_total", "outcome", metrics.reconciliations.iter());
         self.put("grasp_sync_reconcile_ids_needed_total", &[], metrics.reconcile_needed);
         self.put("grasp_sync_reconcile_ids_unserved_total", &[], metrics.reconcile_unserved);
+        self.put("grasp_sync_sweep_pauses_total", &[], metrics.sweep_pauses);
         self.put("grasp_sync_sweep_gaps_total", &[], metrics.sweep_gaps);
         self.put_each("grasp_sync_live_subscriptions_lost_total", "reason", metrics.live_lost.iter());
         self.put("grasp_sync_rotation_turns_total", &[], metrics.rotation_turns);

@@ -11,6 +11,7 @@ use crate::settings::Settings;
 use crate::state::State;
 use crate::time::Now;
 
+pub mod allowance;
 pub mod auth;
 pub mod budget;
 pub mod coverage;

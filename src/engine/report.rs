@@ -123,7 +123,7 @@ impl Engine {
             "coverage": coverage.name(),
             "coverage_why": coverage.why(),
             "limits": limits(relay.budget(), self.settings.limits.filter_values_max),
-            "full_catchups": { "by": relay.record().manner().by, "why": relay.record().manner().why },
+            "full_catchups": { "by": relay.budget().manner().by, "why": relay.budget().manner().why },
             "next_due_in_secs": entry.timer.map(|(at, _)| at.since(now.mono).as_secs_f64()),
         });
         if let Some(session) = session {
@@ -139,6 +139,8 @@ impl Engine {
             status["rotation"]["covered"] = json!(session.rotation().covered().map(UnixTime::as_secs));
             status["sweeps_left"] = json!(total - done);
             status["sweeps_failed"] = json!(relay.is_incomplete());
+            status["paused_secs"] =
+                json!(session.paused_until(now.mono).map(|until| until.since(now.mono).as_secs_f64()));
             status["cooldown_secs"] = json!(session.cooldown_until().map(|until| until.since(now.mono).as_secs_f64()));
         }
         status

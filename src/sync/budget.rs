@@ -12,8 +12,9 @@ use crate::limits::{
     REQ_FILTERS_MAX, SWEEP_PAGE_LIMIT, SWEEP_PAGE_LIMIT_MODEST, SWEEPS_IN_FLIGHT_MAX,
 };
 use crate::protocol::relay_info::RelayInfo;
+use crate::sync::allowance::Allowance;
 use crate::sync::filters::ID_BYTES;
-use crate::sync::reconcile::Kept;
+use crate::sync::reconcile::{Manner, Record};
 use crate::sync::refusal::Refusal;
 use crate::time::UnixTime;
 
@@ -28,7 +29,13 @@ pub struct Budget {
     /// What its refusals have taught.
     pub learnt: Learnt,
     /// What its reconciling has shown.
-    pub reconciling: Kept,
+    pub reconciling: Record,
+    /// What catch-ups that bring nothing may still cost.
+    #[serde(skip)]
+    pub allowance: Allowance,
+    /// It differs from what was last written.
+    #[serde(skip)]
+    changed: bool,
 }
 
 /// What a relay's refusals have taught. `None` and `false`: nothing.
@@ -182,8 +189,41 @@ impl Budget {
         let news = self.learnt != before;
         if news {
             self.learnt.at = now;
+            self.changed = true;
         }
         news
+    }
+
+    /// The relay is asked what it says of itself.
+    pub fn on_inquiry(&mut self, now: UnixTime) {
+        self.asked_at = now;
+    }
+
+    /// It could not be reached to be asked: it may have more to say when it can be.
+    pub fn ask_anew(&mut self) {
+        self.asked_at = UnixTime::EPOCH;
+    }
+
+    /// It was asked. `None`: it has not said; what it said before stands.
+    pub fn on_info(&mut self, info: Option<RelayInfo>) {
+        self.info = info.or(self.info.take());
+        self.changed = true;
+    }
+
+    /// Whether its NIP-11 document lists NIP-77; `None` if it lists nothing.
+    fn lists_reconciling(&self) -> Option<bool> {
+        let nips = self.info.as_ref()?.supported_nips.as_deref()?;
+        Some(nips.contains(&77))
+    }
+
+    /// Whether it is worth asking for a reconciliation.
+    pub fn may_reconcile(&self, now: UnixTime) -> bool {
+        self.reconciling.may_try(self.lists_reconciling(), now)
+    }
+
+    /// How full catch-ups are done, for the status.
+    pub fn manner(&self) -> Manner {
+        self.reconciling.manner(self.lists_reconciling())
     }
 
     /// Whether a question has the form that the budget allows.
@@ -214,12 +254,18 @@ impl Budget {
         let old = self.learnt != Learnt::default() && self.learnt.at.plus_secs(LEARNT_FOR.as_secs()) <= now;
         if old {
             self.learnt = Learnt::default();
+            self.changed = true;
         }
         old
     }
 
-    /// What the store keeps.
-    pub fn to_record(&self) -> String {
+    /// What the store is to keep, if that has changed since this was last asked.
+    pub fn take_record(&mut self) -> Option<String> {
+        let changed = std::mem::take(&mut self.changed) | self.reconciling.take_changed();
+        changed.then(|| self.to_record())
+    }
+
+    fn to_record(&self) -> String {
         serde_json::to_string(self).expect("numbers and flags are always JSON")
     }
 
@@ -227,6 +273,12 @@ impl Budget {
     /// learnt again.
     pub fn from_record(record: &str) -> Budget {
         serde_json::from_str(record).unwrap_or_default()
+    }
+
+    /// What follows from a NIP-11 document alone.
+    #[cfg(test)]
+    pub(crate) fn of_info(info: RelayInfo) -> Budget {
+        Budget { info: Some(info), ..Budget::default() }
     }
 
     fn told(&self, what: impl FnOnce(&RelayInfo) -> Option<u64>) -> Option<usize> {
@@ -287,7 +339,7 @@ mod tests {
             max_limit: Some(limit),
             ..RelayInfo::default()
         };
-        Budget { info: Some(info), ..Budget::default() }
+        Budget::of_info(info)
     }
 
     const REQ: Refused = Refused {
@@ -408,7 +460,8 @@ mod tests {
     fn what_was_learnt_is_kept_and_believed_for_a_while() {
         let mut budget = told(20, 131_072, 500);
         budget.learn(Refusal::TooManyFilters(None), REQ, NOW);
-        assert_eq!(Budget::from_record(&budget.to_record()), budget);
+        let record = budget.take_record().expect("it has changed");
+        assert_eq!((Budget::from_record(&record), budget.take_record()), (budget.clone(), None));
         assert_eq!(Budget::from_record("{\"from\":\"the future\"}"), Budget::default());
         assert!(!budget.forget_old(NOW.plus_secs(LEARNT_FOR.as_secs() - 1)));
         assert!(budget.forget_old(NOW.plus_secs(LEARNT_FOR.as_secs())));

@@ -201,17 +201,14 @@ mod tests {
         state
     }
 
-    fn said(info: RelayInfo) -> Budget {
-        Budget { info: Some(info), ..Budget::default() }
-    }
-
     fn carriage(roots: u32, budget: &Budget) -> Carriage {
         choose_carriage(&relay("one"), budget, 100, &world(roots))
     }
 
     #[test]
     fn what_fits_live_is_asked_for_in_the_usual_chunks() {
-        let grasp = said(RelayInfo { is_grasp: true, max_message_length: Some(524_288), ..RelayInfo::default() });
+        let grasp =
+            Budget::of_info(RelayInfo { is_grasp: true, max_message_length: Some(524_288), ..RelayInfo::default() });
         assert_eq!(carriage(1_000, &grasp), Carriage::Chunks(grasp.shape(100)));
     }
 
@@ -221,13 +218,13 @@ mod tests {
         let grasp = RelayInfo { is_grasp: true, ..RelayInfo::default() };
         let both = RelayInfo { is_grasp: true, ..roomy.clone() };
         let values = |carriage: Carriage| (carriage.is_wide(), carriage.shape().values);
-        assert_eq!(values(carriage(4_000, &said(roomy.clone()))), (false, 704));
-        assert_eq!(values(carriage(4_000, &said(both.clone()))), (false, 704));
-        assert_eq!(values(carriage(4_000, &said(grasp.clone()))), (true, 100));
+        assert_eq!(values(carriage(4_000, &Budget::of_info(roomy.clone()))), (false, 704));
+        assert_eq!(values(carriage(4_000, &Budget::of_info(both.clone()))), (false, 704));
+        assert_eq!(values(carriage(4_000, &Budget::of_info(grasp.clone()))), (true, 100));
         assert_eq!(values(carriage(4_000, &Budget::default())), (false, 100));
-        assert_eq!(values(carriage(40_000, &said(both))), (true, 100));
-        assert_eq!(values(carriage(40_000, &said(roomy))), (false, 704), "fewer turns");
-        let mut kinds_only = said(grasp);
+        assert_eq!(values(carriage(40_000, &Budget::of_info(both))), (true, 100));
+        assert_eq!(values(carriage(40_000, &Budget::of_info(roomy))), (false, 704), "fewer turns");
+        let mut kinds_only = Budget::of_info(grasp);
         kinds_only.learnt.named_kinds = true;
         assert!(!carriage(4_000, &kinds_only).is_wide(), "it refuses filters without kinds");
     }

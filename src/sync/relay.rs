@@ -31,9 +31,8 @@ use crate::sync::filters::Unit;
 use crate::sync::health::{Health, Rest};
 use crate::sync::plan::{Reach, deletion_sweeps, identifier_sweeps, increment_sweeps, units_of};
 use crate::sync::progress::RelayProgress;
-use crate::sync::reconcile::Record;
 use crate::sync::relay::linked::Linked;
-use crate::sync::session::{Lockout, Origin, Session};
+use crate::sync::session::{Arrival, Fate, Lockout, Origin, Session};
 use crate::time::{Duration, Instant, UnixTime};
 
 mod flood;
@@ -96,19 +95,6 @@ pub struct Totals {
     pub gap_events: u64,
 }
 
-/// What became of an event that a relay sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// Taken in.
-    New,
-    /// Held already, or refused for good before.
-    Known,
-    /// Refused.
-    Refused,
-    /// Refused, because it matches nothing that was asked.
-    Unasked,
-}
-
 /// What a closed window means to one relay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct News {
@@ -134,23 +120,20 @@ pub struct Relay {
     lost: Option<(Why, UnixTime)>,
     health: Health,
     progress: RelayProgress,
-    /// What it allows; while a link is open, that link's session learns.
-    budget: Budget,
+    /// What it allows; `None` while a link is open: its session has it.
+    budget: Option<Budget>,
     /// It is not asked before this what it is.
     inquire_not_before: Instant,
     unsaved: Vec<Progress>,
     /// `through` has moved since it was last written.
     through_moved_at: Option<Instant>,
     totals: Totals,
-    /// What is known of its reconciling; while a link is open, its session has it.
-    record: Record,
 }
 
 impl Relay {
     /// A relay that is to be dialled at once.
     pub fn new(url: RelayUrl, progress: RelayProgress, budget: Budget, cx: &mut Cx<'_>) -> Relay {
         cx.metrics.state_entries.add(StateName::Idle.as_str());
-        let record = Record::restored(budget.reconciling);
         Relay {
             url,
             state: State::Idle,
@@ -159,12 +142,11 @@ impl Relay {
             lost: None,
             health: Health::new(cx.now.mono),
             progress,
-            budget,
+            budget: Some(budget),
             inquire_not_before: Instant::ZERO,
             unsaved: Vec::new(),
             through_moved_at: None,
             totals: Totals::default(),
-            record,
         }
     }
 
@@ -230,7 +212,13 @@ impl Relay {
 
     /// What it allows.
     pub fn budget(&self) -> &Budget {
-        &self.budget
+        let of_session = self.session().map(Session::budget);
+        self.budget.as_ref().or(of_session).expect("it is here or with the session")
+    }
+
+    fn budget_mut(&mut self) -> &mut Budget {
+        let of_session = linked_in(&mut self.state).map(|linked| linked.session.budget_mut());
+        self.budget.as_mut().or(of_session).expect("it is here or with the session")
     }
 
     /// Whether it is asked for everything it has, so that nothing it sends is unasked.
@@ -314,14 +302,9 @@ impl Relay {
             Some(since) if self.full_catchup_in(cx) > Duration::ZERO => Reach::Since(since),
             _ => Reach::Full,
         };
-        if self.budget.forget_old(cx.now.wall) {
-            self.unsaved.push(self.budget_record());
-        }
-        if let Some(info) = &self.budget.info {
-            self.record.on_supported_nips(info.supported_nips.as_deref());
-        }
-        let mut linked = Box::new(Linked::new(Session::new(link, self.budget.clone(), cx), cx.now.mono));
-        linked.session.set_record(std::mem::take(&mut self.record));
+        let mut budget = self.budget.take().expect("no link was open");
+        budget.forget_old(cx.now.wall);
+        let mut linked = Box::new(Linked::new(Session::new(link, budget, cx), cx.now.mono));
         linked.plan_catchup(&self.url, reach, &self.progress, cx);
         self.enter(Why::Opened, cx, |_| State::Catchup { linked, reach, deletions: Deletions::of(reach) });
         self.settle(cx);
@@ -347,16 +330,10 @@ impl Relay {
         self.session()?.origin(subscription)
     }
 
-    /// An event came and was judged. `created_at` is given if a valid signature or the store vouches for it.
-    pub fn on_event(
-        &mut self,
-        subscription: &str,
-        id: EventId,
-        created_at: Option<UnixTime>,
-        fate: Fate,
-        cx: &mut Cx<'_>,
-    ) {
+    /// An event came and was judged.
+    pub fn on_event(&mut self, subscription: &str, arrival: &Arrival, cx: &mut Cx<'_>) {
         self.note_frame(cx);
+        let fate = arrival.fate;
         let origin = self.origin(subscription);
         let looked_back = match origin {
             Some(Origin::Rotation | Origin::Recheck) => true,
@@ -378,7 +355,7 @@ impl Relay {
                 Fate::Known => tally.known += 1,
                 Fate::Refused | Fate::Unasked => tally.refused += 1,
             }
-            linked.session.on_event(subscription, id, created_at, fate == Fate::New, cx);
+            linked.session.on_event(subscription, arrival, cx);
         }
         self.settle(cx);
     }
@@ -534,6 +511,9 @@ impl Relay {
             let code = if why == Why::Stopping { 1001 } else { 1000 };
             cx.out.push_back(Output::Close { link, code });
         }
+        if let Some(linked) = linked_in(&mut self.state) {
+            self.budget = Some(linked.session.take_budget());
+        }
         if self.state_name() != StateName::Closing {
             self.enter(why, cx, |_| State::Closing);
         }
@@ -584,8 +564,9 @@ impl Relay {
     fn lose_link(&mut self, why: Why, cx: &mut Cx<'_>) {
         self.drop_inquiry(cx);
         if let Some(linked) = linked_in(&mut self.state) {
-            self.record = linked.session.end_record(cx.now.wall);
-            self.note_record();
+            linked.session.on_lost(cx.now.wall);
+            self.budget = Some(linked.session.take_budget());
+            self.note_budget();
         }
         let timing = &cx.settings.timing;
         let until = match self.linked() {

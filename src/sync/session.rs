@@ -49,6 +49,32 @@ pub enum Origin {
     Recheck,
 }
 
+/// An event that a relay sent, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its id.
+    pub id: EventId,
+    /// Its time, if a valid signature or the store vouches for it.
+    pub created_at: Option<UnixTime>,
+    /// Its length as JSON.
+    pub bytes: usize,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of an event that a relay sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Taken in.
+    New,
+    /// Held already, or refused for good before.
+    Known,
+    /// Refused.
+    Refused,
+    /// Refused, because it matches nothing that was asked.
+    Unasked,
+}
+
 /// An open link and all that is asked on it.
 #[derive(Debug)]
 pub struct Session {
@@ -85,6 +111,8 @@ pub struct Session {
     /// The relay does not answer us at all.
     lockout: Option<Lockout>,
     lesson: Option<Lesson>,
+    /// It has used up what may be asked in vain.
+    paused: bool,
     /// Whether the relay knows who we are.
     auth: Auth,
     /// Events that came, and those of them that nothing was asked for.
@@ -128,6 +156,7 @@ impl Session {
             doubted: false,
             lockout: None,
             lesson: None,
+            paused: false,
             auth: Auth::default(),
             events: 0,
             unasked: 0,
@@ -178,6 +207,11 @@ impl Session {
     /// The same, to be told of it.
     pub fn budget_mut(&mut self) -> &mut Budget {
         &mut self.budget
+    }
+
+    /// Gives it back: the session ends.
+    pub fn take_budget(&mut self) -> Budget {
+        std::mem::take(&mut self.budget)
     }
 
     /// How the relay is asked for what it shares.
@@ -288,18 +322,14 @@ impl Session {
         self.events >= UNASKED_EVENTS_MIN && self.unasked * 100 > self.events * UNASKED_PERCENT_MAX
     }
 
-    /// An event came for a subscription. `created_at` is given if a valid signature or the store vouches for it;
-    /// `is_new`: it was not known before.
-    pub fn on_event(
-        &mut self,
-        subscription: &str,
-        id: EventId,
-        created_at: Option<UnixTime>,
-        is_new: bool,
-        cx: &mut Cx<'_>,
-    ) {
+    /// An event came for a subscription.
+    pub fn on_event(&mut self, subscription: &str, arrival: &Arrival, cx: &mut Cx<'_>) {
         let Some(number) = number_of(subscription) else { return };
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
+        let is_new = arrival.fate == Fate::New;
+        if !is_new && !subscription.is_live() {
+            self.budget.allowance.on_barren_event(arrival.bytes, cx.now.mono);
+        }
         let task = match subscription {
             Subscription::Live { waiting_since, brought, .. } => {
                 if waiting_since.is_some() {
@@ -308,20 +338,19 @@ impl Session {
                 }
                 return;
             }
-            Subscription::Page { task, heard_at, .. } => {
+            Subscription::Page { task, heard_at, barren, .. } => {
                 *heard_at = cx.now.mono;
+                *barren &= !is_new;
                 task
             }
-            Subscription::Fetch { .. } => {
-                return self.on_fetched(number, id, created_at.is_some(), is_new, cx.now.mono);
-            }
+            Subscription::Fetch { .. } => return self.on_fetched(number, arrival, cx.now.mono),
         };
         match task.sweep.subject() {
             Subject::Announcements => self.found.by_kind += 1,
             Subject::Identifiers(_) => self.found.by_identifier += 1,
             _ => {}
         }
-        let flooded = created_at.is_some_and(|at| task.sweep.on_event(id, at) == PageEvent::Flood);
+        let flooded = arrival.created_at.is_some_and(|at| task.sweep.on_event(arrival.id, at) == PageEvent::Flood);
         if flooded && let Some(task) = self.close_page(number, cx) {
             self.fail(task, cx);
         }
@@ -390,10 +419,16 @@ impl Session {
         let retries = self.retries.iter().map(|(at, _)| *at);
         let turns = [&self.rotation, &self.recheck].into_iter().filter_map(Rotation::next_turn_at).min();
         let turn = turns.filter(|_| self.queue.is_empty() && self.has_slot() && !self.auth.is_pending());
-        let turn = turn.map(|at| self.cooldown_until.map_or(at, |until| at.max(until)));
+        let pause = self.paused_until(cx.now.mono);
+        let turn = turn.map(|at| [self.cooldown_until, pause].into_iter().flatten().fold(at, Instant::max));
         let known = self.auth.deadline(timing.sweep_timeout);
-        let rest = silent.chain(retries).chain(turn).chain(self.cooldown_until).chain(known).min();
+        let rest = silent.chain(retries).chain(turn).chain(self.cooldown_until).chain(pause).chain(known).min();
         rest.map_or(self.liveness.deadline(timing), |at| at.min(self.liveness.deadline(timing)))
+    }
+
+    /// Until when no page is asked for, because the relay's answers bring nothing new.
+    pub fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.budget.allowance.spent_until(now).filter(|_| self.paused)
     }
 
     /// Asks for as much as the relay's subscriptions allow.
@@ -404,6 +439,9 @@ impl Session {
         self.shed_live(cx);
         self.open_postponed(cx);
         self.begin_stage();
+        if self.is_paused(cx) {
+            return;
+        }
         while self.has_slot() {
             if self.fetch(cx) {
                 continue;
@@ -425,6 +463,14 @@ impl Session {
                 self.ask_page(task, cx);
             }
         }
+    }
+
+    /// Whether the relay has used up what may be asked in vain; counts when that begins.
+    fn is_paused(&mut self, cx: &mut Cx<'_>) -> bool {
+        let until = self.budget.allowance.spent_until(cx.now.mono);
+        cx.metrics.sweep_pauses += u64::from(until.is_some() && !self.paused);
+        self.paused = until.is_some();
+        self.paused
     }
 
     /// Whether the relay is not asked this at all, because it refuses to be: its coverage says so.

@@ -43,7 +43,7 @@ pub struct Manner {
 /// What is kept of it in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Kept {
+struct Kept {
     standing: Negentropy,
     /// It allows one reconciliation at a time.
     alone: bool,
@@ -53,16 +53,22 @@ pub struct Kept {
     paged_at: UnixTime,
 }
 
-/// What is known of one relay's reconciling.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is known of one relay's reconciling. In several places it is asked whether the relay's NIP-11 document lists
+/// NIP-77: `listed`, `None` if there is no list. Some relays list it and refuse; few know it and do not list it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Record {
     kept: Kept,
-    /// Its NIP-11 document lists NIP-77, or lists others only.
-    listed: Option<bool>,
+    /// What is kept differs from what was last written.
+    #[serde(skip)]
+    changed: bool,
     /// Failures in a row that were not about one question.
+    #[serde(skip)]
     strikes: u8,
     /// Reconciliations that have come to their end.
+    #[serde(skip)]
     completed: usize,
+    #[serde(skip)]
     unserved: Unserved,
 }
 
@@ -75,22 +81,23 @@ struct Unserved {
 }
 
 impl Record {
-    /// What the store has kept.
-    pub fn restored(kept: Kept) -> Record {
-        Record { kept, ..Record::default() }
+    /// Whether what the store keeps of it has changed since this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
-    /// What the store keeps.
-    pub fn kept(&self) -> Kept {
-        self.kept
+    fn keep(&mut self, change: impl FnOnce(&mut Kept)) {
+        let before = self.kept;
+        change(&mut self.kept);
+        self.changed |= self.kept != before;
     }
 
     /// Whether it is worth asking: it works, or has not been tried for a while, and does not say that it does not know it.
-    pub fn may_try(&self, now: UnixTime) -> bool {
+    pub fn may_try(&self, listed: Option<bool>, now: UnixTime) -> bool {
         match self.kept.standing {
             Negentropy::Works => true,
-            Negentropy::Unknown => self.listed != Some(false),
-            Negentropy::Refused { at, .. } => self.listed != Some(false) && is_past(at, NEGENTROPY_RETRY_AFTER, now),
+            Negentropy::Unknown => listed != Some(false),
+            Negentropy::Refused { at, .. } => listed != Some(false) && is_past(at, NEGENTROPY_RETRY_AFTER, now),
         }
     }
 
@@ -109,14 +116,9 @@ impl Record {
         if self.kept.fetch_ids == 0 { FETCH_IDS_MAX } else { self.kept.fetch_ids }
     }
 
-    /// The relay's NIP-11 document lists these NIPs. Some relays list 77 and refuse it; few know it and do not list it.
-    pub fn on_supported_nips(&mut self, nips: Option<&[u16]>) {
-        self.listed = nips.map(|nips| nips.contains(&77));
-    }
-
     /// It has answered a NEG-OPEN.
     pub fn on_answer(&mut self) {
-        self.kept.standing = Negentropy::Works;
+        self.keep(|kept| kept.standing = Negentropy::Works);
     }
 
     /// A reconciliation has come to its end.
@@ -129,10 +131,7 @@ impl Record {
     pub fn on_refusal(&mut self, why: NegRefusal, now: UnixTime) {
         let counts = match why {
             NegRefusal::TooManyRecords | NegRefusal::RateLimited => return,
-            NegRefusal::TooManyAtOnce => {
-                self.kept.alone = true;
-                return;
-            }
+            NegRefusal::TooManyAtOnce => return self.keep(|kept| kept.alone = true),
             NegRefusal::Unsupported | NegRefusal::Silent => NEGENTROPY_STRIKES_MAX,
             NegRefusal::LinkLost | NegRefusal::Ended | NegRefusal::Broken | NegRefusal::Other if self.works() => 1,
             NegRefusal::LinkLost | NegRefusal::Ended | NegRefusal::Broken | NegRefusal::Other => NEGENTROPY_STRIKES_MAX,
@@ -140,26 +139,27 @@ impl Record {
         self.strikes = self.strikes.saturating_add(counts);
         if self.strikes >= NEGENTROPY_STRIKES_MAX {
             self.strikes = 0;
-            self.kept.standing = Negentropy::Refused { at: now, why };
+            self.keep(|kept| kept.standing = Negentropy::Refused { at: now, why });
         }
     }
 
     /// Of `asked` ids in one REQ so few came that fewer are to be asked for.
     pub fn on_short_answer(&mut self, asked: usize) {
-        self.kept.fetch_ids = (asked / 2).clamp(FETCH_IDS_MIN, self.fetch_ids());
+        let fewer = (asked / 2).clamp(FETCH_IDS_MIN, self.fetch_ids());
+        self.keep(|kept| kept.fetch_ids = fewer);
     }
 
     /// Whether a full catch-up that begins now is to be done by pages, which find what a peer's reconciling loses.
     pub fn pages_due(&mut self, now: UnixTime) -> bool {
         if self.kept.paged_at == UnixTime::EPOCH {
-            self.kept.paged_at = now;
+            self.keep(|kept| kept.paged_at = now);
         }
         is_past(self.kept.paged_at, FULL_BY_PAGES_EVERY, now)
     }
 
     /// A full catch-up by pages, which began then, has ended well.
     pub fn on_paged(&mut self, began: UnixTime) {
-        self.kept.paged_at = began;
+        self.keep(|kept| kept.paged_at = began);
         self.unserved.ids.clear();
     }
 
@@ -179,8 +179,8 @@ impl Record {
     }
 
     /// How full catch-ups are done, for the status.
-    pub fn manner(&self) -> Manner {
-        match (self.kept.standing, self.listed) {
+    pub fn manner(&self, listed: Option<bool>) -> Manner {
+        match (self.kept.standing, listed) {
             (Negentropy::Works, _) => Manner { by: "negentropy", why: "works" },
             (Negentropy::Refused { why, .. }, _) => Manner { by: "pages", why: why.name() },
             (Negentropy::Unknown, Some(false)) => Manner { by: "pages", why: "not_listed" },
@@ -207,12 +207,12 @@ mod tests {
     #[test]
     fn a_refusal_is_remembered_for_a_week() {
         let mut record = Record::default();
-        assert!(record.may_try(at(0)));
+        assert!(record.may_try(None, at(0)));
         record.on_refusal(NegRefusal::Unsupported, at(0));
-        assert!(!record.may_try(at(7 * DAY - 1)));
-        assert!(record.may_try(at(7 * DAY)));
-        assert_eq!(record.manner(), Manner { by: "pages", why: "unsupported" });
-        assert!(record.may_try(UnixTime::from_secs(1_600_000_000)), "a clock that was ahead is not believed");
+        assert!(!record.may_try(None, at(7 * DAY - 1)));
+        assert!(record.may_try(None, at(7 * DAY)));
+        assert_eq!(record.manner(None), Manner { by: "pages", why: "unsupported" });
+        assert!(record.may_try(None, UnixTime::from_secs(1_600_000_000)), "a clock that was ahead is not believed");
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
             record.on_complete();
         }
         (0..3).for_each(|_| record.on_refusal(NegRefusal::LinkLost, at(0)));
-        assert!(!record.may_try(at(1)), "three in a row");
+        assert!(!record.may_try(None, at(1)), "three in a row");
     }
 
     #[test]
@@ -244,14 +244,12 @@ mod tests {
     #[test]
     fn a_list_without_77_is_believed_and_one_with_it_is_a_hint() {
         let mut record = Record::default();
-        record.on_supported_nips(Some(&[1, 11]));
-        assert!(!record.may_try(at(0)));
+        assert!(!record.may_try(Some(false), at(0)));
         record.on_answer();
-        assert!(record.may_try(at(0)), "what it has shown counts");
+        assert!(record.may_try(Some(false), at(0)), "what it has shown counts");
         let mut record = Record::default();
-        record.on_supported_nips(Some(&[1, 77]));
         record.on_refusal(NegRefusal::Unsupported, at(0));
-        assert!(!record.may_try(at(1)));
+        assert!(!record.may_try(Some(true), at(1)));
     }
 
     #[test]

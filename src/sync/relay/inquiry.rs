@@ -8,7 +8,7 @@ use crate::contract::{CloseReason, LinkId, Output};
 use crate::limits::INFO_PERIOD;
 use crate::protocol::relay_info::RelayInfo;
 use crate::sync::Cx;
-use crate::time::{Instant, UnixTime};
+use crate::time::Instant;
 
 /// An inquiry on a link of its own, beside the open link.
 #[derive(Clone, Copy, Debug)]
@@ -47,9 +47,8 @@ impl Relay {
                 self.on_info(info, cx);
             }
             (None, Err(reason)) if is_unreachable(reason) => {
-                // It may have more to say when it can be reached.
                 if reason != CloseReason::Timeout {
-                    self.budget.asked_at = UnixTime::EPOCH;
+                    self.budget_mut().ask_anew();
                     self.inquire_not_before = Instant::ZERO;
                 }
                 cx.metrics.relay_links_closed.add(reason.name());
@@ -64,10 +63,9 @@ impl Relay {
 
     /// The relay was asked what it is. `None`: it has not said; what it said before stands.
     fn on_info(&mut self, info: Option<RelayInfo>, cx: &mut Cx<'_>) {
-        self.budget.info = info.or(self.budget.info.take());
-        self.unsaved.push(self.budget_record());
+        self.budget_mut().on_info(info);
+        self.note_budget();
         if let Some(linked) = linked_in(&mut self.state) {
-            linked.session.budget_mut().info.clone_from(&self.budget.info);
             linked.session.pump(cx);
         }
     }
@@ -75,10 +73,10 @@ impl Relay {
     /// Begins an inquiry if it is time for one.
     pub(super) fn inquire_if_due(&mut self, cx: &mut Cx<'_>) -> Option<LinkId> {
         // The wall clock counts across restarts; it may jump.
-        if !self.budget.asks_again(cx.now.wall) || cx.now.mono < self.inquire_not_before {
+        if !self.budget().asks_again(cx.now.wall) || cx.now.mono < self.inquire_not_before {
             return None;
         }
-        self.budget.asked_at = cx.now.wall;
+        self.budget_mut().on_inquiry(cx.now.wall);
         self.inquire_not_before = cx.now.mono + INFO_PERIOD;
         let link = cx.new_link();
         cx.out.push_back(Output::Inquire { link, url: self.url.clone() });

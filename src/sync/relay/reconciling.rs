@@ -4,33 +4,10 @@ use nostr::event::EventId;
 
 use super::{Relay, linked_in};
 use crate::sync::Cx;
-use crate::sync::reconcile::Record;
 use crate::sync::session::Session;
 use crate::time::UnixTime;
 
 impl Relay {
-    /// What is known of its reconciling.
-    pub fn record(&self) -> &Record {
-        self.session().map_or(&self.record, Session::record)
-    }
-
-    /// The relay's NIP-11 document lists these NIPs; `None` if it lists none.
-    pub fn on_supported_nips(&mut self, nips: Option<&[u16]>) {
-        match linked_in(&mut self.state) {
-            Some(linked) => linked.session.record_mut().on_supported_nips(nips),
-            None => self.record.on_supported_nips(nips),
-        }
-    }
-
-    /// What was found of its reconciling outlives the process.
-    pub(super) fn note_record(&mut self) {
-        let kept = self.record().kept();
-        if kept != self.budget.reconciling {
-            self.budget.reconciling = kept;
-            self.unsaved.push(self.budget_record());
-        }
-    }
-
     /// Ids that its reconciliations hold in memory.
     pub fn ids_held(&self) -> usize {
         self.session().map_or(0, Session::ids_held)

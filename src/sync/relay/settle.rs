@@ -16,7 +16,6 @@ impl Relay {
     pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
         self.note_stability(cx);
         self.note_budget();
-        self.note_record();
         if let Some(lockout) = self.session().and_then(Session::lockout) {
             // It is tried again in a while.
             return self.hang_up(1000, Why::LockedOut(lockout), cx);
@@ -48,17 +47,11 @@ impl Relay {
         }
     }
 
-    /// What the link has learnt outlives it.
-    fn note_budget(&mut self) {
-        let Some(linked) = linked_in(&mut self.state) else { return };
-        if linked.session.budget().learnt != self.budget.learnt {
-            self.budget.learnt = linked.session.budget().learnt.clone();
-            self.unsaved.push(self.budget_record());
+    /// What was told and learnt outlives the link and the process.
+    pub(super) fn note_budget(&mut self) {
+        if let Some(record) = self.budget_mut().take_record() {
+            self.unsaved.push(Progress::Budget { relay: self.url.clone(), record });
         }
-    }
-
-    pub(super) fn budget_record(&self) -> Progress {
-        Progress::Budget { relay: self.url.clone(), record: self.budget.to_record() }
     }
 
     pub(super) fn note_frame(&mut self, cx: &Cx<'_>) {

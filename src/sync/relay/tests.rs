@@ -1,6 +1,7 @@
 //! The machine, driven by hand through each of its states.
 
 use super::*;
+use crate::protocol::relay_info::RelayInfo;
 use crate::sync::budget::Budget;
 use crate::sync::testing::{Bench, addr, announcement, relay, root_id};
 
@@ -15,14 +16,25 @@ struct Rig {
     seq: u64,
 }
 
+/// An event of a hundred bytes.
+fn arrival(id: EventId, created_at: Option<UnixTime>, fate: Fate) -> Arrival {
+    Arrival { id, created_at, bytes: 100, fate }
+}
+
 impl Rig {
     fn new(progress: impl FnOnce(&mut Bench) -> RelayProgress) -> Rig {
         let mut bench = Bench::new();
         let progress = progress(&mut bench);
-        let mut relay = Relay::new(relay("one"), progress, Budget::default(), &mut bench.cx());
+        let relay = Relay::new(relay("one"), progress, Budget::default(), &mut bench.cx());
+        let mut rig = Rig { bench, relay, seq: 100 };
         // It says that it does not reconcile; `reconciling` has those that do.
-        relay.on_supported_nips(Some(&[1]));
-        Rig { bench, relay, seq: 100 }
+        rig.list_nips(Some(vec![1]));
+        rig
+    }
+
+    /// The relay's NIP-11 document lists these.
+    fn list_nips(&mut self, supported_nips: Option<Vec<u16>>) {
+        self.relay.budget_mut().info = Some(RelayInfo { supported_nips, ..RelayInfo::default() });
     }
 
     fn state(&self) -> StateName {
@@ -166,6 +178,21 @@ fn a_link_that_drops_before_it_is_stable_is_a_failure() {
     rig.relay.on_alive(&mut rig.bench.cx());
     rig.drop_link();
     assert_eq!(rig.state(), StateName::Connecting, "sixty seconds of life are a success, EOSE or not");
+}
+
+#[test]
+fn what_a_relay_allows_is_known_whatever_becomes_of_its_link() {
+    let mut rig = Rig::new(with_repo);
+    let info = rig.relay.budget().info.clone().expect("it has said something");
+    rig.open();
+    assert_eq!(rig.relay.budget().info.as_ref(), Some(&info));
+    rig.bench.advance(60);
+    rig.relay.on_alive(&mut rig.bench.cx());
+    rig.drop_link();
+    assert_eq!((rig.state(), rig.relay.budget().info.as_ref()), (StateName::Connecting, Some(&info)));
+    rig.open();
+    rig.relay.close(Why::Unneeded, &mut rig.bench.cx());
+    assert_eq!((rig.state(), rig.relay.budget().info.as_ref()), (StateName::Closing, Some(&info)));
 }
 
 #[test]
@@ -442,7 +469,7 @@ fn what_a_rate_limit_missed_is_swept_if_one_page_may_not_hold_it() {
     let name = again[0].split('"').nth(3).unwrap().to_owned();
     for n in 0..60 {
         let at = Some(rig.bench.now.wall);
-        rig.relay.on_event(&name, root_id(n), at, Fate::New, &mut rig.bench.cx());
+        rig.relay.on_event(&name, &arrival(root_id(n), at, Fate::New), &mut rig.bench.cx());
     }
     rig.relay.on_eose(&name, &mut rig.bench.cx());
     assert_eq!(rig.relay.progress().through(), lost_at);
@@ -488,7 +515,11 @@ fn a_notice_makes_an_empty_page_doubtful_and_no_other() {
         let name = page.split('"').nth(3).unwrap();
         rig.relay.on_notice("could not reach the database", &mut rig.bench.cx());
         for n in 0..events {
-            rig.relay.on_event(name, root_id(n), Some(UnixTime::from_secs(9)), Fate::New, &mut rig.bench.cx());
+            rig.relay.on_event(
+                name,
+                &arrival(root_id(n), Some(UnixTime::from_secs(9)), Fate::New),
+                &mut rig.bench.cx(),
+            );
         }
         rig.relay.on_eose(name, &mut rig.bench.cx());
         let sent = rig.bench.sent();

@@ -122,12 +122,16 @@ impl Session {
             Purpose::Rotation => self.rotation.on_bytes(cx.now.mono, bytes),
             Purpose::Recheck => self.recheck.on_bytes(cx.now.mono, bytes),
         }
-        self.subscriptions.insert(number, Subscription::Page { task, bytes, heard_at: cx.now.mono, noticed: false });
+        self.subscriptions
+            .insert(number, Subscription::Page { task, bytes, heard_at: cx.now.mono, noticed: false, barren: true });
     }
 
     pub(super) fn close_page(&mut self, number: u64, cx: &mut Cx<'_>) -> Option<Task> {
         match self.subscriptions.remove(&number)? {
-            Subscription::Page { task, .. } => {
+            Subscription::Page { task, barren, .. } => {
+                if barren {
+                    self.budget.allowance.on_barren_page(cx.now.mono);
+                }
                 self.send_close(number, cx);
                 Some(task)
             }

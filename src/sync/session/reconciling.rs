@@ -18,7 +18,7 @@ use crate::contract::Output;
 use crate::protocol::message::{neg_close_message, neg_msg_message, neg_open_message};
 use crate::sync::Cx;
 use crate::sync::filters::Subject;
-use crate::sync::reconcile::{Failure, NegRefusal, Reconciliation, Record, Verdict};
+use crate::sync::reconcile::{Failure, NegRefusal, Reconciliation, Verdict};
 use crate::time::{Duration, Instant, UnixTime};
 
 mod fetching;
@@ -28,7 +28,6 @@ mod fetching;
 pub(super) struct Reconciling {
     /// The round is a full catch-up that is not to be done by pages.
     allowed: bool,
-    record: Record,
     open: BTreeMap<u64, Open>,
 }
 
@@ -90,33 +89,16 @@ impl Retreat {
 
 /// What is known of the relay.
 impl Session {
-    /// Gives the session what is known of the relay's reconciling.
-    pub fn set_record(&mut self, record: Record) {
-        self.reconciling.record = record;
-    }
-
-    /// What is known of the relay's reconciling.
-    pub fn record(&self) -> &Record {
-        &self.reconciling.record
-    }
-
-    /// The same, to be told of it.
-    pub fn record_mut(&mut self) -> &mut Record {
-        &mut self.reconciling.record
-    }
-
-    /// The record as the link is lost. A relay that hangs up on the first question of this kind does not know it.
-    pub fn end_record(&mut self, now: UnixTime) -> Record {
-        let record = &mut self.reconciling.record;
+    /// The link is lost. A relay that hangs up on the first question of this kind does not know it.
+    pub fn on_lost(&mut self, now: UnixTime) {
         if self.reconciling.open.values().any(|open| open.exchange.is_some()) {
-            record.on_refusal(NegRefusal::LinkLost, now);
+            self.budget.reconciling.on_refusal(NegRefusal::LinkLost, now);
         }
-        record.clone()
     }
 
     /// The round that begins is a full catch-up: its sweeps may be reconciled, unless it is the turn of pages.
     pub fn begin_full(&mut self, now: UnixTime) {
-        self.reconciling.allowed = !self.reconciling.record.pages_due(now);
+        self.reconciling.allowed = !self.budget.reconciling.pages_due(now);
     }
 
     /// The round that begins is no full catch-up, unless [`Session::begin_full`] says so.
@@ -127,7 +109,7 @@ impl Session {
     /// The full catch-up that began then has ended well.
     pub fn end_full(&mut self, began: UnixTime) {
         if !self.reconciling.allowed {
-            self.reconciling.record.on_paged(began);
+            self.budget.reconciling.on_paged(began);
         }
     }
 
@@ -150,7 +132,9 @@ impl Session {
         let Some(key) = self.find(Open::wants_set) else { return };
         match held {
             None => self.retreat(key, Retreat::NoRoom, cx),
-            Some(held) if held.is_empty() && !self.record().works() => self.retreat(key, Retreat::NothingHeld, cx),
+            Some(held) if held.is_empty() && !self.budget.reconciling.works() => {
+                self.retreat(key, Retreat::NothingHeld, cx)
+            }
             Some(held) => self.open_exchange(key, &held, cx),
         }
         self.pump(cx);
@@ -167,9 +151,8 @@ impl Session {
 
     /// Of [`Session::take_found`], what is neither held nor known to be of no use.
     pub fn add_needed(&mut self, key: u64, mut ids: Vec<EventId>, cx: &mut Cx<'_>) {
-        let Reconciling { record, open, .. } = &mut self.reconciling;
-        let Some(open) = open.get_mut(&key) else { return };
-        ids.retain(|id| !record.is_unserved(id, cx.state.last_seq()));
+        let Some(open) = self.reconciling.open.get_mut(&key) else { return };
+        ids.retain(|id| !self.budget.reconciling.is_unserved(id, cx.state.last_seq()));
         cx.metrics.reconcile_needed += ids.len() as u64;
         open.run.add_needed(ids);
         if open.run.is_full() {
@@ -185,7 +168,7 @@ impl Session {
     /// A step of an exchange came.
     pub fn on_neg_msg(&mut self, name: &str, payload: &str, cx: &mut Cx<'_>) {
         let Some(key) = self.exchange_of(name) else { return cx.metrics.messages_refused.add("no_subscription") };
-        self.reconciling.record.on_answer();
+        self.budget.reconciling.on_answer();
         let Some(open) = self.reconciling.open.get_mut(&key) else { return };
         match open.run.on_message(payload, cx.now.mono) {
             Ok(Some(payload)) => {
@@ -234,7 +217,7 @@ impl Session {
 
     fn on_refusal(&mut self, key: u64, why: NegRefusal, cx: &mut Cx<'_>) {
         if why == NegRefusal::TooManyAtOnce && self.reconciling.open.len() > 1 {
-            self.reconciling.record.on_refusal(why, cx.now.wall);
+            self.budget.reconciling.on_refusal(why, cx.now.wall);
             return self.put_off(key, cx);
         }
         self.retreat(key, Retreat::Refused(why), cx);
@@ -246,7 +229,7 @@ impl Session {
         let unanswered = |(_, open): &(&u64, &Open)| open.exchange.is_some() && !open.run.has_answered();
         let unanswered: Vec<u64> = self.reconciling.open.iter().filter(unanswered).map(|(key, _)| *key).collect();
         let alone = self.reconciling.open.len() == 1;
-        self.reconciling.record.on_refusal(NegRefusal::TooManyAtOnce, cx.now.wall);
+        self.budget.reconciling.on_refusal(NegRefusal::TooManyAtOnce, cx.now.wall);
         for key in unanswered {
             match alone {
                 true => self.retreat(key, Retreat::Refused(NegRefusal::TooManyAtOnce), cx),
@@ -274,18 +257,18 @@ impl Session {
         let bounds = task.sweep.bounds();
         let whole = bounds.since.is_none() && bounds.until.is_none();
         let fits = task.purpose == Purpose::Round && whole && !task.by_pages;
-        self.reconciling.allowed && fits && self.record().may_try(now)
+        self.reconciling.allowed && fits && self.budget.may_reconcile(now)
     }
 
     /// Whether a sweep waits until fewer are being reconciled.
     pub(super) fn waits_to_reconcile(&self, task: &Task, now: UnixTime) -> bool {
-        let full = self.reconciling.open.len() >= self.record().at_once();
-        full && self.record().works() && self.may_reconcile(task, now)
+        let full = self.reconciling.open.len() >= self.budget.reconciling.at_once();
+        full && self.budget.reconciling.works() && self.may_reconcile(task, now)
     }
 
     /// Takes up a sweep that is to be reconciled; gives back one that is to be paged.
     pub(super) fn take_up(&mut self, task: Task, cx: &Cx<'_>) -> Option<Task> {
-        let full = self.reconciling.open.len() >= self.record().at_once();
+        let full = self.reconciling.open.len() >= self.budget.reconciling.at_once();
         if full || !self.may_reconcile(&task, cx.now.wall) {
             return Some(task);
         }
@@ -351,7 +334,7 @@ impl Session {
             Verdict::Failed(failure) => self.retreat(key, Retreat::Failed(failure), cx),
             Verdict::Complete => {
                 let Some(open) = self.reconciling.open.remove(&key) else { return };
-                self.reconciling.record.on_complete();
+                self.budget.reconciling.on_complete();
                 cx.metrics.reconciliations.add("complete");
                 // Which of its announcements it lists for their kinds was not looked at: nothing says that it hides any.
                 self.found.by_kind += u64::from(*open.task.sweep.subject() == Subject::Announcements);
@@ -367,7 +350,7 @@ impl Session {
             cx.metrics.reconciliations.add(name);
         }
         if let Some(refusal) = why.refusal() {
-            self.reconciling.record.on_refusal(refusal, cx.now.wall);
+            self.budget.reconciling.on_refusal(refusal, cx.now.wall);
         }
         task.by_pages = true;
         self.queue.push_front(task);
@@ -387,7 +370,7 @@ impl Session {
         let open = self.reconciling.open.remove(&key)?;
         cx.metrics.reconcile_unserved += open.run.unserved().len() as u64;
         for id in open.run.unserved() {
-            self.reconciling.record.on_unserved(*id, cx.state.last_seq());
+            self.budget.reconciling.on_unserved(*id, cx.state.last_seq());
         }
         Some(open.task)
     }
@@ -397,7 +380,7 @@ impl Session {
         let timeout = cx.settings.timing.sweep_timeout;
         let silent = self.waiting_exchanges().filter(|(_, since)| *since + timeout <= cx.now.mono);
         for (key, _) in silent.collect::<Vec<_>>() {
-            let why = if self.record().works() { NegRefusal::Ended } else { NegRefusal::Silent };
+            let why = if self.budget.reconciling.works() { NegRefusal::Ended } else { NegRefusal::Silent };
             self.retreat(key, Retreat::Refused(why), cx);
         }
     }

@@ -55,6 +55,8 @@ pub(super) enum Subscription {
         heard_at: Instant,
         /// A NOTICE came meanwhile, which may speak of this page.
         noticed: bool,
+        /// It has brought nothing new.
+        barren: bool,
     },
     /// Some events of a reconciliation, by their ids.
     Fetch {

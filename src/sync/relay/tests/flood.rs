@@ -1,7 +1,8 @@
 //! What brings nothing costs the link when there is much of it, and costs it more each time.
 
 use super::*;
-use crate::limits::{UNASKED_EVENTS_MIN, USELESS_FRAMES_MAX, USELESS_FRAMES_PERIOD};
+use crate::limits::{BARREN_BYTES_HOURLY, UNASKED_EVENTS_MIN, USELESS_FRAMES_MAX, USELESS_FRAMES_PERIOD};
+use crate::sync::allowance::Allowance;
 
 fn live() -> Rig {
     let mut rig = Rig::new(with_repo);
@@ -62,7 +63,7 @@ fn after_unasked(nth: u64) -> Rig {
     let mut rig = live();
     for n in 0..2 * UNASKED_EVENTS_MIN {
         let fate = if n % nth == 0 { Fate::Unasked } else { Fate::Known };
-        rig.relay.on_event("g0", root_id(n as u32), None, fate, &mut rig.bench.cx());
+        rig.relay.on_event("g0", &arrival(root_id(n as u32), None, fate), &mut rig.bench.cx());
     }
     rig
 }
@@ -80,4 +81,59 @@ fn a_share_of_events_that_were_not_asked_for_costs_nothing() {
     // Some stores take a filter for less than it says.
     let rig = after_unasked(3);
     assert_eq!((rig.state(), rig.relay.health().failures()), (StateName::Live, 0));
+}
+
+#[test]
+fn a_relay_whose_pages_bring_nothing_is_asked_for_no_more_than_an_hours_worth_in_an_hour() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    let mut page = page_open(&rig.bench.sent());
+    let at = |n: u32| Some(UnixTime::from_secs(1_000_000 - u64::from(n)));
+    let known = |bytes, n| Arrival { id: root_id(n), created_at: at(n), bytes, fate: Fate::Known };
+    let mut pages = 1;
+    for n in (0..).take_while(|n| u64::from(*n) * (64 << 20) < BARREN_BYTES_HOURLY) {
+        rig.relay.on_event(&page, &known(64 << 20, n), &mut rig.bench.cx());
+        rig.relay.on_event(&page, &Arrival { bytes: 10, ..known(10, n) }, &mut rig.bench.cx());
+        rig.relay.on_eose(&page, &mut rig.bench.cx());
+        let sent = rig.bench.sent();
+        if sent.iter().all(|text| !text.starts_with("[\"REQ\"")) {
+            break;
+        }
+        page = page_open(&sent);
+        pages += 1;
+    }
+    assert_eq!(pages, BARREN_BYTES_HOURLY / (64 << 20));
+    assert_eq!((rig.state(), rig.bench.metrics.sweep_pauses), (StateName::Catchup, 1));
+    let paused_until = |rig: &Rig| rig.relay.session().unwrap().paused_until(rig.bench.now.mono);
+    let until = paused_until(&rig).expect("it is used up");
+    assert!(rig.relay.next_deadline(&rig.bench.cx()).unwrap() <= until, "it wakes up for it");
+    rig.relay.on_event("g0", &known(10, 99), &mut rig.bench.cx());
+    rig.tick();
+    assert_eq!(reqs(&rig.bench.sent()).len(), 0, "live goes on, pages wait");
+    rig.bench.advance(until.since(rig.bench.now.mono).as_secs() + 1);
+    rig.tick();
+    assert!(!reqs(&rig.bench.sent()).is_empty());
+    assert_eq!(paused_until(&rig), None);
+}
+
+#[test]
+fn pages_with_something_new_are_free_and_what_was_used_outlives_the_link() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    let page = page_open(&rig.bench.sent());
+    let arrival = Arrival { id: root_id(1), created_at: Some(UnixTime::from_secs(9)), bytes: 1 << 20, fate: Fate::New };
+    rig.relay.on_event(&page, &arrival, &mut rig.bench.cx());
+    rig.relay.on_eose(&page, &mut rig.bench.cx());
+    assert_eq!(rig.relay.budget().allowance, Allowance::default());
+    rig.answer_all();
+    let used = rig.relay.budget().allowance;
+    assert_ne!(used, Allowance::default(), "the other pages were empty");
+    rig.drop_link();
+    assert_eq!(rig.relay.budget().allowance, used);
+}
+
+/// The name of the last page among some texts.
+fn page_open(texts: &[String]) -> String {
+    let page = texts.iter().rfind(|text| text.starts_with("[\"REQ\"") && !text.contains("\"since\"")).expect("a page");
+    page.split('"').nth(3).expect("its name").to_owned()
 }

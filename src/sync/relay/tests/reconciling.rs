@@ -72,7 +72,7 @@ impl Peer {
 /// A machine that knows nothing of its relay.
 fn rig() -> Rig {
     let mut rig = Rig::new(with_repo);
-    rig.relay.on_supported_nips(None);
+    rig.list_nips(None);
     rig
 }
 
@@ -166,7 +166,7 @@ impl Rig {
                 continue;
             }
             let fate = if peer.ours.insert(id) { Fate::New } else { Fate::Known };
-            self.tell(|relay, cx| relay.on_event(name, id, Some(time_of(&id)), fate, cx));
+            self.tell(|relay, cx| relay.on_event(name, &arrival(id, Some(time_of(&id)), fate), cx));
         }
         match peer.closes_ids {
             Some(why) => self.tell(|relay, cx| relay.on_subscription_closed(name, why, cx)),
@@ -194,12 +194,12 @@ fn all_of(range: std::ops::Range<u32>) -> BTreeSet<EventId> {
 fn what_is_missing_is_fetched_by_id_and_the_catch_up_is_complete() {
     let (mut rig, mut peer) = (rig(), Peer::of(0..1_000, 0..300));
     rig.open();
-    assert_eq!(rig.relay.record().manner().by, "pages");
+    assert_eq!(rig.relay.budget().manner().by, "pages");
     rig.talk(&mut peer);
     assert_eq!((rig.state(), &peer.ours), (StateName::Live, &all_of(0..1_000)));
     assert_eq!(peer.pages(), 0, "{:#?}", peer.log);
     assert!(peer.open.is_empty(), "every exchange was closed");
-    assert_eq!(rig.relay.record().manner().by, "negentropy");
+    assert_eq!(rig.relay.budget().manner().by, "negentropy");
     assert_ne!(rig.relay.progress().full_catchup(), UnixTime::EPOCH);
     assert_eq!(rig.bench.metrics.reconcile_needed, 700);
     // Now that it is known to work, everything is reconciled; and nothing is fetched again.
@@ -267,7 +267,7 @@ fn a_relay_that_says_nothing_is_given_up_after_the_time_of_a_sweep() {
     rig.tick();
     rig.talk(&mut peer);
     assert_eq!((rig.state(), peer.pages(), peer.asked("NEG-CLOSE")), (StateName::Live, 1, 1));
-    assert_eq!(rig.relay.record().manner().why, "silent");
+    assert_eq!(rig.relay.budget().manner().why, "silent");
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn a_relay_that_hangs_up_on_the_question_is_not_asked_again() {
     rig.open();
     rig.talk(&mut peer);
     assert_eq!((rig.state(), peer.asked("NEG-OPEN"), peer.pages()), (StateName::Live, 1, 1));
-    assert_eq!(rig.relay.record().manner().why, "link_lost");
+    assert_eq!(rig.relay.budget().manner().why, "link_lost");
 }
 
 #[test]
@@ -298,17 +298,17 @@ fn what_was_found_outlives_the_process() {
     });
     let budget = kept.expect("it is written");
     let again = Relay::new(relay("one"), RelayProgress::default(), budget, &mut rig.bench.cx());
-    assert_eq!(again.record().manner().why, "link_lost");
+    assert_eq!(again.budget().manner().why, "link_lost");
 }
 
 #[test]
 fn a_list_of_nips_without_77_is_not_tried() {
     let (mut rig, mut peer) = (rig(), Peer::of(0..10, 0..5));
-    rig.relay.on_supported_nips(Some(&[1, 11, 42]));
+    rig.list_nips(Some(vec![1, 11, 42]));
     rig.open();
     rig.talk(&mut peer);
     assert_eq!((rig.state(), peer.asked("NEG-OPEN")), (StateName::Live, 0));
-    rig.relay.on_supported_nips(Some(&[1, 77]));
+    rig.list_nips(Some(vec![1, 77]));
     rig.next_full(&mut peer);
     assert!(peer.asked("NEG-OPEN") > 0);
 }
@@ -437,6 +437,6 @@ fn what_nobody_asked_for_is_ignored() {
         rig.tell(|relay, cx| relay.on_neg_err(name, "blocked: no", None, cx));
     }
     rig.tell(|relay, cx| relay.on_notice("could not parse command", cx));
-    assert_eq!(rig.relay.record().manner().by, "negentropy");
+    assert_eq!(rig.relay.budget().manner().by, "negentropy");
     assert_eq!(rig.state(), StateName::Live);
 }

@@ -9,15 +9,15 @@ use crate::contract::Output;
 use crate::sync::Cx;
 use crate::sync::filters::{ID_BYTES, ids_req};
 use crate::sync::refusal::Refusal;
-use crate::sync::session::Session;
 use crate::sync::session::subscription::{Subscription, name_of};
+use crate::sync::session::{Arrival, Fate, Session};
 use crate::time::Instant;
 
 impl Session {
     /// Asks for some ids, if any are needed.
     pub(in crate::sync::session) fn fetch(&mut self, cx: &mut Cx<'_>) -> bool {
         let bytes = self.shape(cx).bytes;
-        let max = self.record().fetch_ids().min(self.budget.page_limit(false)).min(bytes / ID_BYTES - 1);
+        let max = self.budget.reconciling.fetch_ids().min(self.budget.page_limit(false)).min(bytes / ID_BYTES - 1);
         // Some relays leave a REQ unanswered that is identical to an open one.
         let asked: BTreeSet<EventId> = self
             .subscriptions
@@ -38,21 +38,15 @@ impl Session {
         true
     }
 
-    /// An event came for a REQ for ids. `verified`: a valid signature or the store vouches for it.
-    pub(in crate::sync::session) fn on_fetched(
-        &mut self,
-        number: u64,
-        id: EventId,
-        verified: bool,
-        is_new: bool,
-        now: Instant,
-    ) {
+    /// An event came for a REQ for ids.
+    pub(in crate::sync::session) fn on_fetched(&mut self, number: u64, arrival: &Arrival, now: Instant) {
+        let Arrival { id, created_at, fate, .. } = *arrival;
         let Some(Subscription::Fetch { of, batch, heard_at }) = self.subscriptions.get_mut(&number) else { return };
-        if verified && batch.left.remove(&id) {
+        if created_at.is_some() && batch.left.remove(&id) {
             *heard_at = now;
             for (key, open) in &mut self.reconciling.open {
                 match key == of {
-                    true => open.run.on_event(id, is_new),
+                    true => open.run.on_event(id, fate == Fate::New),
                     false => open.run.on_came_elsewhere(&id),
                 }
             }
@@ -68,7 +62,7 @@ impl Session {
         let asked = batch.asked;
         let run = self.reconciling.open.get_mut(&of);
         if run.is_some_and(|open| open.run.on_batch_end(batch)) {
-            self.reconciling.record.on_short_answer(asked);
+            self.budget.reconciling.on_short_answer(asked);
         }
         self.advance(of, cx);
     }
