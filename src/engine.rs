@@ -35,6 +35,7 @@ mod start;
 mod supply;
 
 use start::{Restored, load_progress, load_state};
+use supply::Claims;
 
 /// What became of one line of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,7 @@ pub struct Engine {
     settings: Settings,
     state: State,
     intake: Intake,
+    claims: Claims,
     window: Window,
     relays: Slab<Entry>,
     keys: BTreeMap<RelayUrl, usize>,
@@ -113,6 +115,7 @@ impl Engine {
             settings,
             state,
             intake: Intake::default(),
+            claims: Claims::default(),
             relays: Slab::new(),
             keys: BTreeMap::new(),
             links: BTreeMap::new(),

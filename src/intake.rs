@@ -12,7 +12,7 @@ use crate::state::{Changes, State};
 use crate::store::{Known, Removed, Seq, Store, StoreError};
 use crate::time::{Now, UnixTime};
 
-mod recent;
+pub mod recent;
 mod unwanted;
 mod verifier;
 

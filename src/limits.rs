@@ -268,6 +268,15 @@ pub const NEGENTROPY_STRIKES_MAX: u8 = 3;
 pub const NEGENTROPY_RETRY_AFTER: Duration = Duration::from_secs(7 * 86_400);
 /// Time after which a full catch-up is done by pages all the same: they find what a peer's reconciling loses.
 pub const FULL_BY_PAGES_EVERY: Duration = Duration::from_secs(7 * 86_400);
+/// Ids remembered that some relay was found to have and is to be asked for. Beyond: the oldest is forgotten, and may be
+/// fetched from two relays.
+pub const CLAIMED_IDS_MAX: usize = 16_384;
+/// Time after which such a claim counts no more: the relay that was asked is slow, or gone.
+pub const CLAIM_HOLDS_FOR: Duration = Duration::from_secs(10);
+/// Wait before it is looked whether what is fetched from another relay has come; each further wait is twice as long.
+pub const ELSEWHERE_FIRST_LOOK: Duration = Duration::from_millis(25);
+/// Longest such wait. Beyond: it is fetched from this relay, too.
+pub const ELSEWHERE_WAIT_MAX: Duration = Duration::from_millis(1_000);
 /// Ids remembered of one relay that it lists and does not serve. Beyond: they are asked for every time.
 pub const UNSERVED_IDS_MAX: usize = 1_024;
 /// Ids of refused events remembered so that no reconciliation fetches them again. Beyond: the oldest is forgotten.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use log::warn;
 use slab::Slab;
 
-use super::supply::supply;
+use super::supply::{Claims, supply};
 use super::{Engine, Entry};
 use crate::contract::LinkId;
 use crate::intake::Intake;
@@ -78,7 +78,7 @@ impl Engine {
             }
             let (progress, budget) = self.restored.remove(&url).unwrap_or_default();
             let forgotten = self.forgotten.remove(&url);
-            let (_, _, _, mut cx) = self.split(now);
+            let (.., mut cx) = self.split(now);
             let mut relay = Relay::new(url.clone(), progress, budget, &mut cx);
             if let Some(rest) = forgotten {
                 relay.resume(rest, &mut cx);
@@ -127,9 +127,9 @@ impl Engine {
     }
 
     /// The relays, the store and the desk beside what a machine sees while it acts.
-    fn split(&mut self, now: Now) -> (&mut Slab<Entry>, &mut Store, &Intake, Cx<'_>) {
-        let Engine { relays, store, intake, state, settings, next_link, out, metrics, .. } = self;
-        (relays, store, intake, Cx { now, state, settings, next_link, out, metrics })
+    fn split(&mut self, now: Now) -> (&mut Slab<Entry>, &mut Store, &Intake, &mut Claims, Cx<'_>) {
+        let Engine { relays, store, intake, claims, state, settings, next_link, out, metrics, .. } = self;
+        (relays, store, intake, claims, Cx { now, state, settings, next_link, out, metrics })
     }
 
     /// Lets a relay's machine act, then carries away what it wants written and watched.
@@ -139,11 +139,11 @@ impl Engine {
         key: usize,
         act: impl FnOnce(&mut Relay, &mut Cx<'_>),
     ) -> Result<(), StoreError> {
-        let (relays, store, intake, mut cx) = self.split(now);
+        let (relays, store, intake, claims, mut cx) = self.split(now);
         let relay = &mut relays[key].relay;
         let links_before = relay.links();
         act(relay, &mut cx);
-        while supply(relays, key, store, intake, &mut cx)? {}
+        while supply(relays, key, store, intake, claims, &mut cx)? {}
         let relay = &mut relays[key].relay;
         let deadline = relay.next_deadline(&cx);
         let links = relay.links();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// At most so many values by key, the last ones. A key that comes again keeps its place.
 #[derive(Debug)]
-pub(super) struct Recent<K, V> {
+pub struct Recent<K, V> {
     max: usize,
     values: BTreeMap<K, V>,
     /// In the order of their first coming, oldest first.
@@ -12,10 +12,12 @@ pub(super) struct Recent<K, V> {
 }
 
 impl<K: Copy + Ord, V> Recent<K, V> {
+    /// One that holds at most `max` keys.
     pub fn new(max: usize) -> Recent<K, V> {
         Recent { max, values: BTreeMap::new(), order: VecDeque::new() }
     }
 
+    /// Remembers the last value of a key.
     pub fn insert(&mut self, key: K, value: V) {
         if self.values.insert(key, value).is_none() {
             self.order.push_back(key);
@@ -27,10 +29,12 @@ impl<K: Copy + Ord, V> Recent<K, V> {
         }
     }
 
+    /// The value of a key that has not been forgotten.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.values.get(key)
     }
 
+    /// Keys held.
     pub fn len(&self) -> usize {
         self.order.len()
     }

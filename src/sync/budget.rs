@@ -221,6 +221,11 @@ impl Budget {
         self.reconciling.may_try(self.lists_reconciling(), now)
     }
 
+    /// Whether it will answer, as far as can be told.
+    pub fn expects_reconciling(&self) -> bool {
+        self.reconciling.is_expected(self.lists_reconciling())
+    }
+
     /// How full catch-ups are done, for the status.
     pub fn manner(&self) -> Manner {
         self.reconciling.manner(self.lists_reconciling())

@@ -17,10 +17,10 @@ use negentropy::{Id, Negentropy as Exchange, NegentropyStorageVector};
 use nostr::event::EventId;
 
 use crate::limits::{
-    FETCH_IDS_MAX, FETCH_IDS_MIN, RECONCILE_FRAME_BYTES, RECONCILE_MESSAGES_MAX, RECONCILE_NEEDED_MAX,
-    RECONCILE_PASSES_MAX, RECONCILE_USELESS_MAX,
+    ELSEWHERE_FIRST_LOOK, ELSEWHERE_WAIT_MAX, FETCH_IDS_MAX, FETCH_IDS_MIN, RECONCILE_FRAME_BYTES,
+    RECONCILE_MESSAGES_MAX, RECONCILE_NEEDED_MAX, RECONCILE_PASSES_MAX, RECONCILE_USELESS_MAX,
 };
-use crate::time::{Instant, UnixTime};
+use crate::time::{Duration, Instant, UnixTime};
 
 pub mod record;
 pub mod refusal;
@@ -47,6 +47,12 @@ pub struct Reconciliation {
     new: usize,
     /// Found and not yet looked up by the caller.
     unsifted: Vec<EventId>,
+    /// Found, and being fetched from another relay.
+    elsewhere: Vec<EventId>,
+    /// They are looked up again then, if nothing else is left to do.
+    look_at: Instant,
+    /// The wait before the look after that.
+    look_after: Duration,
     /// To be fetched.
     needed: BTreeSet<EventId>,
     /// To be fetched when the others have been: a REQ for them brought others only.
@@ -112,6 +118,9 @@ impl Reconciliation {
             cut: false,
             new: 0,
             unsifted: Vec::new(),
+            elsewhere: Vec::new(),
+            look_at: now,
+            look_after: ELSEWHERE_FIRST_LOOK,
             needed: BTreeSet::new(),
             late: BTreeSet::new(),
             again: Vec::new(),
@@ -137,6 +146,7 @@ impl Reconciliation {
         self.passes += 1;
         self.cut = false;
         self.new = 0;
+        self.look_after = ELSEWHERE_FIRST_LOOK;
         hex_string(&payload)
     }
 
@@ -166,8 +176,38 @@ impl Reconciliation {
     }
 
     /// What was found, for the caller to look up.
-    pub fn take_unsifted(&mut self) -> Vec<EventId> {
+    pub fn take_unsifted(&mut self, now: Instant) -> Vec<EventId> {
+        if self.next_look().is_some_and(|at| at <= now) {
+            self.unsifted = std::mem::take(&mut self.elsewhere);
+            self.look_after = self.look_after.saturating_mul(2);
+            // What has come from there is new all the same: another pass will tell.
+            self.new += self.unsifted.len();
+        }
         std::mem::take(&mut self.unsifted)
+    }
+
+    /// Whether what another relay is being asked for may be left to that one for a while.
+    pub fn has_patience(&self) -> bool {
+        self.look_after <= ELSEWHERE_WAIT_MAX
+    }
+
+    /// Of what was found, these are being fetched from another relay.
+    pub fn add_elsewhere(&mut self, ids: Vec<EventId>, now: Instant) {
+        if self.elsewhere.is_empty() && !ids.is_empty() {
+            self.look_at = now + self.look_after;
+        }
+        self.elsewhere.extend(ids);
+    }
+
+    /// When what is fetched from elsewhere should be looked up again, if nothing else is left to do.
+    pub fn next_look(&self) -> Option<Instant> {
+        (!self.elsewhere.is_empty() && !self.is_occupied()).then_some(self.look_at)
+    }
+
+    /// Whether something is under way, or to be asked for.
+    fn is_occupied(&self) -> bool {
+        let waits = !self.again.is_empty() || !self.needed.is_empty() || !self.late.is_empty();
+        self.exchange.is_some() || !self.unsifted.is_empty() || waits || self.in_flight > 0
     }
 
     /// Of what was found, these are neither held nor known to be of no use.
@@ -177,7 +217,7 @@ impl Reconciliation {
 
     /// Whether so much is needed that it should be fetched before more is looked for.
     pub fn is_full(&self) -> bool {
-        self.exchange.is_some() && self.needed.len() > RECONCILE_NEEDED_MAX
+        self.exchange.is_some() && self.needed.len() + self.elsewhere.len() > RECONCILE_NEEDED_MAX
     }
 
     /// Ends the exchange before its end; another pass will follow.
@@ -261,8 +301,7 @@ impl Reconciliation {
 
     /// Where it stands.
     pub fn verdict(&self) -> Verdict {
-        let waits = !self.again.is_empty() || !self.needed.is_empty() || !self.late.is_empty();
-        let busy = self.exchange.is_some() || !self.unsifted.is_empty() || waits || self.in_flight > 0;
+        let busy = self.is_occupied() || !self.elsewhere.is_empty();
         if self.useless.len() > RECONCILE_USELESS_MAX {
             Verdict::Failed(Failure::Endless)
         } else if self.unserved.len() >= FETCH_IDS_MAX {

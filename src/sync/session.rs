@@ -29,6 +29,7 @@ mod reconciling;
 mod refused;
 mod subscription;
 
+pub use reconciling::{Found, Sifted};
 pub use refused::Lockout;
 
 use live::Postponed;
@@ -118,12 +119,12 @@ pub struct Session {
     /// Events that came, and those of them that nothing was asked for.
     events: u64,
     unasked: u64,
-    found: Found,
+    seen: Seen,
 }
 
 /// What the pages of layer 1 have brought in this round.
 #[derive(Clone, Copy, Debug, Default)]
-struct Found {
+struct Seen {
     by_kind: u64,
     by_identifier: u64,
 }
@@ -160,7 +161,7 @@ impl Session {
             auth: Auth::default(),
             events: 0,
             unasked: 0,
-            found: Found::default(),
+            seen: Seen::default(),
         }
     }
 
@@ -226,7 +227,7 @@ impl Session {
 
     /// Whether the round's pages show that the relay hides what is asked for by kinds alone.
     pub fn hides_layer_1(&self) -> bool {
-        self.found.by_kind == 0 && self.found.by_identifier > 0
+        self.seen.by_kind == 0 && self.seen.by_identifier > 0
     }
 
     /// Why the relay does not answer us at all, if it does not.
@@ -346,8 +347,8 @@ impl Session {
             Subscription::Fetch { .. } => return self.on_fetched(number, arrival, cx.now.mono),
         };
         match task.sweep.subject() {
-            Subject::Announcements => self.found.by_kind += 1,
-            Subject::Identifiers(_) => self.found.by_identifier += 1,
+            Subject::Announcements => self.seen.by_kind += 1,
+            Subject::Identifiers(_) => self.seen.by_identifier += 1,
             _ => {}
         }
         let flooded = arrival.created_at.is_some_and(|at| task.sweep.on_event(arrival.id, at) == PageEvent::Flood);
@@ -415,7 +416,7 @@ impl Session {
         let timing = &cx.settings.timing;
         let silent = self.subscriptions.values().filter_map(Subscription::silent_since);
         let silent = silent.map(|since| since + timing.sweep_timeout);
-        let silent = silent.chain(self.next_silent_exchange(timing.sweep_timeout));
+        let silent = silent.chain(self.next_silent_exchange(timing.sweep_timeout)).chain(self.next_look());
         let retries = self.retries.iter().map(|(at, _)| *at);
         let turns = [&self.rotation, &self.recheck].into_iter().filter_map(Rotation::next_turn_at).min();
         let turn = turns.filter(|_| self.queue.is_empty() && self.has_slot() && !self.auth.is_pending());

@@ -1,7 +1,7 @@
 //! Full catch-ups by reconciliation (NIP-77): what they cost, and that whatever a relay does instead of reconciling,
 //! what it holds is found.
 
-use crate::clock::{DAY, HOUR, Micros, SECOND};
+use crate::clock::{DAY, HOUR, MINUTE, Micros, SECOND};
 use crate::events::{DumbFilter, EventRef};
 use crate::model_relay::{Flavour, Liar, Reconciling, RelayConfig, Told};
 use crate::scenario;
@@ -217,6 +217,43 @@ fn relays_that_reconcile_as_others_do_are_caught_up_with() {
             next_full(w, 2 * DAY);
             assert_eq!(w.missing(&slipped), 0, "{name}");
             assert_eq!(manner(w).0, "negentropy", "{name}");
+        });
+    }
+}
+
+/// A world in which `hub` and `far` hold the same issues, and each is set up like this.
+fn twins(w: &mut World, configs: [RelayConfig; 2], issues: u64) -> Vec<EventRef> {
+    let v = village(w, 500);
+    let issues = v.issues(issues, OLD + 60);
+    for (name, config) in ["hub", "far"].into_iter().zip(configs) {
+        w.relay(name).config = config;
+        w.hold_all(name, &issues);
+    }
+    w.hold_all("far", &[v.announcement]);
+    w.start();
+    issues
+}
+
+#[test]
+fn what_two_relays_have_is_fetched_from_one() {
+    scenario("what_two_relays_have_is_fetched_from_one", |w| {
+        let issues = twins(w, [(); 2].map(|()| RelayConfig::reconciling()), 2_000);
+        w.run_until("everything", HOUR, |w| w.missing(&issues) == 0);
+        quiet(w);
+        let sent = ["hub", "far"].map(|name| w.relay(name).events_sent());
+        let total: u64 = sent.iter().sum();
+        assert!(total < 2_000 / 10 * 12, "{sent:?} events sent, of 2,000");
+        assert_eq!(manner(w), ("negentropy".into(), "works".into()));
+    });
+}
+
+#[test]
+fn a_relay_that_lists_what_it_does_not_serve_keeps_nobody_from_fetching_it_elsewhere() {
+    for liar in [Liar::NegGhosts, Liar::Trickler] {
+        scenario("a_relay_that_lists_what_it_does_not_serve_keeps_nobody_from_fetching_it_elsewhere", |w| {
+            let slow = RelayConfig::reconciling().lying(liar);
+            let issues = twins(w, [RelayConfig::reconciling(), slow], 600);
+            w.run_until("everything", 10 * MINUTE, |w| w.missing(&issues) == 0);
         });
     }
 }

@@ -101,6 +101,15 @@ impl Record {
         }
     }
 
+    /// Whether it will answer, as far as can be told: it has, or it is listed and has never been tried.
+    pub fn is_expected(&self, listed: Option<bool>) -> bool {
+        match self.kept.standing {
+            Negentropy::Works => true,
+            Negentropy::Unknown => listed == Some(true),
+            Negentropy::Refused { .. } => false,
+        }
+    }
+
     /// Whether it has answered.
     pub fn works(&self) -> bool {
         self.kept.standing == Negentropy::Works

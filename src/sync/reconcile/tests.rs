@@ -93,7 +93,7 @@ fn reconcile(ours: impl IntoIterator<Item = u64>, peer: &mut Peer, refused: &BTr
         let mut answer = (verdict == Verdict::Again).then(|| peer.open(&run.open(&set, NOW)));
         while let Some(payload) = answer.take() {
             let next = run.on_message(&payload, NOW).expect("an honest peer");
-            let found = run.take_unsifted();
+            let found = run.take_unsifted(NOW);
             run.add_needed(found.into_iter().filter(|id| !held.contains(&place(id))).collect());
             most_needed = most_needed.max(run.needed.len());
             if run.is_full() {
@@ -291,4 +291,36 @@ fn nothing_is_asked_for_twice_at_once() {
     (0..7).for_each(|n| run.on_came_elsewhere(&id(n)));
     assert_eq!(run.next_batch(100, &ids(7..8)), None);
     assert_eq!(run.next_batch(100, &BTreeSet::new()).unwrap().left, ids(7..10));
+}
+
+#[test]
+fn what_is_fetched_elsewhere_is_waited_for_and_in_the_end_fetched_all_the_same() {
+    let mut peer = Peer::of(0..10);
+    let mut run = Reconciliation::new(NOW);
+    let answer = peer.open(&run.open(&[], NOW));
+    assert_eq!(run.on_message(&answer, NOW), Ok(None));
+    let found = run.take_unsifted(NOW);
+    assert_eq!(found.len(), 10);
+    run.add_elsewhere(found, NOW);
+    assert_eq!((run.verdict(), run.next_batch(100, &BTreeSet::new())), (Verdict::Busy, None));
+    let (mut now, mut looks) = (NOW, 0);
+    while run.has_patience() {
+        let at = run.next_look().expect("it is waited for");
+        assert!(at > now && run.take_unsifted(now).is_empty(), "not before its time");
+        (now, looks) = (at, looks + 1);
+        let mut found = run.take_unsifted(now);
+        assert_eq!(run.next_look(), None);
+        // One has come by now.
+        found.pop();
+        assert_eq!(found.len(), 10 - looks);
+        match run.has_patience() {
+            true => run.add_elsewhere(found, now),
+            false => run.add_needed(found),
+        }
+    }
+    assert!(now.since(NOW) <= ELSEWHERE_WAIT_MAX.saturating_mul(2));
+    let batch = run.next_batch(100, &BTreeSet::new()).expect("patience is at its end");
+    assert_eq!(batch.asked, 10 - looks);
+    assert!(!run.on_batch_end(Batch { left: BTreeSet::new(), ..batch }));
+    assert_eq!(run.verdict(), Verdict::Again, "what came from elsewhere is news, too");
 }

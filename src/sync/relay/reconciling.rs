@@ -4,8 +4,8 @@ use nostr::event::EventId;
 
 use super::{Relay, linked_in};
 use crate::sync::Cx;
-use crate::sync::session::Session;
-use crate::time::UnixTime;
+use crate::sync::session::{Found, Session, Sifted};
+use crate::time::{Instant, UnixTime};
 
 impl Relay {
     /// Ids that its reconciliations hold in memory.
@@ -24,13 +24,13 @@ impl Relay {
     }
 
     /// Ids that the relay has and that we may lack: which of them are of use is wanted with [`Relay::add_needed`].
-    pub fn take_found(&mut self) -> Option<(u64, Vec<EventId>)> {
-        linked_in(&mut self.state)?.session.take_found()
+    pub fn take_found(&mut self, now: Instant) -> Option<Found> {
+        linked_in(&mut self.state)?.session.take_found(now)
     }
 
     /// Those of [`Relay::take_found`] that are of use.
-    pub fn add_needed(&mut self, reconciliation: u64, ids: Vec<EventId>, cx: &mut Cx<'_>) {
-        self.tell(cx, |session, cx| session.add_needed(reconciliation, ids, cx));
+    pub fn add_needed(&mut self, of: u64, sifted: Sifted, cx: &mut Cx<'_>) {
+        self.tell(cx, |session, cx| session.add_needed(of, sifted, cx));
     }
 
     /// NEG-MSG.

@@ -1,7 +1,7 @@
 //! Sweeps on one link, page by page: which is asked next, what its end means, and what becomes of one that fails.
 
 use super::subscription::{Purpose, Subscription, Task, is_page_of};
-use super::{Found, Round, Session, Sweep};
+use super::{Round, Seen, Session, Sweep};
 use crate::limits::{SWEEP_ATTEMPTS_MAX, SWEEP_RETRY_AFTER};
 use crate::sync::Cx;
 use crate::sync::filters::{Bounds, Subject};
@@ -17,7 +17,7 @@ impl Session {
         self.reconcile_no_more();
         self.queue.retain(|task| task.purpose != Purpose::Round);
         self.later.clear();
-        self.found = Found::default();
+        self.seen = Seen::default();
         self.retries.clear();
         self.round = Round::new(cx.now);
     }

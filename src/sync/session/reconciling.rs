@@ -3,8 +3,11 @@
 //!
 //! Only sweeps of a full catch-up are reconciled. Where a relay has shown that it reconciles, all of them: for a question
 //! that we hold nothing of, ids cost a tenth of what events do, and what other questions and other relays have brought
-//! meanwhile is not sent again; nor can a relay's cap on pages hide anything. A relay that has not shown it is tried with
-//! one question of which something is held, while the others go by pages.
+//! meanwhile is not sent again; nor can a relay's cap on pages hide anything. A relay that says so and has not shown it yet
+//! is tried with one question while the others wait; one that says nothing, with one question of which something is held
+//! while the others go by pages.
+//!
+//! What several relays have is fetched from the one that was found to have it first; the others look again a moment later.
 //!
 //! The session knows neither what is stored nor what was refused: it says what it wants to know, and is told.
 
@@ -44,6 +47,26 @@ impl Open {
     fn wants_set(&self) -> bool {
         self.run.verdict() == Verdict::Again
     }
+}
+
+/// What one reconciliation has found.
+#[derive(Debug)]
+pub struct Found {
+    /// The reconciliation.
+    pub of: u64,
+    /// Ids that the relay has and that our set lacks.
+    pub ids: Vec<EventId>,
+    /// What is being fetched from another relay may be left to that one for now.
+    pub may_wait: bool,
+}
+
+/// Of these, what is of use.
+#[derive(Debug, Default)]
+pub struct Sifted {
+    /// To be fetched.
+    pub needed: Vec<EventId>,
+    /// Being fetched from another relay.
+    pub elsewhere: Vec<EventId>,
 }
 
 /// Why a sweep goes on by pages.
@@ -132,7 +155,7 @@ impl Session {
         let Some(key) = self.find(Open::wants_set) else { return };
         match held {
             None => self.retreat(key, Retreat::NoRoom, cx),
-            Some(held) if held.is_empty() && !self.budget.reconciling.works() => {
+            Some(held) if held.is_empty() && !self.budget.expects_reconciling() => {
                 self.retreat(key, Retreat::NothingHeld, cx)
             }
             Some(held) => self.open_exchange(key, &held, cx),
@@ -141,25 +164,31 @@ impl Session {
     }
 
     /// Ids that a relay has and that our set lacks; the caller says with [`Session::add_needed`] which are of use.
-    pub fn take_found(&mut self) -> Option<(u64, Vec<EventId>)> {
+    pub fn take_found(&mut self, now: Instant) -> Option<Found> {
         let found = |(key, open): (&u64, &mut Open)| {
-            let found = open.run.take_unsifted();
-            (!found.is_empty()).then_some((*key, found))
+            let ids = open.run.take_unsifted(now);
+            (!ids.is_empty()).then(|| Found { of: *key, ids, may_wait: open.run.has_patience() })
         };
         self.reconciling.open.iter_mut().find_map(found)
     }
 
-    /// Of [`Session::take_found`], what is neither held nor known to be of no use.
-    pub fn add_needed(&mut self, key: u64, mut ids: Vec<EventId>, cx: &mut Cx<'_>) {
-        let Some(open) = self.reconciling.open.get_mut(&key) else { return };
-        ids.retain(|id| !self.budget.reconciling.is_unserved(id, cx.state.last_seq()));
-        cx.metrics.reconcile_needed += ids.len() as u64;
-        open.run.add_needed(ids);
+    /// Of what was found, what is neither held nor known to be of no use.
+    pub fn add_needed(&mut self, of: u64, mut sifted: Sifted, cx: &mut Cx<'_>) {
+        let Some(open) = self.reconciling.open.get_mut(&of) else { return };
+        sifted.needed.retain(|id| !self.budget.reconciling.is_unserved(id, cx.state.last_seq()));
+        cx.metrics.reconcile_needed += sifted.needed.len() as u64;
+        open.run.add_needed(sifted.needed);
+        open.run.add_elsewhere(sifted.elsewhere, cx.now.mono);
         if open.run.is_full() {
-            self.cut(key, cx);
+            self.cut(of, cx);
         }
-        self.advance(key, cx);
+        self.advance(of, cx);
         self.pump(cx);
+    }
+
+    /// When what is fetched from elsewhere should be looked up again.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.reconciling.open.values().filter_map(|open| open.run.next_look()).min()
     }
 }
 
@@ -263,7 +292,7 @@ impl Session {
     /// Whether a sweep waits until fewer are being reconciled.
     pub(super) fn waits_to_reconcile(&self, task: &Task, now: UnixTime) -> bool {
         let full = self.reconciling.open.len() >= self.budget.reconciling.at_once();
-        full && self.budget.reconciling.works() && self.may_reconcile(task, now)
+        full && self.budget.expects_reconciling() && self.may_reconcile(task, now)
     }
 
     /// Takes up a sweep that is to be reconciled; gives back one that is to be paged.
@@ -337,7 +366,7 @@ impl Session {
                 self.budget.reconciling.on_complete();
                 cx.metrics.reconciliations.add("complete");
                 // Which of its announcements it lists for their kinds was not looked at: nothing says that it hides any.
-                self.found.by_kind += u64::from(*open.task.sweep.subject() == Subject::Announcements);
+                self.seen.by_kind += u64::from(*open.task.sweep.subject() == Subject::Announcements);
                 self.end(open.task, true, cx);
             }
         }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::limits::FETCH_IDS_MAX;
+use crate::sync::session::{Found, Sifted};
 
 const DAY: u64 = 86_400;
 
@@ -85,9 +86,9 @@ impl Rig {
     fn supply(&mut self, peer: &Peer) -> bool {
         if self.relay.wants_authors() {
             self.tell(|relay, cx| relay.add_deletions(BTreeSet::new(), cx));
-        } else if let Some((key, mut ids)) = self.relay.take_found() {
+        } else if let Some(Found { of, mut ids, .. }) = self.relay.take_found(self.bench.now.mono) {
             ids.retain(|id| !peer.ours.contains(id));
-            self.tell(|relay, cx| relay.add_needed(key, ids, cx));
+            self.tell(|relay, cx| relay.add_needed(of, Sifted { needed: ids, elsewhere: Vec::new() }, cx));
         } else if let Some(filter) = self.relay.wanted_set(&self.bench.cx()) {
             let held = if filter == LAYER_1 { peer.ours.iter().map(|id| (time_of(id), *id)).collect() } else { vec![] };
             self.tell(|relay, cx| relay.add_set(Some(held), cx));
@@ -311,6 +312,28 @@ fn a_list_of_nips_without_77_is_not_tried() {
     rig.list_nips(Some(vec![1, 77]));
     rig.next_full(&mut peer);
     assert!(peer.asked("NEG-OPEN") > 0);
+}
+
+#[test]
+fn a_relay_that_lists_77_is_asked_so_from_the_start_and_paged_only_when_it_refuses() {
+    let (mut rig, mut peer) = (rig_listing_77(), Peer::of(0..300, 0..0));
+    rig.open();
+    rig.talk(&mut peer);
+    assert_eq!((rig.state(), &peer.ours), (StateName::Live, &all_of(0..300)));
+    assert_eq!(peer.pages(), 0, "{:#?}", peer.log);
+
+    let (mut rig, mut peer) =
+        (rig_listing_77(), Peer { manners: Manners::Errs("blocked: no"), ..Peer::of(0..300, 0..0) });
+    rig.open();
+    rig.talk(&mut peer);
+    assert_eq!((rig.state(), peer.asked("NEG-OPEN")), (StateName::Live, 1));
+    assert!(peer.pages() > 0);
+}
+
+fn rig_listing_77() -> Rig {
+    let mut rig = rig();
+    rig.list_nips(Some(vec![1, 77]));
+    rig
 }
 
 #[test]
