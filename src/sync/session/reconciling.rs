@@ -1,11 +1,11 @@
 //! Reconciling instead of paging (NIP-77), on one link: which sweeps, how many at once, their ids fetched by REQs that
 //! share the subscriptions with pages, and back to pages whenever a reconciliation cannot say that it is complete.
 //!
-//! Only sweeps of a full catch-up are reconciled. Where a relay has shown that it reconciles, all of them: for a question
-//! that we hold nothing of, ids cost a tenth of what events do, and what other questions and other relays have brought
-//! meanwhile is not sent again; nor can a relay's cap on pages hide anything. A relay that says so and has not shown it yet
-//! is tried with one question while the others wait; one that says nothing, with one question of which something is held
-//! while the others go by pages.
+//! Sweeps without `since` are reconciled where a relay has shown that it does: for a question that we hold nothing of, ids
+//! cost a tenth of what events do, and what other questions and other relays have brought meanwhile is not sent again; nor
+//! can a relay's cap on pages hide anything. A relay that has not shown it is tried in a full catch-up: with one question
+//! while the others wait if it says that it reconciles; else with one of which something is held while the others go by
+//! pages. Once a week a full catch-up goes by pages all the same.
 //!
 //! What several relays have is fetched from the one that was found to have it first; the others look again a moment later.
 //!
@@ -29,9 +29,20 @@ mod fetching;
 /// The reconciliations of one link.
 #[derive(Debug, Default)]
 pub(super) struct Reconciling {
-    /// The round is a full catch-up that is not to be done by pages.
-    allowed: bool,
+    turn: Turn,
     open: BTreeMap<u64, Open>,
+}
+
+/// What the round is to reconciling.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Turn {
+    /// No full catch-up: what windows add to it is reconciled where the relay has shown that it does.
+    #[default]
+    Windows,
+    /// A full catch-up, in which a relay may be tried.
+    Full,
+    /// A full catch-up by pages.
+    Pages,
 }
 
 /// A sweep that is reconciled.
@@ -121,17 +132,17 @@ impl Session {
 
     /// The round that begins is a full catch-up: its sweeps may be reconciled, unless it is the turn of pages.
     pub fn begin_full(&mut self, now: UnixTime) {
-        self.reconciling.allowed = !self.budget.reconciling.pages_due(now);
+        self.reconciling.turn = if self.budget.reconciling.pages_due(now) { Turn::Pages } else { Turn::Full };
     }
 
     /// The round that begins is no full catch-up, unless [`Session::begin_full`] says so.
     pub(super) fn reconcile_no_more(&mut self) {
-        self.reconciling.allowed = false;
+        self.reconciling.turn = Turn::Windows;
     }
 
     /// The full catch-up that began then has ended well.
     pub fn end_full(&mut self, began: UnixTime) {
-        if !self.reconciling.allowed {
+        if self.reconciling.turn == Turn::Pages {
             self.budget.reconciling.on_paged(began);
         }
     }
@@ -286,7 +297,12 @@ impl Session {
         let bounds = task.sweep.bounds();
         let whole = bounds.since.is_none() && bounds.until.is_none();
         let fits = task.purpose == Purpose::Round && whole && !task.by_pages;
-        self.reconciling.allowed && fits && self.budget.may_reconcile(now)
+        let turn = match self.reconciling.turn {
+            Turn::Windows => self.budget.reconciling.works(),
+            Turn::Full => self.budget.may_reconcile(now),
+            Turn::Pages => false,
+        };
+        turn && fits
     }
 
     /// Whether a sweep waits until fewer are being reconciled.

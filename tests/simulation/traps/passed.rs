@@ -3,12 +3,15 @@
 use super::eose::{thread, village_on};
 use crate::clock::{HOUR, MINUTE, SECOND};
 use crate::events::EventRef;
-use crate::model_relay::{Breach, Counted, Flavour, Limit, Rate, Told};
+use crate::model_relay::{Breach, Counted, Flavour, Limit, Rate, Reconciling, Told};
 use crate::scenario;
 
-/// Everything is had although a limit is passed, and what is published comes within minutes. How often it was passed.
+/// Everything is had although a limit is passed, and what is published comes within minutes. How often it was passed. The
+/// relay does not reconcile: pages ask for more at once.
 fn passed(flavour: Flavour, breach: Breach, within: u64) -> u64 {
     let mut times = 0;
+    let reconciling = Reconciling::Refused(Told::Closed("blocked: Negentropy sync is disabled"));
+    let flavour = Flavour { reconciling, ..flavour };
     scenario("a_limit_is_passed", |w| {
         eprintln!("{}", flavour.name);
         let v = village_on(w, flavour);
