@@ -60,7 +60,8 @@ fn questions(held: &[Event]) -> Vec<(&'static str, Filter)> {
     let comment = of_kind(1_111).nth(7).expect("a comment");
     let d = repo.tags.iter().find(|t| t.as_slice()[0] == "d").expect("a repo has a name").as_slice()[1].clone();
     let address = format!("30617:{}:{d}", repo.pubkey);
-    let root = comment.tags.iter().find(|t| t.as_slice()[0] == "E").expect("a comment has a root").as_slice()[1].clone();
+    let root =
+        comment.tags.iter().find(|t| t.as_slice()[0] == "E").expect("a comment has a root").as_slice()[1].clone();
     let unknown = EventId::from_byte_array([7; 32]);
     let (day, all) = (86_400, Filter::new());
     let since = |back: u64| Timestamp::from_secs(issue.created_at.as_secs() - back);
@@ -78,7 +79,10 @@ fn questions(held: &[Event]) -> Vec<(&'static str, Filter)> {
         ("author and identifier", all.clone().author(repo.pubkey).identifier(d)),
         ("since and until", all.clone().since(since(day)).until(until(day))),
         ("until, with a limit", all.clone().until(issue.created_at).limit(25)),
-        ("since, until, kind, limit", all.clone().kind(Kind::from(1_111)).since(since(30 * day)).until(until(0)).limit(11)),
+        (
+            "since, until, kind, limit",
+            all.clone().kind(Kind::from(1_111)).since(since(30 * day)).until(until(0)).limit(11),
+        ),
         ("everything", all.clone()),
         ("nothing", all.kind(Kind::from(1_618)).author(repo.pubkey)),
     ]
