@@ -157,7 +157,7 @@ impl Peer {
             println!("  {beyond_filters} bytes per filter reconciled, beyond the filter's own");
             assert!(beyond_filters < 2_000, "{beyond_filters} bytes per filter of an identical set");
             // While one question tries whether it works, the others go by pages.
-            let bound = self.expected.len() as u64 / 100;
+            let bound = self.expected.len() as u64 / 50;
             assert!(trial == Trial::Due || heard.events <= bound, "{} events again", heard.events);
         }
         assert!(process.stop_within(STOP).success());
@@ -175,7 +175,7 @@ impl Peer {
         self.report("a full catch-up after 400 late events", &process);
         self.assert_no_refusal(&process);
         let heard = self.tap.heard();
-        assert!(heard.events <= 2 * LATE as u64 + self.expected.len() as u64 / 100, "{} events", heard.events);
+        assert!(heard.events <= 2 * LATE as u64 + self.expected.len() as u64 / 50, "{} events", heard.events);
         assert!(process.stop_within(STOP).success());
         self.assert_complete(setup);
     }
