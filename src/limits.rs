@@ -161,6 +161,11 @@ pub const LIVE_SUBSCRIPTIONS_RESERVE: usize = 2;
 pub const LIVE_REQ_BYTES_IN_FLIGHT: usize = 1 << 20;
 /// Sweeps in flight on one relay.
 pub const SWEEPS_IN_FLIGHT_MAX: usize = 4;
+/// Events that are not ours, for each of ours, that a relay which is followed by time alone may hold. Beyond: it is followed
+/// in chunks, part of them in rotation.
+pub const WIDE_FOREIGN_PER_OWN_MAX: u64 = 10;
+/// Events that are not ours below which their share says nothing.
+pub const WIDE_FOREIGN_MIN: u64 = 1_000;
 /// Filters in one REQ.
 pub const REQ_FILTERS_MAX: usize = 10;
 /// Bytes of one REQ to a relay that has not said what it takes: 90 % of the 128 KiB that the strictest common relay does.

@@ -62,6 +62,8 @@ pub struct Learnt {
     pub lower_case_tags: bool,
     /// It answers filters that name kinds alone with nothing.
     pub tagged_layer_1: bool,
+    /// It says that it holds git events only, and most of them are not ours.
+    pub crowded: bool,
 }
 
 /// The form that a relay's filters and REQs take.
@@ -169,9 +171,15 @@ impl Budget {
         self.asked_at == UnixTime::EPOCH || due <= now || self.asked_at > now.plus_secs(CLOCK_SLACK_SECS)
     }
 
-    /// Whether the relay says that it holds git events only.
-    pub fn says_grasp(&self) -> bool {
-        self.info.as_ref().is_some_and(|info| info.is_grasp)
+    /// Whether everything the relay holds is likely to be ours: it says that it holds git events only, and has not shown
+    /// that most of them are others'.
+    pub fn is_small(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| info.is_grasp) && !self.learnt.crowded
+    }
+
+    /// Most of what it holds is not ours.
+    pub fn note_crowd(&mut self, now: UnixTime) {
+        self.note(now, |learnt| learnt.crowded = true);
     }
 
     /// Learns from a refusal. Says whether the same question, in a form that the budget now allows, is worth another try:

@@ -51,7 +51,7 @@ pub fn choose_carriage(relay: &RelayUrl, budget: &Budget, values_max: usize, sta
     let wider = budget.wider_shape(values_max).map(|shape| (shape, reqs(shape)));
     match wider {
         Some((shape, reqs)) if reqs <= live => Carriage::Chunks(shape),
-        _ if budget.says_grasp() && live > 0 && !usual.named_kinds => Carriage::Wide(usual),
+        _ if budget.is_small() && live > 0 && !usual.named_kinds => Carriage::Wide(usual),
         Some((shape, reqs)) if reqs < needed => Carriage::Chunks(shape),
         _ => Carriage::Chunks(usual),
     }

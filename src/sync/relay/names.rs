@@ -85,6 +85,8 @@ pub enum Why {
     TooManyFilters,
     /// The relay shares fewer repos than it is asked about.
     ReposLost,
+    /// It was asked for everything it has, and most of that is not ours.
+    Crowded,
     /// The minimal set is open.
     Consolidated,
     /// The relay does not answer us at all.
@@ -128,6 +130,7 @@ impl fmt::Display for Why {
             Why::DailyTurn => f.write_str("daily turn"),
             Why::TooManyFilters => f.write_str("too many live filters"),
             Why::ReposLost => f.write_str("fewer repos"),
+            Why::Crowded => f.write_str("mostly events of others"),
             Why::Consolidated => f.write_str("minimal set open"),
             Why::LockedOut(Lockout::AuthRequired) => f.write_str("it wants us to authenticate"),
             Why::LockedOut(Lockout::Restricted) => f.write_str("it is restricted to others"),

@@ -125,6 +125,11 @@ impl Relay {
             (Some(Reach::Full), false) => linked.full_not_before = cx.now.mono + FULL_CATCHUP_RETRY_AFTER,
             _ => {}
         }
+        let wide = linked.session.carriage().is_wide();
+        if wide && catchup == Some(Reach::Full) && linked.session.round().tally.is_mostly_foreign() {
+            linked.session.budget_mut().note_crowd(cx.now.wall);
+            linked.stale.get_or_insert(Why::Crowded);
+        }
         linked.in_round = false;
         self.follow(cx);
         self.through_moved_at = None;

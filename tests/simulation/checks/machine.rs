@@ -76,7 +76,7 @@ fn allowed(from: &str, to: &str, why: &str) -> bool {
         ("Connecting", "Catchup") => why == "link open",
         ("Catchup", "Live") => why == "all sweeps finished",
         ("Live", "Catchup") => why == "daily turn",
-        ("Live", "Consolidating") => matches!(why, "too many live filters" | "fewer repos"),
+        ("Live", "Consolidating") => matches!(why, "too many live filters" | "fewer repos" | "mostly events of others"),
         ("Consolidating", "Live") => why == "minimal set open",
         ("Connecting" | "Catchup" | "Live" | "Consolidating", "Backoff") => is_loss(why),
         ("Catchup" | "Live" | "Consolidating", "Connecting") => is_loss(why),
@@ -95,6 +95,7 @@ fn is_loss(why: &str) -> bool {
             | "daily turn"
             | "too many live filters"
             | "fewer repos"
+            | "mostly events of others"
             | "minimal set open"
             | "no repo needs it"
             | "stopping"

@@ -70,3 +70,32 @@ fn what_comes_late_to_a_grasp_is_found_by_its_daily_turn_in_three_stages() {
         assert!(w.has_all(&late));
     });
 }
+
+#[test]
+fn a_grasp_that_holds_mostly_what_is_not_ours_is_asked_for_ours() {
+    scenario("a_grasp_that_holds_mostly_what_is_not_ours_is_asked_for_ours", |w| {
+        w.settings.limits.filter_values_max = 2;
+        let v = village(w, 500);
+        w.relay("far").config.flavour.info = Some(GRASP);
+        let issues = v.issues(90, OLD + 60);
+        let stranger = Author::new(9);
+        let foreign = |n| stranger.issue(&stranger.repo("theirs"), OLD + n, &format!("theirs {n}"));
+        let foreign: Vec<EventRef> = (0..1_200).map(foreign).collect();
+        w.hold_all("far", issues.iter().chain(&foreign));
+        settle(w);
+        w.run_until("ours", HOUR, |w| w.has_all(&issues));
+        // The first turn asks layer by layer as it learns of them; the next, for everything.
+        w.run_until("the daily turn", 2 * DAY, |w| w.relay_status("far")["limits"]["learnt"]["crowded"] == true);
+        quiet(w);
+        let status = w.relay_status("far");
+        assert_eq!((&status["carriage"], &status["coverage"]), (&"chunks".into(), &"rotation".into()));
+        let from = w.clock.now();
+        let live = v.owner.comment(&issues[0], w.clock.wall(), "on the oldest");
+        w.publish("far", &live);
+        w.run_until("a live comment", HOUR, |w| w.has(&live));
+        w.run_for(DAY);
+        let wide = w.relay("far").reqs_since(from).filter(|req| req.filters.iter().any(|f| f.asks_everything()));
+        assert_eq!(wide.count(), 0);
+        assert_eq!(w.missing(&foreign), foreign.len());
+    });
+}
