@@ -12,7 +12,7 @@ use crate::state::{Changes, State};
 use crate::store::{Known, Removed, Seq, Store, StoreError};
 use crate::time::{Now, UnixTime};
 
-pub mod recent;
+pub(crate) mod recent;
 mod unwanted;
 mod verifier;
 

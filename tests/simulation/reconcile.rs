@@ -3,7 +3,7 @@
 
 use crate::clock::{DAY, HOUR, MINUTE, Micros, SECOND};
 use crate::events::{DumbFilter, EventRef};
-use crate::model_relay::{Flavour, Liar, Reconciling, RelayConfig, Told};
+use crate::model_relay::{Flavour, Liar, Reconciling, Refusal, RelayConfig, Told};
 use crate::scenario;
 use crate::setup::{OLD, Village, quiet, settle, village};
 use crate::world::World;
@@ -256,4 +256,23 @@ fn a_relay_that_lists_what_it_does_not_serve_keeps_nobody_from_fetching_it_elsew
             w.run_until("everything", 10 * MINUTE, |w| w.missing(&issues) == 0);
         });
     }
+}
+
+/// What a relay listed while it failed every REQ counted as not served, for as long as nothing new was followed: seeds
+/// 20011 and 20022.
+#[test]
+fn what_was_not_served_because_every_req_failed_is_asked_for_again() {
+    scenario("what_was_not_served_because_every_req_failed_is_asked_for_again", |w| {
+        let v = settled(w, RelayConfig::reconciling(), 20);
+        next_full(w, 2 * DAY);
+        let slipped = slipped(w, &v, 3);
+        let failing = Refusal::Closed("error: could not connect to the database");
+        w.relay("far").refusals = std::iter::repeat_n(Some(failing), 10_000).collect();
+        let negs = w.relay("far").negs.len();
+        w.run_until("the daily turn", 2 * DAY, |w| w.relay("far").negs.len() > negs);
+        w.run_for(10 * MINUTE);
+        assert_eq!(w.missing(&slipped), 3);
+        w.relay("far").refusals.clear();
+        w.run_until("what slipped", 3 * HOUR, |w| w.missing(&slipped) == 0);
+    });
 }

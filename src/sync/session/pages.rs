@@ -26,7 +26,7 @@ impl Session {
     pub fn add_sweeps(&mut self, sweeps: impl IntoIterator<Item = Sweep>) {
         for sweep in sweeps {
             self.round.add_sweep();
-            self.queue.push_back(Task { sweep, purpose: Purpose::Round, failures: 0, by_pages: false });
+            self.queue.push_back(Task::new(sweep, Purpose::Round));
         }
     }
 
@@ -53,7 +53,7 @@ impl Session {
             return;
         }
         for sweep in self.later.pop_front().unwrap_or_default() {
-            self.queue.push_back(Task { sweep, purpose: Purpose::Round, failures: 0, by_pages: false });
+            self.queue.push_back(Task::new(sweep, Purpose::Round));
         }
     }
 
@@ -66,7 +66,7 @@ impl Session {
             Purpose::Recheck => self.recheck.on_sweep_split(),
         }
         for sweep in halves {
-            self.queue.push_front(Task { sweep, ..task });
+            self.queue.push_front(Task { sweep, unserved: (0, Vec::new()), ..task });
         }
     }
 
@@ -108,7 +108,7 @@ impl Session {
         }
         let since = covered.minus_secs(cx.settings.timing.overlap_secs);
         for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
-            self.queue.push_back(Task { sweep, purpose, failures: 0, by_pages: false });
+            self.queue.push_back(Task::new(sweep, purpose));
         }
     }
 
@@ -170,6 +170,11 @@ impl Session {
         match ok {
             true => cx.metrics.sweeps.add("done"),
             false => cx.metrics.sweeps.add("failed"),
+        }
+        let (listed_at, unserved) = &task.unserved;
+        if ok && *listed_at == cx.state.last_seq() {
+            // Pages have not brought them either, or they are held by now.
+            unserved.iter().for_each(|id| self.budget.reconciling.on_unserved(*id, *listed_at));
         }
         match task.purpose {
             Purpose::Round => self.round.on_sweep_end(task.sweep.subject(), ok, cx.state),

@@ -412,12 +412,9 @@ impl Session {
     fn drop_reconciliation(&mut self, key: u64, cx: &mut Cx<'_>) -> Option<Task> {
         self.close_exchange(key, cx);
         self.close_where(|subscription| matches!(subscription, Subscription::Fetch { of, .. } if *of == key), cx);
-        let open = self.reconciling.open.remove(&key)?;
-        cx.metrics.reconcile_unserved += open.run.unserved().len() as u64;
-        for id in open.run.unserved() {
-            self.budget.reconciling.on_unserved(*id, cx.state.last_seq());
-        }
-        Some(open.task)
+        let Open { run, task, .. } = self.reconciling.open.remove(&key)?;
+        cx.metrics.reconcile_unserved += run.unserved().len() as u64;
+        Some(Task { unserved: (cx.state.last_seq(), run.unserved().to_vec()), ..task })
     }
 
     /// Gives up exchanges whose answer does not come.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use nostr::event::EventId;
+
 use crate::state::{RepoId, RootId};
+use crate::store::Seq;
 use crate::sync::filters::{ID_BYTES, Subject, Unit};
 use crate::sync::reconcile::Batch;
 use crate::sync::sweep::Sweep;
@@ -27,6 +30,15 @@ pub(super) struct Task {
     pub(super) failures: u32,
     /// It is not to be reconciled: that was tried.
     pub(super) by_pages: bool,
+    /// What its reconciliation listed and did not serve, and the last number that changed what we follow by then.
+    pub(super) unserved: (Seq, Vec<EventId>),
+}
+
+impl Task {
+    /// One that has not been tried.
+    pub(super) fn new(sweep: Sweep, purpose: Purpose) -> Task {
+        Task { sweep, purpose, failures: 0, by_pages: false, unserved: (0, Vec::new()) }
+    }
 }
 
 /// A REQ that is open.
