@@ -4,6 +4,7 @@
 
 mod support;
 
+use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use serde_json::json;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -65,7 +66,13 @@ fn the_mock_answers_like_a_naive_filter() {
 
 #[test]
 fn the_mock_caps_counts_and_refuses() {
-    let limits = RelayLimits { answer_max: 3, subscriptions_max: 2, filters_max: 2, message_bytes_max: 10_000 };
+    let limits = RelayLimits {
+        answer_max: 3,
+        subscriptions_max: 2,
+        filters_max: 2,
+        message_bytes_max: 10_000,
+        reconciles: None,
+    };
     let relay = MockRelay::with(RelayData::default(), limits, None);
     let author = Author::from_seed(1);
     let events: Vec<_> = (0..5).map(|n| author.issue(&author.repo("r"), &n.to_string(), 1_000 + n)).collect();
@@ -228,4 +235,46 @@ fn the_events_of_the_walk_are_what_is_made_here() {
     }
     let kept = std::fs::read_to_string(path).expect("contrib/walk/events.jsonl");
     assert!(made == kept, "make it again with GRASP_SYNC_WRITE_WALK=1 cargo test --test harness");
+}
+
+#[test]
+fn the_mock_reconciles_when_told_to() {
+    let author = Author::from_seed(1);
+    let events: Vec<_> = (0..3_000).map(|n| author.sign(1, 1_000 + n, Vec::new(), "")).collect();
+    let mut set = NegentropyStorageVector::new();
+    for event in &events[..2_900] {
+        set.insert(event.created_at.as_secs(), Id::from_byte_array(event.id.to_bytes())).expect("not sealed");
+    }
+    set.seal().expect("not sealed");
+
+    let relay = MockRelay::with(RelayData::default(), RelayLimits::default().reconciling(), None);
+    relay.data().add(&events);
+    let mut client = Client::connect(relay.address());
+    let mut ours = Negentropy::borrowed(&set, 60_000).expect("a large frame");
+    let mut step = json!(["NEG-OPEN", "n", {"kinds": [1]}, faster_hex::hex_string(&ours.initiate().expect("once"))]);
+    let (mut have, mut need) = (Vec::new(), Vec::new());
+    loop {
+        client.send(step.to_string());
+        let answer = client.next_matching(Duration::from_secs(5), |m| m[0] == "NEG-MSG").expect("an answer");
+        let hex = answer[2].as_str().expect("a frame");
+        let mut frame = vec![0; hex.len() / 2];
+        faster_hex::hex_decode(hex.as_bytes(), &mut frame).expect("hexadecimal");
+        match ours.reconcile_with_ids(&frame, &mut have, &mut need).expect("the protocol") {
+            Some(next) => step = json!(["NEG-MSG", "n", faster_hex::hex_string(&next)]),
+            None => break,
+        }
+    }
+    let mut need: Vec<_> = need.iter().map(|id| nostr::event::EventId::from_byte_array(id.to_bytes())).collect();
+    need.sort();
+    assert!(have.is_empty());
+    assert_eq!(need, sorted_ids(&events[2_900..]));
+
+    client.send(json!(["NEG-CLOSE", "n"]).to_string());
+    client.send(json!(["NEG-MSG", "n", "61"]).to_string());
+    let error = client.next_matching(Duration::from_secs(5), |m| m[0] == "NEG-ERR").expect("it is closed");
+    assert_eq!(error[2], "closed: unknown subscription handle");
+    let seen = relay.seen();
+    assert_eq!((seen.received["NEG-OPEN"].messages, seen.received["NEG-CLOSE"].messages), (1, 1));
+    assert_eq!(seen.neg_filter_bytes, 13);
+    assert!(seen.said["NEG-MSG"].bytes > 100 * 64 && seen.bytes().1 >= seen.said["NEG-MSG"].bytes);
 }

@@ -1,10 +1,13 @@
-//! A relay of the test's own: NIP-01 over real sockets, one thread per connection. It answers as strfry does, newest event
-//! first and capped in silence, and it counts what it is asked, what it sends, and every limit that a client breaks.
+//! A relay of the test's own: NIP-01 over real sockets, one thread per connection, and NIP-77 if it is told to. It answers
+//! as strfry does, newest event first and capped in silence, and it counts what it is asked, what it sends, and every limit
+//! that a client breaks.
 
 mod connection;
 mod data;
+mod reconciling;
 
 pub use data::{RelayData, RelayFilter};
+pub use reconciling::Reconciles;
 
 use connection::{Inbox, Mail};
 use nostr::event::EventId;
@@ -28,13 +31,36 @@ pub struct RelayLimits {
     pub filters_max: usize,
     /// Bytes of one message; a larger one ends the connection with 1009.
     pub message_bytes_max: usize,
+    /// How it reconciles; `None`: it does not.
+    pub reconciles: Option<Reconciles>,
 }
 
 impl Default for RelayLimits {
     /// The strictest common set: strfry before 1.1 (20 subscriptions), its answers (500) and messages (128 KiB).
     fn default() -> Self {
-        RelayLimits { answer_max: 500, subscriptions_max: 20, filters_max: 20, message_bytes_max: 131_072 }
+        RelayLimits {
+            answer_max: 500,
+            subscriptions_max: 20,
+            filters_max: 20,
+            message_bytes_max: 131_072,
+            reconciles: None,
+        }
     }
+}
+
+impl RelayLimits {
+    /// The same with NIP-77. The relay's NIP-11 document is to list it, too: [`MockRelay::set_info`].
+    pub fn reconciling(self) -> RelayLimits {
+        RelayLimits { reconciles: Some(Reconciles::default()), ..self }
+    }
+}
+
+/// Messages of one kind in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub messages: u64,
+    /// Of their text; WebSocket adds 2 to 14 a message.
+    pub bytes: u64,
 }
 
 /// What the relay has seen and done, since it was made or last asked to forget.
@@ -56,12 +82,28 @@ pub struct Seen {
     /// Bytes of EVENT messages sent.
     pub event_bytes_sent: u64,
     pub message_bytes_received: u64,
+    /// What came, by the first word of the message.
+    pub received: BTreeMap<String, Traffic>,
+    /// What was sent, likewise.
+    pub said: BTreeMap<&'static str, Traffic>,
+    /// Bytes of the filters in NEG-OPENs.
+    pub neg_filter_bytes: u64,
+    /// Of `events_sent`, those that were asked for by id.
+    pub events_fetched: u64,
     /// How often each event was sent.
     pub sent: HashMap<EventId, u32>,
     pub subscriptions_peak: usize,
     pub filters_peak: usize,
     pub message_bytes_peak: usize,
     pub breaches: Breaches,
+}
+
+impl Seen {
+    /// Bytes of text received and sent.
+    pub fn bytes(&self) -> (u64, u64) {
+        let sent = self.said.values().map(|traffic| traffic.bytes).sum();
+        (self.message_bytes_received, sent)
+    }
 }
 
 /// Limits broken, by limit.

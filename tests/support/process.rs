@@ -305,12 +305,8 @@ impl Process {
         status
     }
 
-    /// A number of `/proc/<pid>/status`.
     fn proc_status(&self, field: &str) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
-        text.lines()
-            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok())
-            .unwrap_or_else(|| panic!("no {field} in /proc/<pid>/status"))
+        proc_status(&self.pid().to_string(), field)
     }
 
     pub fn threads(&self) -> u64 {
@@ -319,7 +315,7 @@ impl Process {
 
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        self.proc_status("VmRSS") * 1024
+        resident_bytes(&self.pid().to_string())
     }
 
     /// The most resident memory so far, in bytes.
@@ -334,8 +330,28 @@ impl Process {
 
     /// Processor time used so far, user and system together.
     pub fn cpu_time(&self) -> Duration {
-        cpu_time(&self.pid().to_string())
+        cpu_time_of_thread(&self.pid().to_string())
     }
+}
+
+/// A number of `/proc/<pid>/status`.
+fn proc_status(pid: &str, field: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    text.lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok())
+        .unwrap_or_else(|| panic!("no {field} in /proc/<pid>/status"))
+}
+
+/// Resident memory of process `pid` in bytes; `self` is the test itself.
+pub fn resident_bytes(pid: &str) -> u64 {
+    proc_status(pid, "VmRSS") * 1024
+}
+
+/// Processor time of the one thread of process `pid`, to the nanosecond where the kernel keeps it.
+pub fn cpu_time_of_thread(pid: &str) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let spent = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
+    spent.map_or_else(|| cpu_time(pid), Duration::from_nanos)
 }
 
 /// Processor time of `/proc/<pid>`, user and system together; `self` is the test itself.

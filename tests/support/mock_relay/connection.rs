@@ -2,7 +2,8 @@
 //! other.
 
 use super::data::{RelayFilter, Stored};
-use super::{Open, Shared};
+use super::reconciling::Reconciliations;
+use super::{Open, Shared, Traffic};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use nostr::event::Event;
@@ -85,7 +86,8 @@ pub(crate) fn serve(socket: TcpStream, number: u64, shared: &Shared) {
     shared.seen().connections += 1;
     with_open(shared, number, |open| open.inbox = Some(Arc::clone(&inbox)));
     let subscriptions = BTreeMap::new();
-    Connection { socket, poll, inbox, subscriptions, out: VecDeque::new(), number, shared }.run();
+    let reconciliations = Reconciliations::default();
+    Connection { socket, poll, inbox, subscriptions, reconciliations, out: VecDeque::new(), number, shared }.run();
 }
 
 struct Connection<'a> {
@@ -93,6 +95,7 @@ struct Connection<'a> {
     poll: Poll,
     inbox: Arc<Inbox>,
     subscriptions: BTreeMap<String, Subscription>,
+    reconciliations: Reconciliations,
     /// Messages not yet given to the socket.
     out: VecDeque<Message>,
     number: u64,
@@ -182,12 +185,8 @@ impl Connection<'_> {
             self.shared.seen().pings += u64::from(message.is_ping());
             return;
         };
-        {
-            let mut seen = self.shared.seen();
-            seen.message_bytes_received += text.len() as u64;
-            seen.message_bytes_peak = seen.message_bytes_peak.max(text.len());
-        }
         let value: Value = serde_json::from_str(text).unwrap_or(Value::Null);
+        self.note_received(text, &value);
         let (kind, second) = (value[0].as_str(), &value[1]);
         match (kind, second.as_str()) {
             (Some("REQ"), Some(id)) => self.on_req(id, &value.as_array().expect("it has elements")[2..]),
@@ -196,15 +195,35 @@ impl Connection<'_> {
                 self.subscriptions.remove(id);
                 self.tell_subscriptions();
             }
-            // It does not know NIP-77, and says so as many do.
-            (Some("NEG-OPEN" | "NEG-CLOSE"), Some(_)) => {
-                self.say(r#"["NOTICE","ERROR: bad msg: negentropy disabled"]"#)
-            }
+            (Some("NEG-OPEN" | "NEG-MSG" | "NEG-CLOSE"), Some(_)) => self.on_neg(&value),
             (Some("EVENT"), None) if second.is_object() => self.on_event(&second.to_string()),
             _ => {
                 self.shared.seen().breaches.malformed += 1;
                 self.say(r#"["NOTICE","ERROR: bad msg: unparseable message"]"#);
             }
+        }
+    }
+
+    fn note_received(&mut self, text: &str, message: &Value) {
+        let mut seen = self.shared.seen();
+        seen.message_bytes_received += text.len() as u64;
+        seen.message_bytes_peak = seen.message_bytes_peak.max(text.len());
+        let kind = message[0].as_str().unwrap_or("none").to_owned();
+        if kind == "NEG-OPEN" {
+            seen.neg_filter_bytes += message[2].to_string().len() as u64;
+        }
+        seen.received.entry(kind).or_default().add(text.len());
+    }
+
+    fn on_neg(&mut self, message: &Value) {
+        match self.shared.limits.reconciles {
+            Some(how) => {
+                if let Some(answer) = self.reconciliations.answer(message, how, &self.shared.data) {
+                    self.say(&answer);
+                }
+            }
+            // It says that it does not know NIP-77 as many do.
+            None => self.say(r#"["NOTICE","ERROR: bad msg: negentropy disabled"]"#),
         }
     }
 
@@ -235,6 +254,9 @@ impl Connection<'_> {
         }
         let filters = parsed.expect("looked at above");
         let (answer, from) = self.shared.data.answer(&filters, limits.answer_max);
+        if filters.iter().all(RelayFilter::names_ids) {
+            self.shared.seen().events_fetched += answer.len() as u64;
+        }
         self.send_events(id, &answer);
         self.say(&format!(r#"["EOSE",{}]"#, quoted(id)));
         self.subscriptions.insert(id.to_owned(), Subscription { filters, from });
@@ -268,18 +290,31 @@ impl Connection<'_> {
         let mut seen = self.shared.seen();
         seen.events_sent += events.len() as u64;
         seen.event_bytes_sent += bytes;
+        let traffic = seen.said.entry("EVENT").or_default();
+        traffic.messages += events.len() as u64;
+        traffic.bytes += bytes;
         for event in events {
             *seen.sent.entry(event.id).or_default() += 1;
         }
     }
 
     fn say(&mut self, text: &str) {
+        let kind = ["EOSE", "NEG-MSG", "NEG-ERR", "OK", "CLOSED", "NOTICE"];
+        let kind = kind.into_iter().find(|kind| text[2..].starts_with(kind)).unwrap_or("none");
+        self.shared.seen().said.entry(kind).or_default().add(text.len());
         self.out.push_back(Message::text(text));
     }
 
     fn tell_subscriptions(&self) {
         let ids = self.subscriptions.keys().cloned().collect();
         with_open(self.shared, self.number, |open| open.subscriptions = ids);
+    }
+}
+
+impl Traffic {
+    fn add(&mut self, bytes: usize) {
+        self.messages += 1;
+        self.bytes += bytes as u64;
     }
 }
 

@@ -83,6 +83,14 @@ impl RelayData {
         (keys.iter().map(|(_, id)| Arc::clone(&tables.events[id])).collect(), tables.next_number)
     }
 
+    /// Time and id of everything that matches, whatever `limit` the filter names.
+    pub(crate) fn items(&self, filter: &RelayFilter) -> Vec<(u64, EventId)> {
+        let tables = self.0.read().expect("no holder panics");
+        let mut items = Vec::new();
+        tables.matching(filter, usize::MAX, &mut |(Reverse(created_at), id)| items.push((created_at, id)));
+        items
+    }
+
     pub(crate) fn listen(&self, inbox: &Arc<Inbox>) {
         self.0.write().expect("no holder panics").listeners.push(Arc::downgrade(inbox));
     }
@@ -293,6 +301,11 @@ impl RelayFilter {
             }
         }
         Some(filter)
+    }
+
+    /// Whether it asks for events by their ids.
+    pub(crate) fn names_ids(&self) -> bool {
+        self.ids.is_some()
     }
 
     pub(crate) fn matches(&self, event: &Stored) -> bool {
