@@ -13,6 +13,7 @@ mod support;
 
 mod common;
 mod engine;
+mod growth;
 mod identical;
 mod known;
 mod live;
@@ -20,6 +21,7 @@ mod memory;
 mod negentropy;
 mod own_relay;
 mod pages;
+mod scale_large;
 mod size;
 mod start;
 mod turn;
@@ -51,6 +53,13 @@ const ROWS: &[Row] = &[
     quick("start", "start with 100,000 events stored", start::run),
     quick("own-relay", "filters of every shape over 100,000 events", own_relay::run),
     quick("turn", "what everybody waits for while much is received", turn::run),
+    quick("growth", "ten times the events, repos, relays, root events", growth::run),
+    Row {
+        name: "scale-large",
+        is_long: true,
+        what: "10,000 repos, 5,000,000 root events, 500 relays: BENCH_SCALE=1 for the claim",
+        run: scale_large::run,
+    },
     quick("size", "the release binary", size::run),
     quick("memory", "resident memory at the design target", memory::run),
     quick("idle", "wake-ups while nothing happens", memory::idle),
@@ -59,8 +68,11 @@ const ROWS: &[Row] = &[
 fn main() -> ExitCode {
     // Cargo adds flags of its own, such as `--bench`.
     let names: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
-    if names == [memory::STATE_ALONE] {
-        println!("{}", memory::state_alone());
+    if let [first, repos, roots] = &*names
+        && first == memory::STATE_ALONE
+    {
+        let number = |text: &String| text.parse().expect("a number");
+        println!("{}", memory::state_alone(number(repos), number(roots)));
         return ExitCode::SUCCESS;
     }
     if let Some(stranger) = names.iter().find(|name| ROWS.iter().all(|row| row.name != **name)) {

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-pub const DOMAIN: &str = "grasp.test";
+pub use super::engine::DOMAIN;
+
 /// The deadline of what takes as long as it takes.
 pub const LONG: Duration = Duration::from_secs(600);
 

@@ -1,7 +1,7 @@
 //! Resident memory, and how seldom an idle process wakes.
 
 use super::common::{Bench, DOMAIN, LONG, SHAPE, mib, settle};
-use super::engine::settings;
+use super::engine::{relay_urls, settings};
 use crate::support::certs::{Authority, Validity};
 use crate::support::client::Client;
 use crate::support::events::unix_now;
@@ -47,7 +47,7 @@ pub fn run(bench: &mut Bench) {
     }
     measure_over(Duration::from_secs(3));
     let (resident, peak) = (process.resident_bytes(), process.resident_bytes_peak());
-    let state = state_bytes();
+    let state = state_bytes(1_000, 50_000);
     let row = format!(
         "{:.1} MiB resident with 1,000 repos, 50,000 root events, {} events stored, {CONNECTIONS} TLS connections, {CLIENTS} clients (at most 48; peak {:.1})",
         mib(resident),
@@ -60,23 +60,23 @@ pub fn run(bench: &mut Bench) {
     bench.check(mib(state) <= 6.0, &row);
 }
 
-/// What state takes of a process that has nothing else.
-fn state_bytes() -> u64 {
+/// What the state of so many repos with so many root events takes of a process that has nothing else.
+pub fn state_bytes(repos: usize, roots: usize) -> u64 {
     let program = std::env::current_exe().expect("this process has a file");
-    let output = Command::new(program).arg(STATE_ALONE).output().expect("it can be started once more");
+    let arguments = [STATE_ALONE.to_owned(), repos.to_string(), roots.to_string()];
+    let output = Command::new(program).args(arguments).output().expect("it can be started once more");
     String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number of bytes")
 }
 
-/// The argument by which the bench is told to be that process.
+/// The argument by which the bench is told to be that process; the numbers follow.
 pub const STATE_ALONE: &str = "state-alone";
 
-/// Bytes by which this process grows when it builds the state of the design target.
-pub fn state_alone() -> u64 {
-    let relays: Vec<String> = (0..CONNECTIONS).map(|n| format!("wss://relay-{n}.test")).collect();
+/// Bytes by which this process grows when it builds a state.
+pub fn state_alone(repos: usize, roots: usize) -> u64 {
+    let relays = relay_urls(CONNECTIONS);
     let relays: Vec<&str> = relays.iter().map(String::as_str).collect();
-    let shape = Shape { relays_per_repo: 5, ..SHAPE };
-    let small = Shape { roots_per_repo: 0, comments: 0, ..shape };
-    let world = World::new(small, DOMAIN, &relays, unix_now());
+    let shape = Shape { repos, roots_per_repo: 0, comments: 0, padding: 0, relays_per_repo: 5 };
+    let world = World::new(shape, DOMAIN, &relays, unix_now());
     let parse = |event| Announcement::from_event(event, 16).expect("an announcement");
     let announcements: Vec<Announcement> = world.announcements().iter().map(parse).collect();
     let before = resident_bytes("self");
@@ -84,15 +84,15 @@ pub fn state_alone() -> u64 {
     for (n, announcement) in announcements.iter().enumerate() {
         state.set_announcement(announcement, n as u64 + 1);
     }
-    for n in 0..shape.repos * shape.roots_per_repo {
+    for n in 0..roots {
         let mut id = [0; 32];
-        // Spread as ids are: the lower bytes of a product of a large odd number.
+        // Spread as ids are: multiples of a large odd number.
         id[..8].copy_from_slice(&(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-        let seq = (shape.repos + n) as u64 + 1;
-        state.add_root(EventId::from_byte_array(id), seq, std::slice::from_ref(&announcements[n % shape.repos].addr));
+        let repo = std::slice::from_ref(&announcements[n % repos].addr);
+        state.add_root(EventId::from_byte_array(id), (repos + n) as u64 + 1, repo);
     }
     let after = resident_bytes("self");
-    assert_eq!(state.roots_held(), shape.repos * shape.roots_per_repo);
+    assert_eq!(state.roots_held(), roots);
     after - before
 }
 

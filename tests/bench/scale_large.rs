@@ -1,0 +1,103 @@
+//! Fifty times the design target, through the core as a library: 10,000 repos with 500 root events each on 500 relays.
+//!
+//! `BENCH_SCALE` is the share of it, 0.02 by default; the whole (`BENCH_SCALE=1`) signs and verifies five million events:
+//! a quarter of an hour and 8 GB of disk.
+
+use super::common::{Bench, mib, note};
+use super::engine::{DOMAIN, Driven, relay_urls, settings};
+use crate::support::events::{Author, padding, unix_now};
+use crate::support::process::resident_bytes;
+use grasp_sync::time::Duration;
+use nostr::event::Event;
+use std::time::Instant;
+
+const REPOS: f64 = 10_000.0;
+const ROOTS_PER_REPO: usize = 500;
+const RELAYS: f64 = 500.0;
+const RELAYS_PER_REPO: usize = 2;
+/// Events made and taken in at a time: what is made must not fill the process that is measured.
+const CHUNK: usize = 1_000;
+/// The longest that the loop may be kept from anything else.
+const TURN: std::time::Duration = std::time::Duration::from_millis(100);
+
+pub fn run(bench: &mut Bench) {
+    let share: f64 = std::env::var("BENCH_SCALE").map_or(0.02, |text| text.parse().expect("BENCH_SCALE is a number"));
+    let (repos, relays) = ((REPOS * share).ceil() as usize, (RELAYS * share).ceil() as usize);
+    let now = unix_now();
+    let begun = Instant::now();
+    let mut driven = filled(repos, relays, now);
+    let stored = resident_bytes("self");
+    note(&format!(
+        "{repos} repos with {ROOTS_PER_REPO} root events each, {relays} relays, stored in {:.0} s; {:.1} MiB resident",
+        begun.elapsed().as_secs_f64(),
+        mib(stored)
+    ));
+
+    driven.slowest_input = std::time::Duration::ZERO;
+    driven.pass_secs(30);
+    assert_eq!(driven.subscriptions.len(), relays);
+    let connect = driven.slowest_input;
+    let asked = driven.bytes_to_relays;
+
+    // A new root event of every tenth repo: one window asks about all of them.
+    let person = Author::from_seed(6_000);
+    let owners = owners();
+    let news: Vec<String> =
+        (0..repos.div_ceil(10)).map(|n| root(&person, &owners, n * 10 % repos, (1 << 44) + n, now).as_json()).collect();
+    driven.slowest_input = std::time::Duration::ZERO;
+    driven.import(news.iter().map(String::as_str));
+    driven.pass_secs(10);
+    let window = driven.slowest_input;
+    let resident = resident_bytes("self");
+    note(&format!(
+        "catch-ups of all relays asked {:.1} MB, the window of {} root events {:.1} MB",
+        asked as f64 / 1e6,
+        news.len(),
+        (driven.bytes_to_relays - asked) as f64 / 1e6
+    ));
+    for (what, took) in [("the start and end of a full catch-up", connect), ("a window", window)] {
+        let row = format!(
+            "{what} at {share} of the large scale keeps the loop for {:.1} ms at most (at most {})",
+            took.as_secs_f64() * 1e3,
+            TURN.as_millis()
+        );
+        bench.check(took <= TURN, &row);
+    }
+    let allowed = 512.0 * share.max(64.0 / 512.0);
+    let row = format!("{:.1} MiB resident at {share} of the large scale (at most {allowed:.0})", mib(resident));
+    bench.check(mib(resident) <= allowed, &row);
+    driven.pass(Duration::from_secs(1));
+}
+
+fn owners() -> Vec<Author> {
+    (0..50).map(|n| Author::from_seed(1_000 + n)).collect()
+}
+
+fn root(person: &Author, owners: &[Author], repo: usize, n: usize, at: u64) -> Event {
+    let address = owners[repo % owners.len()].repo(&format!("repo-{repo}"));
+    person.root(1621, &[&address], "made", at, &padding(n as u64, 200))
+}
+
+/// An engine that has everything stored and has not asked anybody yet.
+fn filled(repos: usize, relays: usize, now: u64) -> Driven {
+    let (owners, person, urls) = (owners(), Author::from_seed(2_000), relay_urls(relays));
+    let own = format!("wss://{DOMAIN}");
+    let mut driven = Driven::new(settings(), now, true);
+    let announcement = |repo: usize| {
+        let mut listed = vec![own.as_str()];
+        listed.extend((0..RELAYS_PER_REPO).map(|n| urls[(repo * RELAYS_PER_REPO + n) % relays].as_str()));
+        owners[repo % owners.len()].announcement(&format!("repo-{repo}"), &[DOMAIN], &listed, now - 1_000_000).as_json()
+    };
+    let root = |n: usize| root(&person, &owners, n % repos, n, now - 900_000 + (n % 800_000) as u64).as_json();
+    take_in(&mut driven, repos, &announcement);
+    take_in(&mut driven, repos * ROOTS_PER_REPO, &root);
+    assert_eq!(driven.last_seq(), (repos * (1 + ROOTS_PER_REPO)) as u64);
+    driven
+}
+
+fn take_in(driven: &mut Driven, count: usize, make: &dyn Fn(usize) -> String) {
+    for begin in (0..count).step_by(CHUNK) {
+        let lines: Vec<String> = (begin..count.min(begin + CHUNK)).map(make).collect();
+        driven.import(lines.iter().map(String::as_str));
+    }
+}
