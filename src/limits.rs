@@ -105,6 +105,8 @@ pub const LINK_READS_PER_TURN: usize = 64;
 pub const LINK_READ_BYTES_PER_TURN: usize = 256 << 10;
 /// Messages read from all links in one turn of the loop; the links behind wait on the ready list.
 pub const READS_PER_TURN: usize = 512;
+/// Time that one turn of the loop should take at most, commits left out. Beyond: it is counted as slow.
+pub const TURN_SLOW: Duration = Duration::from_millis(50);
 /// Time for the closing handshake of a link. After: the socket is dropped.
 pub const LINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of one WebSocket message of a relay: the largest frame of a reconciliation (NIP-77) that relays are known to send

@@ -7,6 +7,8 @@ use std::fmt::Write;
 pub struct Counters {
     /// Turns of the loop.
     pub turns: u64,
+    /// Of these, those that took longer than [`crate::limits::TURN_SLOW`], commits left out.
+    pub slow_turns: u64,
     /// Upgrades answered with 503 because of `limits.clients_max`.
     pub clients_refused: u64,
     /// Connections closed at once because of [`crate::limits::HTTP_PENDING_MAX`].
@@ -34,6 +36,7 @@ impl Counters {
             let _ = write!(text, "# HELP {family} {help}\n# TYPE {family} counter\n{name} {value}\n");
         };
         add("grasp_sync_loop_turns_total", "Turns of the event loop.", self.turns);
+        add("grasp_sync_loop_slow_turns_total", "Turns longer than 50 ms, commits left out.", self.slow_turns);
         add("grasp_sync_clients_refused_total", "Clients refused because of limits.clients_max.", self.clients_refused);
         add("grasp_sync_connections_refused_total", "Connections closed at once.", self.connections_refused);
         add("grasp_sync_http_answers_total", "HTTP answers other than an upgrade.", self.http_answers);

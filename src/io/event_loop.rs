@@ -32,7 +32,7 @@ use crate::io::http::Door;
 use crate::io::listeners::Listener;
 use crate::io::resolver::{Answer, LookupId, RESOLVER_TOKENS, Resolver, ResolverConfig};
 use crate::io::signals::Signals;
-use crate::limits::{LINK_CLOSE_TIMEOUT, READS_PER_TURN};
+use crate::limits::{LINK_CLOSE_TIMEOUT, READS_PER_TURN, TURN_SLOW};
 use crate::store::StoreError;
 use crate::time::{Duration, Instant, Now};
 
@@ -311,11 +311,15 @@ impl EventLoop {
         self.tell(core)?;
         core.handle(self.clock.now(), Input::Tick)?;
         let idle = self.connections.ready_len() == 0;
+        let mut committing = Duration::ZERO;
         if core.commit_due(self.clock.now(), idle) {
             self.commit(core)?;
+            committing = self.last_commit_took;
         }
         self.carry_out(core);
         self.flush_touched();
+        let took = self.clock.now().mono.since(now.mono + committing);
+        self.counters.slow_turns += u64::from(took > TURN_SLOW);
         Ok(Turned::On)
     }
 

@@ -32,7 +32,8 @@ pub fn settings() -> Settings {
     }
 }
 
-/// An engine whose relays take every connection, answer every REQ with EOSE, and say nothing of themselves.
+/// An engine whose relays take every connection, answer every REQ with EOSE, and say nothing of themselves; its clients
+/// read at once.
 pub struct Driven {
     pub engine: Engine,
     now: Now,
@@ -134,7 +135,8 @@ impl Driven {
                     self.handle(Input::Info { link, document: Err(CloseReason::Handshake(404)) });
                 }
                 Output::Send { link: link @ LinkId::Relay(_), text } => self.on_asked(link, &text),
-                Output::Send { text, .. } => {
+                Output::Send { link, text } => {
+                    self.handle(Input::Drained { link });
                     self.events_to_clients += u64::from(text.starts_with(r#"["EVENT""#));
                     self.answers_to_clients += u64::from(text.starts_with(r#"["EOSE""#));
                 }

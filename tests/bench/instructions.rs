@@ -1,5 +1,6 @@
 //! The hot paths of the core, to be counted by `tests/bench/instructions/check`: `instructions new 300` takes in 300 new
 //! events. Whatever the number, as much is prepared, so that the difference between two numbers is what one costs.
+#![allow(clippy::disallowed_methods, reason = "a bench measures the real clock")]
 #![allow(clippy::print_stdout, reason = "it says how it is used")]
 
 #[path = "../support/mod.rs"]
@@ -79,7 +80,10 @@ impl Scene {
     fn take_in(&mut self, count: usize) {
         let messages = self.fresh();
         let stored = self.driven.last_seq();
-        self.give(&messages[..count]);
+        for batch in messages[..count].chunks(BATCH) {
+            batch.iter().for_each(|text| self.driven.give(Input::Text { link: self.link, text }));
+            self.driven.commit();
+        }
         assert_eq!(self.driven.last_seq() - stored, count as u64);
     }
 
@@ -88,7 +92,8 @@ impl Scene {
         let events = &self.world.events;
         let messages: Vec<String> = (0..PREPARED).map(|n| self.message(&events[n % events.len()])).collect();
         let stored = self.driven.last_seq();
-        self.give(&messages[..count]);
+        // Nothing of it is to be committed.
+        messages[..count].iter().for_each(|text| self.driven.give(Input::Text { link: self.link, text }));
         assert_eq!(self.driven.last_seq(), stored);
     }
 
@@ -123,13 +128,6 @@ impl Scene {
         self.driven.give(Input::Text { link: LinkId::Client(client), text: &text });
         while self.driven.answers_to_clients == answered {
             self.driven.pass(Duration::ZERO);
-        }
-    }
-
-    fn give(&mut self, messages: &[String]) {
-        for batch in messages.chunks(BATCH) {
-            batch.iter().for_each(|text| self.driven.give(Input::Text { link: self.link, text }));
-            self.driven.commit();
         }
     }
 }
