@@ -16,7 +16,7 @@ use std::fs::OpenOptions;
 /// The service of the worlds.
 pub const DOMAIN: &str = "grasp.test";
 /// What the daemon has by default.
-const CACHE_BYTES: usize = 16 << 20;
+pub const CACHE_BYTES: usize = 16 << 20;
 
 /// An instance for the service of the worlds.
 pub fn settings() -> Settings {
