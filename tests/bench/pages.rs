@@ -58,6 +58,9 @@ pub fn catch_up(relays: &[MockRelay]) -> CaughtUp {
         up as f64 / 1e6,
         down as f64 / 1e6
     ));
+    let metrics = process.metrics();
+    let lines = metrics.text().lines().filter(|line| line.starts_with("grasp_sync_reconciliations_total{"));
+    lines.for_each(|line| note(line));
     run
 }
 
