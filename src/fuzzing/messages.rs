@@ -11,6 +11,7 @@ use crate::protocol::message::{
 /// What a relay may send: an EVENT's parts are what a full parse finds there, and what we write is read back the same.
 pub fn relay_message(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
+    assert_eq!(parse_relay_message(text), message::parse_any_relay_message(text), "the short way for events");
     let Ok(parsed) = parse_relay_message(text) else { return };
     let written = match &parsed {
         RelayMessage::Event { subscription, event } => {

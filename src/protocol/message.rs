@@ -243,7 +243,21 @@ pub enum ClientMessage<'a> {
 ///
 /// If it is not one of the messages of [`RelayMessage`].
 pub fn parse_relay_message(text: &str) -> Result<RelayMessage<'_>, MessageError> {
+    plain_event(text).map_or_else(|| parse_any_relay_message(text), Ok)
+}
+
+pub(crate) fn parse_any_relay_message(text: &str) -> Result<RelayMessage<'_>, MessageError> {
     parse(text, RelayMessageVisitor)
+}
+
+/// An EVENT as nearly every relay writes it, without spaces and with a plain name: almost all that comes is of this form,
+/// and where the event ends is then known before its JSON has been walked.
+fn plain_event(text: &str) -> Option<RelayMessage<'_>> {
+    let (subscription, rest) = text.strip_prefix(r#"["EVENT",""#)?.split_once('"')?;
+    let is_plain = subscription.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let json = rest.strip_prefix(',')?.strip_suffix(']')?;
+    let event = if is_plain { RawEvent::from_json(json).ok()? } else { return None };
+    Some(RelayMessage::Event { subscription: Cow::Borrowed(subscription), event })
 }
 
 /// Parses what a client sent. How long the subscription's name may be and how many values a filter may have is not
@@ -507,6 +521,35 @@ mod tests {
 
     fn raw() -> RawEvent<'static> {
         RawEvent::from_json(EVENT).unwrap()
+    }
+
+    #[test]
+    fn an_event_in_its_usual_form_is_read_as_in_any_other() {
+        let usual = event_message("g17", EVENT);
+        assert!(plain_event(&usual).is_some(), "the short way is taken");
+        let without_id = EVENT.replace("\"id\"", "\"di\"");
+        let others = [
+            format!(r#"[ "EVENT", "g17", {EVENT} ] "#),
+            format!(r#"["EVENT","g17", {EVENT} ]"#),
+            format!(r#"["EVENT","g17",{EVENT},1]"#),
+            format!(r#"["EVENT","g17",{EVENT}]]"#),
+            format!(r#"["EVENT","g17",{EVENT}"#),
+            format!(r#"["EVENT","g17",[{EVENT}]]"#),
+            format!(r#"["EVENT","g17",{without_id}]"#),
+            format!(r#"["EVENT","g\\u0031",{EVENT}]"#),
+            format!(r#"["EVENT","g\\",{EVENT}]"#),
+            format!("[\"EVENT\",\"g\n\",{EVENT}]"),
+            format!("[\"EVENT\",\"\u{1f980}\",{EVENT}]"),
+            format!(r#"["EVENT","",{EVENT}]"#),
+            format!(r#"["EVENT","g17",{}]"#, &EVENT[..100]),
+            r#"["EVENT","g17",]"#.to_owned(),
+            r#"["EVENT","g17"]"#.to_owned(),
+            r#"["EVENT",""#.to_owned(),
+        ];
+        for text in others.iter().chain([&usual]) {
+            assert_eq!(parse_relay_message(text), parse_any_relay_message(text), "{text}");
+        }
+        assert!(parse_relay_message(&others[0]).is_ok() && parse_relay_message(&others[3]).is_err());
     }
 
     #[test]

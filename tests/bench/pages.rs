@@ -60,7 +60,7 @@ pub fn catch_up(relays: &[MockRelay]) -> CaughtUp {
     ));
     let metrics = process.metrics();
     let lines = metrics.text().lines().filter(|line| line.starts_with("grasp_sync_reconciliations_total{"));
-    lines.for_each(|line| note(line));
+    lines.for_each(note);
     run
 }
 
