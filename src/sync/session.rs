@@ -11,6 +11,7 @@ use crate::limits::{
 };
 use crate::metrics::Side;
 use crate::protocol::message::close_message;
+use crate::store::Seq;
 use crate::sync::Cx;
 use crate::sync::auth::Auth;
 use crate::sync::budget::{Budget, Shape};
@@ -86,6 +87,7 @@ pub struct Session {
     queue: VecDeque<Task>,
     /// Sweeps of the round that are asked when all before them have ended, stage by stage.
     later: VecDeque<Vec<Sweep>>,
+    overview: Overview,
     retries: Vec<(Instant, Task)>,
     rotation: Rotation,
     /// Looks after what is live.
@@ -122,6 +124,22 @@ pub struct Session {
     seen: Seen,
 }
 
+/// A round's first look at everything the relay has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overview {
+    /// There is none, or it has found something.
+    None,
+    /// It is being taken.
+    Open {
+        /// New events that the round had brought when it began.
+        new: u64,
+        /// The last number that had changed what we follow by then.
+        followed: Seq,
+    },
+    /// It has found nothing.
+    Sufficed,
+}
+
 /// What the pages of layer 1 have brought in this round.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
@@ -140,6 +158,7 @@ impl Session {
             next_subscription: 0,
             queue: VecDeque::new(),
             later: VecDeque::new(),
+            overview: Overview::None,
             retries: Vec::new(),
             rotation: Rotation::default(),
             recheck: Rotation::recheck(),
@@ -439,7 +458,7 @@ impl Session {
         }
         self.shed_live(cx);
         self.open_postponed(cx);
-        self.begin_stage();
+        self.begin_stage(cx);
         if self.is_paused(cx) {
             return;
         }

@@ -86,6 +86,9 @@ impl Linked {
         }
         self.session.round_mut().touch(self.planned.iter().copied());
         let carriage = self.session.carriage();
+        if carriage.is_wide() && self.session.reconciles_all() {
+            self.session.add_overview(cx);
+        }
         self.session.add_stages(catchup_sweeps(relay, reach, progress, carriage, cx.state));
         self.session.pump(cx);
     }

@@ -23,7 +23,10 @@ impl Relay {
         match &mut self.state {
             State::Catchup { linked, deletions, .. } if linked.session.round().is_over() => {
                 if *deletions == Deletions::Owed {
-                    *deletions = Deletions::AuthorsWanted;
+                    *deletions = match linked.session.has_found_nothing() {
+                        true => Deletions::Settled,
+                        false => Deletions::AuthorsWanted,
+                    };
                 }
                 if *deletions == Deletions::Settled {
                     self.finish_catchup(cx);

@@ -1,7 +1,7 @@
 //! Sweeps on one link, page by page: which is asked next, what its end means, and what becomes of one that fails.
 
 use super::subscription::{Purpose, Subscription, Task, is_page_of};
-use super::{Round, Seen, Session, Sweep};
+use super::{Overview, Round, Seen, Session, Sweep};
 use crate::limits::{SWEEP_ATTEMPTS_MAX, SWEEP_RETRY_AFTER};
 use crate::sync::Cx;
 use crate::sync::filters::{Bounds, Subject};
@@ -17,6 +17,7 @@ impl Session {
         self.reconcile_no_more();
         self.queue.retain(|task| task.purpose != Purpose::Round);
         self.later.clear();
+        self.overview = Overview::None;
         self.seen = Seen::default();
         self.retries.clear();
         self.round = Round::new(cx.now);
@@ -32,12 +33,25 @@ impl Session {
 
     /// Makes sweeps part of the round, stage by stage: each begins when the one before has ended.
     pub fn add_stages(&mut self, stages: Vec<Vec<Sweep>>) {
-        let mut stages = stages.into_iter();
-        self.add_sweeps(stages.next().unwrap_or_default());
         for stage in stages {
             stage.iter().for_each(|_| self.round.add_sweep());
             self.later.push_back(stage);
         }
+        if self.overview == Overview::None {
+            self.begin_next_stage();
+        }
+    }
+
+    /// Begins the round with one look at everything the relay has: if that finds nothing new, the stages that follow have
+    /// nothing to find either. Cheap where sets are compared; by pages it would cost as much as the stages.
+    pub fn add_overview(&mut self, cx: &Cx<'_>) {
+        self.overview = Overview::Open { new: self.round.tally.new, followed: cx.state.last_seq() };
+        self.add_sweeps([Sweep::new(Subject::Everything, None)]);
+    }
+
+    /// Whether the round's look at everything has found nothing new.
+    pub fn has_found_nothing(&self) -> bool {
+        self.overview == Overview::Sufficed
     }
 
     /// Whether the round has stages that have yet to begin.
@@ -46,12 +60,27 @@ impl Session {
     }
 
     /// The next stage of the round begins when the one before has ended.
-    pub(super) fn begin_stage(&mut self) {
+    pub(super) fn begin_stage(&mut self, cx: &mut Cx<'_>) {
         let open = self.subscriptions.values().any(|subscription| is_page_of(subscription, Purpose::Round));
         let waits = self.is_reconciling() || !self.retries.is_empty();
         if open || waits || self.queue.iter().any(|task| task.purpose == Purpose::Round) {
             return;
         }
+        let unchanged = Overview::Open { new: self.round.tally.new, followed: cx.state.last_seq() };
+        if self.overview == unchanged && !self.round.is_broken() {
+            self.overview = Overview::Sufficed;
+            for sweep in std::mem::take(&mut self.later).into_iter().flatten() {
+                self.end(Task::new(sweep, Purpose::Round), true, cx);
+            }
+            return;
+        }
+        if !self.later.is_empty() {
+            self.overview = Overview::None;
+        }
+        self.begin_next_stage();
+    }
+
+    fn begin_next_stage(&mut self) {
         for sweep in self.later.pop_front().unwrap_or_default() {
             self.queue.push_back(Task::new(sweep, Purpose::Round));
         }

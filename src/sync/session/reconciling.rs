@@ -140,6 +140,11 @@ impl Session {
         self.reconciling.turn = Turn::Windows;
     }
 
+    /// Whether the round is a full catch-up by reconciling, with a relay that has shown that it does.
+    pub fn reconciles_all(&self) -> bool {
+        self.reconciling.turn == Turn::Full && self.budget.reconciling.works()
+    }
+
     /// The full catch-up that began then has ended well.
     pub fn end_full(&mut self, began: UnixTime) {
         if self.reconciling.turn == Turn::Pages {

@@ -2,6 +2,7 @@
 
 use crate::clock::{DAY, HOUR, SECOND};
 use crate::events::{Author, EventRef};
+use crate::model_relay::RelayConfig;
 use crate::scenario;
 use crate::setup::{OLD, Village, quiet, settle, village};
 use crate::world::World;
@@ -85,9 +86,10 @@ fn a_grasp_that_holds_mostly_what_is_not_ours_is_asked_for_ours() {
         settle(w);
         w.run_until("ours", HOUR, |w| w.has_all(&issues));
         // The first turn asks layer by layer as it learns of them; the next, for everything.
-        w.run_until("the daily turn", 2 * DAY, |w| w.relay_status("far")["limits"]["learnt"]["crowded"] == true);
+        w.run_for(DAY + HOUR);
         quiet(w);
         let status = w.relay_status("far");
+        assert_eq!(status["limits"]["learnt"]["crowded"], true);
         assert_eq!((&status["carriage"], &status["coverage"]), (&"chunks".into(), &"rotation".into()));
         let from = w.clock.now();
         let live = v.owner.comment(&issues[0], w.clock.wall(), "on the oldest");
@@ -99,3 +101,48 @@ fn a_grasp_that_holds_mostly_what_is_not_ours_is_asked_for_ours() {
         assert_eq!(w.missing(&foreign), foreign.len());
     });
 }
+
+#[test]
+fn a_grasp_that_has_nothing_new_is_compared_as_one_set() {
+    scenario("a_grasp_that_has_nothing_new_is_compared_as_one_set", |w| {
+        let v = village_that_reconciles(w);
+        let turn = |w: &mut World| {
+            let before = w.relay_status("far")["last_full_catchup"].as_u64();
+            let negs = w.relay("far").negs.len();
+            w.run_until("a daily turn", 2 * DAY, |w| w.relay("far").negs.len() > negs);
+            quiet(w);
+            assert!(w.relay_status("far")["last_full_catchup"].as_u64() > before);
+            w.relay("far").negs.len() - negs
+        };
+        turn(w);
+        assert_eq!(w.relay_status("far")["carriage"], "wide");
+        assert_eq!(turn(w), 1, "everything, once");
+
+        // A repo, its issue and a comment on that: each is known to be ours after the one before.
+        let neighbour = Author::new(8);
+        let announcement = neighbour.announcement("beta", &["wss://far.example"], OLD);
+        let issue = neighbour.issue(&neighbour.repo("beta"), OLD + 9, "late");
+        let late = [v.owner.comment(&issue, OLD + 10, "late"), neighbour.issue(&v.repo, OLD + 12, "later"), issue];
+        w.hold("far", &announcement);
+        w.hold_all("far", &late);
+        assert!(turn(w) > 1);
+        assert!(w.has_all(&late) && w.has(&announcement));
+        assert_eq!(turn(w), 1);
+    });
+}
+
+/// As [`grasp`], on one that speaks NIP-77.
+fn village_that_reconciles(w: &mut World) -> Village {
+    w.settings.limits.filter_values_max = 5;
+    let v = village(w, 500);
+    w.relay("far").config = RelayConfig::reconciling();
+    w.relay("far").config.flavour.info = Some(GRASP_77);
+    let issues = v.issues(300, OLD + 60);
+    w.hold_all("far", &issues);
+    settle(w);
+    assert!(w.has_all(&issues));
+    v
+}
+
+const GRASP_77: &str =
+    r#"{"supported_nips":[1,11,77],"supported_grasps":["GRASP-01"],"limitation":{"max_subscriptions":10}}"#;
