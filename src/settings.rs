@@ -7,7 +7,7 @@ use crate::protocol::auth::AuthKey;
 use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::protocol::repo::RepoAddr;
 
-/// Checked by `config`, which is the only place outside tests that makes one.
+/// Checked by `config`, which outside tests and benches is the only place that makes one.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The service as announcements name it.
@@ -26,4 +26,20 @@ pub struct Settings {
     pub limits: Limits,
     /// Durations.
     pub timing: Timing,
+}
+
+impl Settings {
+    /// A service with the default bounds and durations, that follows nobody from its configuration and refuses nobody.
+    pub fn of(service: Service) -> Settings {
+        Settings {
+            service,
+            bootstrap: Vec::new(),
+            deny_authors: Vec::new(),
+            deny_repos: Vec::new(),
+            archive: Vec::new(),
+            auth_key: None,
+            limits: Limits::default(),
+            timing: Timing::default(),
+        }
+    }
 }

@@ -16,7 +16,7 @@ use self::pool::{BEGIN, DOMAIN, Pool};
 use crate::contract::{CloseReason, Input, LinkId, Output};
 use crate::engine::Engine;
 use crate::intake::Rules;
-use crate::limits::{Limits, Timing};
+use crate::limits::Limits;
 use crate::protocol::event_id;
 use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::protocol::repo::RepoAddr;
@@ -100,12 +100,9 @@ fn settings(choice: u8) -> Settings {
     let flag = |bit: u8| choice >> bit & 1 == 1;
     let author = pool::author(2);
     Settings {
-        service: Service::parse(DOMAIN).expect("a service"),
         bootstrap: vec![RelayUrl::parse("wss://boot.example").expect("a relay URL")],
         deny_authors: if flag(5) { vec![author] } else { Vec::new() },
-        deny_repos: Vec::new(),
         archive: if flag(6) { vec![RepoAddr { author, identifier: "foreign".to_owned() }] } else { Vec::new() },
-        auth_key: None,
         limits: Limits {
             consolidate_above_filters: if flag(0) { 4 } else { 70 },
             filter_values_max: if flag(1) { 2 } else { 100 },
@@ -114,7 +111,7 @@ fn settings(choice: u8) -> Settings {
             clients_max: if flag(4) { 1 } else { 512 },
             ..Limits::default()
         },
-        timing: Timing::default(),
+        ..Settings::of(Service::parse(DOMAIN).expect("a service"))
     }
 }
 

@@ -6,7 +6,6 @@ use nostr::event::EventId;
 use nostr::key::{Keys, PublicKey};
 
 use crate::contract::Output;
-use crate::limits::{Limits, Timing};
 use crate::metrics::Metrics;
 use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::protocol::repo::{Announcement, RepoAddr};
@@ -34,16 +33,7 @@ pub fn addr(owner: u8, identifier: &str) -> RepoAddr {
 }
 
 pub fn settings() -> Settings {
-    Settings {
-        service: Service::parse("git.example").unwrap(),
-        bootstrap: vec![relay("boot")],
-        deny_authors: Vec::new(),
-        deny_repos: Vec::new(),
-        archive: Vec::new(),
-        auth_key: None,
-        limits: Limits::default(),
-        timing: Timing::default(),
-    }
+    Settings { bootstrap: vec![relay("boot")], ..Settings::of(Service::parse("git.example").unwrap()) }
 }
 
 /// An announcement that lists our service and these relays.

@@ -5,7 +5,7 @@ use crate::support::process::{Metrics, TempDir};
 use grasp_sync::contract::{CloseReason, Input, LinkId, Output};
 use grasp_sync::engine::{Engine, Settings};
 use grasp_sync::intake::Rules;
-use grasp_sync::limits::{Limits, Timing};
+use grasp_sync::limits::STORE_CACHE_BYTES;
 use grasp_sync::protocol::relay_url::{RelayUrl, Service};
 use grasp_sync::store::Store;
 use grasp_sync::time::{Duration, Instant, Now, UnixTime};
@@ -15,21 +15,10 @@ use std::fs::OpenOptions;
 
 /// The service of the worlds.
 pub const DOMAIN: &str = "grasp.test";
-/// What the daemon has by default.
-pub const CACHE_BYTES: usize = 16 << 20;
 
 /// An instance for the service of the worlds.
 pub fn settings() -> Settings {
-    Settings {
-        service: Service::parse(DOMAIN).expect("a service"),
-        bootstrap: Vec::new(),
-        deny_authors: Vec::new(),
-        deny_repos: Vec::new(),
-        archive: Vec::new(),
-        auth_key: None,
-        limits: Limits::default(),
-        timing: Timing::default(),
-    }
+    Settings::of(Service::parse(DOMAIN).expect("a service"))
 }
 
 /// An engine whose relays take every connection, answer every REQ with EOSE, and say nothing of themselves; its clients
@@ -62,7 +51,7 @@ impl Driven {
                 let path = dir.path().join("store");
                 let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
                 let backend = FileBackend::new(file.expect("the directory is writable")).expect("a new file");
-                Store::open(backend, CACHE_BYTES).expect("a new store")
+                Store::open(backend, STORE_CACHE_BYTES).expect("a new store")
             }
         };
         let now = Now { mono: Instant::ZERO, wall: UnixTime::from_secs(wall) };
@@ -89,6 +78,16 @@ impl Driven {
             }
         }
         self.commit();
+    }
+
+    /// Takes in new events, each a message on its link, in commits of so many; all of them are to be stored.
+    pub fn receive(&mut self, messages: &[(LinkId, String)], commit: usize) {
+        let stored = self.last_seq();
+        for batch in messages.chunks(commit) {
+            batch.iter().for_each(|(link, text)| self.give(Input::Text { link: *link, text }));
+            self.commit();
+        }
+        assert_eq!(self.last_seq() - stored, messages.len() as u64);
     }
 
     /// One input, and everything that follows from it.

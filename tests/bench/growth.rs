@@ -6,7 +6,7 @@ use super::memory::state_bytes;
 use crate::support::events::{Author, padding, unix_now};
 use crate::support::process::cpu_time_of_thread;
 use crate::support::world::{Shape, World};
-use grasp_sync::contract::{Input, LinkId};
+use grasp_sync::contract::LinkId;
 use nostr::event::Event;
 use std::time::Duration;
 
@@ -82,12 +82,7 @@ fn cost(size: Size) -> Duration {
             (link, format!(r#"["EVENT","{subscription}",{}]"#, event.as_json()))
         })
         .collect();
-    let (before, stored) = (cpu_time_of_thread("thread-self"), driven.last_seq());
-    for batch in messages.chunks(BATCH) {
-        batch.iter().for_each(|(link, text)| driven.give(Input::Text { link: *link, text }));
-        driven.commit();
-    }
-    let spent = cpu_time_of_thread("thread-self") - before;
-    assert_eq!(driven.last_seq() - stored, MEASURED as u64);
-    spent / MEASURED as u32
+    let before = cpu_time_of_thread("thread-self");
+    driven.receive(&messages, BATCH);
+    (cpu_time_of_thread("thread-self") - before) / MEASURED as u32
 }

@@ -69,22 +69,17 @@ impl Scene {
         format!(r#"["EVENT","{}",{}]"#, self.subscription, event.as_json())
     }
 
-    fn fresh(&self) -> Vec<String> {
+    fn fresh(&self) -> Vec<(LinkId, String)> {
         let person = Author::from_seed(5_000);
         let roots = self.world.roots();
         let event = |n: usize| person.comment(&roots[(n * 17) % roots.len()], NOW, &padding((1 << 43) + n as u64, 490));
-        (0..PREPARED).map(|n| self.message(&event(n))).collect()
+        (0..PREPARED).map(|n| (self.link, self.message(&event(n)))).collect()
     }
 
     /// New events from a relay, their commits among it.
     fn take_in(&mut self, count: usize) {
         let messages = self.fresh();
-        let stored = self.driven.last_seq();
-        for batch in messages[..count].chunks(BATCH) {
-            batch.iter().for_each(|text| self.driven.give(Input::Text { link: self.link, text }));
-            self.driven.commit();
-        }
-        assert_eq!(self.driven.last_seq() - stored, count as u64);
+        self.driven.receive(&messages[..count], BATCH);
     }
 
     /// Events that are stored already, from a relay.

@@ -4,9 +4,10 @@
 //! a quarter of an hour and 8 GB of disk.
 
 use super::common::{Bench, mib, note};
-use super::engine::{CACHE_BYTES, DOMAIN, Driven, relay_urls, settings};
+use super::engine::{DOMAIN, Driven, relay_urls, settings};
 use crate::support::events::{Author, padding, unix_now};
 use crate::support::process::resident_bytes;
+use grasp_sync::limits::STORE_CACHE_BYTES;
 use nostr::event::Event;
 use std::time::Instant;
 
@@ -64,7 +65,7 @@ pub fn run(bench: &mut Bench) {
         bench.check(took <= TURN, &row);
     }
     // The store's cache is full at any share worth measuring.
-    let fixed = empty + CACHE_BYTES as u64;
+    let fixed = empty + STORE_CACHE_BYTES as u64;
     let whole = fixed as f64 + resident.saturating_sub(fixed) as f64 / share;
     let row = format!(
         "{:.1} MiB resident at {share} of the large scale, which makes {:.0} at the whole (at most 512)",

@@ -208,9 +208,9 @@ impl Peer {
     }
 
     fn report(&self, phase: &str, process: &Process) {
-        let Heard { connections, reqs, filters, open_peak, neg_opens, neg_msgs, neg_bytes, events, refusals, .. } =
-            self.tap.heard();
         let heard = self.tap.heard();
+        let Heard { connections, reqs, filters, open_peak, neg_opens, neg_msgs, neg_bytes, events, refusals, .. } =
+            &heard;
         println!(
             "  {phase}: {connections} connections, {reqs} REQs, {filters} filters, at most {open_peak} open; \
              {neg_opens} NEG-OPENs, {neg_msgs} NEG-MSGs of {neg_bytes} bytes in all; {events} events; \

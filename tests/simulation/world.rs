@@ -16,7 +16,6 @@ use crate::model_relay::{Act, ModelRelay, RelayConfig};
 use crate::rng::Rng;
 use crate::trace::Trace;
 use grasp_sync::engine::{CloseReason, Engine, Input, LinkId, Output, Settings};
-use grasp_sync::limits::{Limits, Timing};
 use grasp_sync::protocol::relay_url::{RelayUrl, Service};
 use grasp_sync::store::{Store, StoreError};
 use grasp_sync::time::{Duration, Instant, Now};
@@ -478,16 +477,7 @@ fn boot_engine(disk: Disk, settings: Settings, now: Now) -> Result<Box<dyn Proce
 }
 
 fn settings() -> Settings {
-    Settings {
-        service: Service::parse(DOMAIN).expect("a service"),
-        bootstrap: Vec::new(),
-        deny_authors: Vec::new(),
-        deny_repos: Vec::new(),
-        archive: Vec::new(),
-        auth_key: None,
-        limits: Limits::default(),
-        timing: Timing::default(),
-    }
+    Settings::of(Service::parse(DOMAIN).expect("a service"))
 }
 
 pub fn relay_url(name: &str) -> String {
