@@ -107,6 +107,8 @@ impl Engine {
             }
             json!({ "repos": repos, "root_events": roots })
         };
+        let secs_until = |at: Option<Instant>| json!(at.map(|at| at.since(now.mono).as_secs_f64()));
+        let manner = relay.budget().manner();
         let mut status = json!({
             "url": relay.url().as_str(),
             "state": relay.state_name().as_str(),
@@ -123,8 +125,8 @@ impl Engine {
             "coverage": coverage.name(),
             "coverage_why": coverage.why(),
             "limits": limits(relay.budget(), self.settings.limits.filter_values_max),
-            "full_catchups": { "by": relay.budget().manner().by, "why": relay.budget().manner().why },
-            "next_due_in_secs": entry.timer.map(|(at, _)| at.since(now.mono).as_secs_f64()),
+            "full_catchups": { "by": manner.by, "why": manner.why },
+            "next_due_in_secs": secs_until(entry.timer.map(|(at, _)| at)),
         });
         if let Some(session) = session {
             let (done, total) = session.round().sweeps_done();
@@ -139,9 +141,8 @@ impl Engine {
             status["rotation"]["covered"] = json!(session.rotation().covered().map(UnixTime::as_secs));
             status["sweeps_left"] = json!(total - done);
             status["sweeps_failed"] = json!(relay.is_incomplete());
-            status["paused_secs"] =
-                json!(session.paused_until(now.mono).map(|until| until.since(now.mono).as_secs_f64()));
-            status["cooldown_secs"] = json!(session.cooldown_until().map(|until| until.since(now.mono).as_secs_f64()));
+            status["paused_secs"] = secs_until(session.paused_until(now.mono));
+            status["cooldown_secs"] = secs_until(session.cooldown_until());
         }
         status
     }

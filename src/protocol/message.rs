@@ -21,6 +21,13 @@ use super::{Text, event_id, is_lower_hex, public_key};
 use crate::limits::CLIENT_FILTERS_MAX;
 use crate::time::UnixTime;
 
+mod write;
+
+pub use write::{
+    close_message, closed_message, eose_message, event_message, neg_close_message, neg_err_message, neg_msg_message,
+    neg_open_message, notice_message, ok_message,
+};
+
 /// Why a text is not a message that we know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MessageError {
@@ -273,76 +280,6 @@ pub fn parse_client_message(text: &str) -> Result<ClientMessage<'_>, MessageErro
 /// The subscription of a REQ whose filters are wrong, so that it can be answered with CLOSED.
 pub fn refused_subscription(text: &str) -> Option<Cow<'_, str>> {
     parse(text, RefusedReqVisitor).ok()
-}
-
-/// `["EVENT", sub, event]` of a relay. `event_json` is put in as it is and must be the JSON of an event.
-pub fn event_message(sub: &str, event_json: &str) -> String {
-    let mut message = String::with_capacity(event_json.len() + sub.len() + 16);
-    message.push_str(r#"["EVENT","#);
-    message.push_str(&json_text(sub));
-    message.push(',');
-    message.push_str(event_json);
-    message.push(']');
-    message
-}
-
-/// `["EOSE", sub]`.
-pub fn eose_message(sub: &str) -> String {
-    format!(r#"["EOSE",{}]"#, json_text(sub))
-}
-
-/// `["OK", id, accepted, why]`. When not accepted, `why` begins with one of NIP-01's words and a colon.
-pub fn ok_message(id: &EventId, accepted: bool, why: &str) -> String {
-    format!(r#"["OK","{id}",{accepted},{}]"#, json_text(why))
-}
-
-/// `["CLOSED", sub, why]`. `why` begins with one of NIP-01's words and a colon.
-pub fn closed_message(sub: &str, why: &str) -> String {
-    format!(r#"["CLOSED",{},{}]"#, json_text(sub), json_text(why))
-}
-
-/// `["NOTICE", why]`.
-pub fn notice_message(why: &str) -> String {
-    format!(r#"["NOTICE",{}]"#, json_text(why))
-}
-
-/// `["CLOSE", sub]` of a client.
-pub fn close_message(sub: &str) -> String {
-    format!(r#"["CLOSE",{}]"#, json_text(sub))
-}
-
-/// `["NEG-OPEN", sub, filter, payload]` of a client (NIP-77). `filter` is put in as it is and must be a filter's JSON;
-/// `payload` is hexadecimal.
-pub fn neg_open_message(sub: &str, filter: &str, payload: &str) -> String {
-    let mut message = String::with_capacity(filter.len() + payload.len() + sub.len() + 24);
-    message.push_str(r#"["NEG-OPEN","#);
-    message.push_str(&json_text(sub));
-    message.push(',');
-    message.push_str(filter);
-    message.push_str(",\"");
-    message.push_str(payload);
-    message.push_str("\"]");
-    message
-}
-
-/// `["NEG-MSG", sub, payload]` of either side (NIP-77). `payload` is hexadecimal.
-pub fn neg_msg_message(sub: &str, payload: &str) -> String {
-    format!(r#"["NEG-MSG",{},"{payload}"]"#, json_text(sub))
-}
-
-/// `["NEG-CLOSE", sub]` of a client (NIP-77).
-pub fn neg_close_message(sub: &str) -> String {
-    format!(r#"["NEG-CLOSE",{}]"#, json_text(sub))
-}
-
-/// `["NEG-ERR", sub, why, max_records]` of a relay (NIP-77).
-pub fn neg_err_message(sub: &str, why: &str, max_records: Option<u64>) -> String {
-    let max = max_records.map_or(String::new(), |max| format!(",{max}"));
-    format!(r#"["NEG-ERR",{},{}{max}]"#, json_text(sub), json_text(why))
-}
-
-fn json_text(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 /// One pass over a good message. Only a bad one is looked at again, to say what is wrong with it.

@@ -202,17 +202,7 @@ impl Budget {
         news
     }
 
-    /// The relay is asked what it says of itself.
-    pub fn on_inquiry(&mut self, now: UnixTime) {
-        self.asked_at = now;
-    }
-
-    /// It could not be reached to be asked: it may have more to say when it can be.
-    pub fn ask_anew(&mut self) {
-        self.asked_at = UnixTime::EPOCH;
-    }
-
-    /// It was asked. `None`: it has not said; what it said before stands.
+    /// The relay was asked what it says of itself. `None`: it has not said; what it said before stands.
     pub fn on_info(&mut self, info: Option<RelayInfo>) {
         self.info = info.or(self.info.take());
         self.changed = true;

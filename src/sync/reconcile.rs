@@ -25,7 +25,7 @@ use crate::time::{Duration, Instant, UnixTime};
 pub mod record;
 pub mod refusal;
 
-pub use record::{Manner, Negentropy, Record};
+pub use record::{Manner, Negentropy, Record, Unserved};
 pub use refusal::NegRefusal;
 
 /// A reconciliation and how far it has come.

@@ -9,14 +9,13 @@ use crate::contract::{LinkId, Output};
 use crate::limits::{
     BACKLOG_READ_WITHIN, SLEEP_SECS_MIN, SWEEP_FULL_PAGE_MIN, UNASKED_EVENTS_MIN, UNASKED_PERCENT_MAX,
 };
-use crate::metrics::Side;
 use crate::protocol::message::close_message;
 use crate::store::Seq;
 use crate::sync::Cx;
 use crate::sync::auth::Auth;
 use crate::sync::budget::{Budget, Shape};
 use crate::sync::filters::{Bounds, Subject, Unit, req_message};
-use crate::sync::liveness::{Liveness, Silence};
+use crate::sync::liveness::Liveness;
 use crate::sync::plan::{Carriage, filter_count, unit_sweeps};
 use crate::sync::rotation::Rotation;
 use crate::sync::round::Round;
@@ -29,6 +28,7 @@ mod pages;
 mod reconciling;
 mod refused;
 mod subscription;
+mod timing;
 
 pub use reconciling::{Found, Sifted};
 pub use refused::Lockout;
@@ -408,49 +408,6 @@ impl Session {
         self.pump(cx);
     }
 
-    /// Time has passed. Says whether the link is dead.
-    pub fn on_time(&mut self, cx: &mut Cx<'_>) -> bool {
-        match self.liveness.poll(cx.now.mono, &cx.settings.timing) {
-            Silence::Dead => {
-                cx.metrics.relay_links_closed.add("silent");
-                return true;
-            }
-            Silence::Ping => {
-                cx.metrics.pings_sent.add(Side::Relay);
-                cx.out.push_back(Output::Ping { link: self.link });
-            }
-            Silence::Fine => {}
-        }
-        self.end_silent(cx);
-        self.end_silent_exchanges(cx);
-        self.requeue_retries(cx.now.mono);
-        self.cooldown_until.take_if(|until| *until <= cx.now.mono);
-        self.end_unknown(cx);
-        self.pump(cx);
-        false
-    }
-
-    /// When time next matters.
-    pub fn next_deadline(&self, cx: &Cx<'_>) -> Instant {
-        let timing = &cx.settings.timing;
-        let silent = self.subscriptions.values().filter_map(Subscription::silent_since);
-        let silent = silent.map(|since| since + timing.sweep_timeout);
-        let silent = silent.chain(self.next_silent_exchange(timing.sweep_timeout)).chain(self.next_look());
-        let retries = self.retries.iter().map(|(at, _)| *at);
-        let turns = [&self.rotation, &self.recheck].into_iter().filter_map(Rotation::next_turn_at).min();
-        let turn = turns.filter(|_| self.queue.is_empty() && self.has_slot() && !self.auth.is_pending());
-        let pause = self.paused_until(cx.now.mono);
-        let turn = turn.map(|at| [self.cooldown_until, pause].into_iter().flatten().fold(at, Instant::max));
-        let known = self.auth.deadline(timing.sweep_timeout);
-        let rest = silent.chain(retries).chain(turn).chain(self.cooldown_until).chain(pause).chain(known).min();
-        rest.map_or(self.liveness.deadline(timing), |at| at.min(self.liveness.deadline(timing)))
-    }
-
-    /// Until when no page is asked for, because the relay's answers bring nothing new.
-    pub fn paused_until(&self, now: Instant) -> Option<Instant> {
-        self.budget.allowance.spent_until(now).filter(|_| self.paused)
-    }
-
     /// Asks for as much as the relay's subscriptions allow.
     pub fn pump(&mut self, cx: &mut Cx<'_>) {
         if !self.may_ask() {
@@ -459,7 +416,7 @@ impl Session {
         self.shed_live(cx);
         self.open_postponed(cx);
         self.begin_stage(cx);
-        if self.is_paused(cx) {
+        if self.note_pause(cx) {
             return;
         }
         while self.has_slot() {
@@ -483,14 +440,6 @@ impl Session {
                 self.ask_page(task, cx);
             }
         }
-    }
-
-    /// Whether the relay has used up what may be asked in vain; counts when that begins.
-    fn is_paused(&mut self, cx: &mut Cx<'_>) -> bool {
-        let until = self.budget.allowance.spent_until(cx.now.mono);
-        cx.metrics.sweep_pauses += u64::from(until.is_some() && !self.paused);
-        self.paused = until.is_some();
-        self.paused
     }
 
     /// Whether the relay is not asked this at all, because it refuses to be: its coverage says so.
@@ -533,29 +482,5 @@ impl Session {
 
     fn send_close(&self, number: u64, cx: &mut Cx<'_>) {
         cx.out.push_back(Output::Send { link: self.link, text: close_message(&name_of(number)) });
-    }
-
-    /// Gives up subscriptions whose answer does not come: a page has failed, and what was to be live takes turns.
-    fn end_silent(&mut self, cx: &mut Cx<'_>) {
-        let timeout = cx.settings.timing.sweep_timeout;
-        let is_silent =
-            |subscription: &Subscription| subscription.silent_since().is_some_and(|at| at + timeout <= cx.now.mono);
-        let silent: Vec<u64> =
-            self.subscriptions.iter().filter(|(_, sub)| is_silent(sub)).map(|(number, _)| *number).collect();
-        for number in silent {
-            match self.subscriptions.get(&number) {
-                // It went with the others of its reconciliation.
-                None => {}
-                Some(Subscription::Live { .. }) => {
-                    self.send_close(number, cx);
-                    self.rotate_live(number, "unanswered", cx);
-                }
-                Some(Subscription::Page { .. }) => {
-                    let task = self.close_page(number, cx).expect("it is a page");
-                    self.fail(task, cx);
-                }
-                Some(Subscription::Fetch { of, .. }) => self.on_fetch_silent(*of, cx),
-            }
-        }
     }
 }

@@ -75,9 +75,11 @@ pub struct Record {
 /// Ids that the relay lists and does not serve. They hold as long as no new repo, root event or maintainer is known:
 /// what we ask the relay for is then the same, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Unserved {
-    state_seq: Seq,
-    ids: BTreeSet<EventId>,
+pub struct Unserved {
+    /// The last number that had changed what we follow.
+    pub state_seq: Seq,
+    /// The ids.
+    pub ids: BTreeSet<EventId>,
 }
 
 impl Record {

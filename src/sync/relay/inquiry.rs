@@ -8,7 +8,7 @@ use crate::contract::{CloseReason, LinkId, Output};
 use crate::limits::INFO_PERIOD;
 use crate::protocol::relay_info::RelayInfo;
 use crate::sync::Cx;
-use crate::time::Instant;
+use crate::time::{Instant, UnixTime};
 
 /// An inquiry on a link of its own, beside the open link.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +47,9 @@ impl Relay {
                 self.on_info(info, cx);
             }
             (None, Err(reason)) if is_unreachable(reason) => {
+                // It may have more to say when it can be reached.
                 if reason != CloseReason::Timeout {
-                    self.budget_mut().ask_anew();
+                    self.budget_mut().asked_at = UnixTime::EPOCH;
                     self.inquire_not_before = Instant::ZERO;
                 }
                 cx.metrics.relay_links_closed.add(reason.name());
@@ -76,7 +77,7 @@ impl Relay {
         if !self.budget().asks_again(cx.now.wall) || cx.now.mono < self.inquire_not_before {
             return None;
         }
-        self.budget_mut().on_inquiry(cx.now.wall);
+        self.budget_mut().asked_at = cx.now.wall;
         self.inquire_not_before = cx.now.mono + INFO_PERIOD;
         let link = cx.new_link();
         cx.out.push_back(Output::Inquire { link, url: self.url.clone() });

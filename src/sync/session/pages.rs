@@ -6,6 +6,7 @@ use crate::limits::{SWEEP_ATTEMPTS_MAX, SWEEP_RETRY_AFTER};
 use crate::sync::Cx;
 use crate::sync::filters::{Bounds, Subject};
 use crate::sync::plan::unit_sweeps;
+use crate::sync::reconcile::Unserved;
 use crate::sync::sweep::PageEnd;
 use crate::time::Instant;
 
@@ -74,9 +75,6 @@ impl Session {
             }
             return;
         }
-        if !self.later.is_empty() {
-            self.overview = Overview::None;
-        }
         self.begin_next_stage();
     }
 
@@ -95,7 +93,7 @@ impl Session {
             Purpose::Recheck => self.recheck.on_sweep_split(),
         }
         for sweep in halves {
-            self.queue.push_front(Task { sweep, unserved: (0, Vec::new()), ..task });
+            self.queue.push_front(Task { sweep, unserved: Unserved::default(), ..task });
         }
     }
 
@@ -200,10 +198,10 @@ impl Session {
             true => cx.metrics.sweeps.add("done"),
             false => cx.metrics.sweeps.add("failed"),
         }
-        let (listed_at, unserved) = &task.unserved;
-        if ok && *listed_at == cx.state.last_seq() {
+        let Unserved { state_seq, ids } = &task.unserved;
+        if ok && *state_seq == cx.state.last_seq() {
             // Pages have not brought them either, or they are held by now.
-            unserved.iter().for_each(|id| self.budget.reconciling.on_unserved(*id, *listed_at));
+            ids.iter().for_each(|id| self.budget.reconciling.on_unserved(*id, *state_seq));
         }
         match task.purpose {
             Purpose::Round => self.round.on_sweep_end(task.sweep.subject(), ok, cx.state),

@@ -21,7 +21,7 @@ use crate::contract::Output;
 use crate::protocol::message::{neg_close_message, neg_msg_message, neg_open_message};
 use crate::sync::Cx;
 use crate::sync::filters::Subject;
-use crate::sync::reconcile::{Failure, NegRefusal, Reconciliation, Verdict};
+use crate::sync::reconcile::{Failure, NegRefusal, Reconciliation, Unserved, Verdict};
 use crate::time::{Duration, Instant, UnixTime};
 
 mod fetching;
@@ -419,7 +419,8 @@ impl Session {
         self.close_where(|subscription| matches!(subscription, Subscription::Fetch { of, .. } if *of == key), cx);
         let Open { run, task, .. } = self.reconciling.open.remove(&key)?;
         cx.metrics.reconcile_unserved += run.unserved().len() as u64;
-        Some(Task { unserved: (cx.state.last_seq(), run.unserved().to_vec()), ..task })
+        let unserved = Unserved { state_seq: cx.state.last_seq(), ids: run.unserved().iter().copied().collect() };
+        Some(Task { unserved, ..task })
     }
 
     /// Gives up exchanges whose answer does not come.

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use nostr::event::EventId;
-
 use crate::state::{RepoId, RootId};
-use crate::store::Seq;
 use crate::sync::filters::{ID_BYTES, Subject, Unit};
-use crate::sync::reconcile::Batch;
+use crate::sync::reconcile::{Batch, Unserved};
 use crate::sync::sweep::Sweep;
 use crate::time::{Instant, UnixTime};
 
@@ -30,14 +27,14 @@ pub(super) struct Task {
     pub(super) failures: u32,
     /// It is not to be reconciled: that was tried.
     pub(super) by_pages: bool,
-    /// What its reconciliation listed and did not serve, and the last number that changed what we follow by then.
-    pub(super) unserved: (Seq, Vec<EventId>),
+    /// What its reconciliation listed and did not serve.
+    pub(super) unserved: Unserved,
 }
 
 impl Task {
     /// One that has not been tried.
     pub(super) fn new(sweep: Sweep, purpose: Purpose) -> Task {
-        Task { sweep, purpose, failures: 0, by_pages: false, unserved: (0, Vec::new()) }
+        Task { sweep, purpose, failures: 0, by_pages: false, unserved: Unserved::default() }
     }
 }
 

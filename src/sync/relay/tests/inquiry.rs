@@ -202,3 +202,18 @@ fn a_late_or_foreign_answer_means_nothing() {
     rig.open();
     assert_eq!(rig.state(), StateName::Catchup);
 }
+
+#[test]
+fn what_a_relay_allows_is_known_whatever_becomes_of_its_link() {
+    let mut rig = Rig::new(with_repo);
+    let info = rig.relay.budget().info.clone().expect("it has said something");
+    rig.open();
+    assert_eq!(rig.relay.budget().info.as_ref(), Some(&info));
+    rig.bench.advance(60);
+    rig.relay.on_alive(&mut rig.bench.cx());
+    rig.drop_link();
+    assert_eq!((rig.state(), rig.relay.budget().info.as_ref()), (StateName::Connecting, Some(&info)));
+    rig.open();
+    rig.relay.close(Why::Unneeded, &mut rig.bench.cx());
+    assert_eq!((rig.state(), rig.relay.budget().info.as_ref()), (StateName::Closing, Some(&info)));
+}

@@ -1,0 +1,87 @@
+//! What time does to one link: it is pinged, given up, or asked again; answers that do not come are waited for no longer.
+
+use super::Session;
+use super::subscription::Subscription;
+use crate::contract::Output;
+use crate::metrics::Side;
+use crate::sync::Cx;
+use crate::sync::liveness::Silence;
+use crate::sync::rotation::Rotation;
+use crate::time::Instant;
+
+impl Session {
+    /// Time has passed. Says whether the link is dead.
+    pub fn on_time(&mut self, cx: &mut Cx<'_>) -> bool {
+        match self.liveness.poll(cx.now.mono, &cx.settings.timing) {
+            Silence::Dead => {
+                cx.metrics.relay_links_closed.add("silent");
+                return true;
+            }
+            Silence::Ping => {
+                cx.metrics.pings_sent.add(Side::Relay);
+                cx.out.push_back(Output::Ping { link: self.link });
+            }
+            Silence::Fine => {}
+        }
+        self.end_silent(cx);
+        self.end_silent_exchanges(cx);
+        self.requeue_retries(cx.now.mono);
+        self.cooldown_until.take_if(|until| *until <= cx.now.mono);
+        self.end_unknown(cx);
+        self.pump(cx);
+        false
+    }
+
+    /// When time next matters.
+    pub fn next_deadline(&self, cx: &Cx<'_>) -> Instant {
+        let timing = &cx.settings.timing;
+        let silent = self.subscriptions.values().filter_map(Subscription::silent_since);
+        let silent = silent.map(|since| since + timing.sweep_timeout);
+        let silent = silent.chain(self.next_silent_exchange(timing.sweep_timeout)).chain(self.next_look());
+        let retries = self.retries.iter().map(|(at, _)| *at);
+        let turns = [&self.rotation, &self.recheck].into_iter().filter_map(Rotation::next_turn_at).min();
+        let turn = turns.filter(|_| self.queue.is_empty() && self.has_slot() && !self.auth.is_pending());
+        let pause = self.paused_until(cx.now.mono);
+        let turn = turn.map(|at| [self.cooldown_until, pause].into_iter().flatten().fold(at, Instant::max));
+        let known = self.auth.deadline(timing.sweep_timeout);
+        let rest = silent.chain(retries).chain(turn).chain(self.cooldown_until).chain(pause).chain(known).min();
+        rest.map_or(self.liveness.deadline(timing), |at| at.min(self.liveness.deadline(timing)))
+    }
+
+    /// Until when no page is asked for, because the relay's answers bring nothing new.
+    pub fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.budget.allowance.spent_until(now).filter(|_| self.paused)
+    }
+
+    /// Notes whether the relay has used up what may be asked in vain, and counts when that begins. Says whether it has.
+    pub(super) fn note_pause(&mut self, cx: &mut Cx<'_>) -> bool {
+        let until = self.budget.allowance.spent_until(cx.now.mono);
+        cx.metrics.sweep_pauses += u64::from(until.is_some() && !self.paused);
+        self.paused = until.is_some();
+        self.paused
+    }
+
+    /// Gives up subscriptions whose answer does not come: a page has failed, and what was to be live takes turns.
+    fn end_silent(&mut self, cx: &mut Cx<'_>) {
+        let timeout = cx.settings.timing.sweep_timeout;
+        let is_silent =
+            |subscription: &Subscription| subscription.silent_since().is_some_and(|at| at + timeout <= cx.now.mono);
+        let silent: Vec<u64> =
+            self.subscriptions.iter().filter(|(_, sub)| is_silent(sub)).map(|(number, _)| *number).collect();
+        for number in silent {
+            match self.subscriptions.get(&number) {
+                // It went with the others of its reconciliation.
+                None => {}
+                Some(Subscription::Live { .. }) => {
+                    self.send_close(number, cx);
+                    self.rotate_live(number, "unanswered", cx);
+                }
+                Some(Subscription::Page { .. }) => {
+                    let task = self.close_page(number, cx).expect("it is a page");
+                    self.fail(task, cx);
+                }
+                Some(Subscription::Fetch { of, .. }) => self.on_fetch_silent(*of, cx),
+            }
+        }
+    }
+}
