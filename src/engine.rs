@@ -239,6 +239,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Closes the store after the last commit, so that the next start has nothing to make good.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot write. What was acknowledged is safe all the same.
+    pub fn close(self) -> Result<(), StoreError> {
+        self.store.close()
+    }
+
     /// Judges one line of an import and puts it into the batch. The caller commits as for any other input.
     ///
     /// # Errors

@@ -309,6 +309,9 @@ pub const REFUSED_IDS_MAX: usize = 65_536;
 pub const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
 /// Events removed by one look for expired ones; the rest waits for the next.
 pub const EXPIRY_BATCH: usize = 1_000;
+/// Index entries of committed events that wait in memory to be written together: some 10 an event, 50 bytes each. At
+/// this: the next commit writes them.
+pub const STORE_UNINDEXED_MAX: usize = 80_000;
 /// Default bytes of the store's cache.
 pub const STORE_CACHE_BYTES: usize = 16 << 20;
 /// Candidates that one query may look at in one turn; the rest waits for the next.

@@ -92,6 +92,7 @@ fn run(mut config: Config) -> Result<Exit, Failure> {
         RunError::Poll(error) => Failure::Poll(error),
         RunError::Store(error) => failure(error),
     })?;
+    engine.close().map_err(failure)?;
     Ok(Exit::Ok)
 }
 
@@ -117,6 +118,7 @@ fn import(config: Config, file: Option<&Path>, policy: bool) -> Result<Exit, Fai
     // What was taken before a failure to read is kept. After a failure of the store there is nothing to save.
     if !matches!(summary, Err(Failure::Store { .. })) {
         engine.commit(clock.now()).map_err(failure)?;
+        engine.close().map_err(failure)?;
     }
     let summary = summary?;
     print(&format!("{summary}\n"))?;

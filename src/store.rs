@@ -12,6 +12,7 @@ mod batch;
 mod check;
 mod error;
 mod ids;
+mod index;
 mod medium;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod model;
@@ -19,6 +20,7 @@ mod query;
 mod reading;
 mod rules;
 mod schema;
+mod snapshot;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -28,15 +30,17 @@ pub use error::StoreError;
 pub use ids::IdSet;
 pub use query::{Query, QueryStep, matches_nothing};
 
+use crate::limits::STORE_UNINDEXED_MAX;
 use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
 use crate::time::UnixTime;
 use batch::{Batch, IdChange};
+use index::{Indexing, RemovedEvent, Unindexed};
 use medium::Medium;
 use nostr::event::{Event, EventId};
 use nostr::key::PublicKey;
 use redb::Database;
-use schema::Snapshot;
+use snapshot::Snapshot;
 use std::borrow::Cow;
 
 /// The order in which events were staged: from 1, never used twice, not without gaps.
@@ -161,6 +165,8 @@ pub struct Store {
     snapshot: Option<Snapshot>,
     db: Database,
     next_seq: Seq,
+    /// Index entries that may wait in memory.
+    unindexed_max: usize,
     /// Why no more is written.
     failed: Option<StoreError>,
 }
@@ -182,9 +188,17 @@ impl Store {
     pub fn open(backend: impl redb::StorageBackend, cache_bytes: usize) -> Result<Store, StoreError> {
         let db = Database::builder().set_cache_size(cache_bytes).create_with_backend(Medium::new(backend))?;
         schema::prepare(&db)?;
-        let snapshot = Snapshot::take(&db)?;
+        let snapshot = Snapshot::open(&db)?;
         let next_seq = snapshot.next_seq;
-        Ok(Store { batch: Batch::default(), snapshot: Some(snapshot), db, next_seq, failed: None })
+        let (batch, unindexed_max) = (Batch::default(), STORE_UNINDEXED_MAX);
+        Ok(Store { batch, snapshot: Some(snapshot), db, next_seq, unindexed_max, failed: None })
+    }
+
+    /// The same with another bound than [`STORE_UNINDEXED_MAX`] on the index entries that wait in memory. With 0 every
+    /// commit writes the indexes.
+    #[must_use]
+    pub fn with_unindexed_max(self, entries: usize) -> Store {
+        Store { unindexed_max: entries, ..self }
     }
 
     /// A store that lives as long as its value, for tests and simulations.
@@ -211,9 +225,7 @@ impl Store {
                 IdChange::Gone => None,
             });
         }
-        let Some((seq, created_at)) = self.snapshot()?.ids.get(id.as_bytes())?.map(|entry| entry.value()) else {
-            return Ok(None);
-        };
+        let Some((seq, created_at)) = self.snapshot()?.id(id)? else { return Ok(None) };
         let created_at = UnixTime::from_secs(created_at);
         Ok(Some(match seq {
             schema::DELETED => Known::Deleted { created_at },
@@ -261,26 +273,60 @@ impl Store {
     /// If the store cannot be written, or has failed before. Nothing of the batch may be acknowledged; the store takes
     /// no more writes, and reopening it gives the last committed state.
     pub fn commit(&mut self) -> Result<Vec<StoredEvent>, StoreError> {
-        self.change(|store| {
-            if store.batch.is_empty() {
-                return Ok(Vec::new());
+        if self.batch.is_empty() && self.failed.is_none() {
+            return Ok(Vec::new());
+        }
+        self.change(|store| store.try_commit(store.unindexed_max))
+    }
+
+    /// Writes what the indexes lack, so that the next start has nothing to look for. The batch must be empty. A store
+    /// that is dropped instead has lost nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::commit`].
+    pub fn close(mut self) -> Result<(), StoreError> {
+        debug_assert!(self.batch.is_empty(), "the last commit comes first");
+        if !self.snapshot()?.unindexed.entries.is_empty() {
+            self.change(|store| store.try_commit(0))?;
+        }
+        Ok(())
+    }
+
+    fn try_commit(&mut self, unindexed_max: usize) -> Result<Vec<StoredEvent>, StoreError> {
+        // A reader that stays behind would keep pages that this commit could use.
+        let Snapshot { unindexed, .. } = self.snapshot.take().ok_or(StoreError::Failed)?;
+        let indexing = unindexed.indexing(self.batch.index_entries(), unindexed_max);
+        match self.write_batch(&unindexed, indexing) {
+            Ok(removed) => {
+                let batch = std::mem::take(&mut self.batch);
+                let unindexed = unindexed.after(indexing, &removed, batch.new_events(), self.next_seq);
+                self.snapshot = Some(Snapshot::take(&self.db, unindexed)?);
+                Ok(batch
+                    .into_events()
+                    .map(|(seq, pending)| StoredEvent { seq, event: pending.event, json: pending.json })
+                    .collect())
             }
-            // A reader that stays behind would keep pages that this commit could use.
-            store.snapshot = None;
-            let written = store.write_batch();
-            let snapshot = Snapshot::take(&store.db);
-            if let Err(error) = written {
+            Err(error) => {
                 // What was committed before can still be read if the medium allows it.
-                store.snapshot = snapshot.ok();
-                return Err(error);
+                self.snapshot = Snapshot::take(&self.db, unindexed).ok();
+                Err(error)
             }
-            store.snapshot = Some(snapshot?);
-            let batch = std::mem::take(&mut store.batch);
-            Ok(batch
-                .into_events()
-                .map(|(seq, pending)| StoredEvent { seq, event: pending.event, json: pending.json })
-                .collect())
-        })
+        }
+    }
+
+    fn write_batch(&self, unindexed: &Unindexed, indexing: Indexing) -> Result<Vec<RemovedEvent>, StoreError> {
+        let txn = self.db.begin_write()?;
+        schema::write_next_seq(&txn, self.next_seq)?;
+        let removed = self.batch.write_events(&txn)?;
+        unindexed.write(&txn, indexing, &removed, self.batch.new_events())?;
+        if indexing == Indexing::Now {
+            schema::write_unindexed(&txn, self.next_seq)?;
+        }
+        // After the ids of what is removed have gone: some of them stay known as deleted.
+        self.batch.write_rest(&txn)?;
+        txn.commit()?;
+        Ok(removed)
     }
 
     /// Runs a change, unless one has failed before. A change that fails may have been applied in part, so nothing of the
@@ -290,13 +336,6 @@ impl Store {
             return Err(error);
         }
         change(self).inspect_err(|error| self.failed = Some(*error))
-    }
-
-    fn write_batch(&self) -> Result<(), StoreError> {
-        let txn = self.db.begin_write()?;
-        self.batch.write(&txn, self.next_seq)?;
-        txn.commit()?;
-        Ok(())
     }
 
     // Lookups that see the batch.

@@ -20,6 +20,8 @@ use crate::time::UnixTime;
 const STEPS_MAX: usize = 256;
 /// Small, so that pages go to the disk before their commit as well.
 const CACHE_BYTES: usize = 64 << 10;
+/// Index entries that wait in memory.
+const UNINDEXED_MAX: usize = 50;
 /// Every time in a run is below.
 const SECONDS: u8 = 24;
 const KINDS: [u16; 6] = [0, 1, 1621, 10_002, 30_617, 30_618];
@@ -107,6 +109,7 @@ impl Run<'_> {
             10 | 11 => self.commit(),
             12 => {
                 self.commit();
+                self.close();
                 self.reopen(self.disk.clone());
             }
             // A kill: what was written is there, the batch is not.
@@ -282,6 +285,15 @@ impl Run<'_> {
         }
     }
 
+    /// The process ends as it should, if the disk lets it.
+    fn close(&mut self) {
+        let store = std::mem::replace(&mut self.store, Store::in_memory());
+        match store.close() {
+            Ok(()) => {}
+            Err(error) => assert!(self.is_failing, "{error:?}"),
+        }
+    }
+
     /// Another process opens the store on `disk`. Of a commit that failed it finds all or nothing.
     fn reopen(&mut self, disk: Disk) {
         // First dropped: what redb does then still reaches its disk, or does not.
@@ -320,7 +332,8 @@ impl Run<'_> {
 }
 
 fn open(disk: &Disk) -> Store {
-    Store::open(disk.clone(), CACHE_BYTES).expect("the disk works and holds a store")
+    let store = Store::open(disk.clone(), CACHE_BYTES).expect("the disk works and holds a store");
+    store.with_unindexed_max(UNINDEXED_MAX)
 }
 
 fn relay(n: u8) -> RelayUrl {

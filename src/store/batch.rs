@@ -1,7 +1,8 @@
 //! What waits for one commit: new events, removals, deletions and progress. Lookups see it on top of what is committed;
 //! queries do not. It decides nothing: the store applies the rules, the batch remembers and writes their outcome.
 
-use super::schema::{self, AddressKey, IdAuthorKey, Place};
+use super::index::{IndexEntries, RemovedEvent};
+use super::schema::{self, AddressKey, IdAuthorKey};
 use super::{Progress, Seq, StoreError};
 use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
@@ -201,49 +202,37 @@ impl Batch {
 
     // The commit.
 
-    /// Writes everything into `txn`, each table in key order.
-    pub(super) fn write(&self, txn: &WriteTransaction, next_seq: Seq) -> Result<(), StoreError> {
-        schema::write_next_seq(txn, next_seq)?;
-        let mut changes = IndexChanges::default();
-        self.write_events(txn, &mut changes)?;
-        self.write_ids(txn)?;
-        changes.write(txn)?;
-        self.write_deletions(txn)?;
-        self.write_progress(txn)
-    }
-
-    fn write_events(&self, txn: &WriteTransaction, changes: &mut IndexChanges) -> Result<(), StoreError> {
+    /// Writes the events into `txn`, each table in key order, and returns those that leave it.
+    pub(super) fn write_events(&self, txn: &WriteTransaction) -> Result<Vec<RemovedEvent>, StoreError> {
         let mut events = txn.open_table(schema::EVENTS)?;
+        let mut expirations = txn.open_table(schema::EXPIRATIONS)?;
+        let mut removed = Vec::with_capacity(self.removed.len());
         for seq in &self.removed {
             let json = events.remove(*seq)?.ok_or(StoreError::Corrupt)?;
             let event = schema::parse(json.value())?;
-            changes.note(*seq, &event, None);
+            if let Some(at) = schema::expiration(&event) {
+                expirations.remove((at, *seq))?;
+            }
+            removed.push((*seq, event));
         }
         for (seq, pending) in &self.events {
             let before = events.insert(*seq, &*pending.json)?;
             assert!(before.is_none(), "a sequence number was used twice");
-            changes.note(*seq, &pending.event, Some(pending.event.kind.as_u16()));
         }
-        Ok(())
+        for expiration in &self.expirations {
+            expirations.insert(*expiration, ())?;
+        }
+        Ok(removed)
     }
 
-    fn write_ids(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
-        let mut ids = txn.open_table(schema::IDS)?;
-        for (id, change) in &self.ids {
-            let id = id.as_bytes();
-            match *change {
-                IdChange::Pending { seq, created_at } => {
-                    let before = ids.insert(id, (seq, created_at))?.map(|guard| guard.value().0);
-                    assert!(before.is_none_or(|seq| self.removed.contains(&seq)), "an event was stored twice");
-                }
-                IdChange::Deleted { created_at } => {
-                    ids.insert(id, (schema::DELETED, created_at))?;
-                }
-                IdChange::Gone => {
-                    ids.remove(id)?;
-                }
-            }
-        }
+    /// Writes what is neither an event nor found by the indexes, each table in key order.
+    pub(super) fn write_rest(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
+        self.write_versions(txn)?;
+        self.write_deletions(txn)?;
+        self.write_progress(txn)
+    }
+
+    fn write_versions(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
         let mut versions = txn.open_table(schema::REPLACEABLE)?;
         for (address, version) in &self.versions {
             match version {
@@ -255,6 +244,12 @@ impl Batch {
     }
 
     fn write_deletions(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
+        let mut known = txn.open_table(schema::IDS)?;
+        for (id, change) in &self.ids {
+            if let IdChange::Deleted { created_at } = *change {
+                known.insert(id.as_bytes(), (schema::DELETED, created_at))?;
+            }
+        }
         let mut ids = txn.open_table(schema::DELETED_IDS)?;
         for key in &self.deleted_ids {
             ids.insert(key, ())?;
@@ -292,6 +287,16 @@ impl Batch {
     }
 
     /// The new events, in sequence order.
+    pub(super) fn new_events(&self) -> impl Iterator<Item = (Seq, &Event)> {
+        self.events.iter().map(|(seq, pending)| (*seq, &pending.event))
+    }
+
+    /// Entries that the new events make in the indexes, at most.
+    pub(super) fn index_entries(&self) -> usize {
+        self.new_events().map(|(_, event)| IndexEntries::most_of(event)).sum()
+    }
+
+    /// The new events, in sequence order.
     pub(super) fn into_events(self) -> impl Iterator<Item = (Seq, Pending)> {
         self.events.into_iter()
     }
@@ -310,62 +315,6 @@ fn forget_relay(confirmed: &mut Table<(&'static str, &'static str), u64>, relay:
     }
     for repo in &repos {
         confirmed.remove((relay, repo.as_str()))?;
-    }
-    Ok(())
-}
-
-/// Entries to put into (with their kind) or take out of each index, gathered so that each can be written in key order:
-/// neighbours then share the pages they change.
-#[derive(Default)]
-struct IndexChanges {
-    by_time: Vec<(Place, Option<u16>)>,
-    by_kind: Vec<([u8; schema::BY_KIND_LEN], Option<u16>)>,
-    by_author: Vec<([u8; schema::BY_AUTHOR_LEN], Option<u16>)>,
-    by_tag: Vec<([u8; schema::BY_TAG_LEN], Option<u16>)>,
-    expirations: Vec<((u64, u64), Option<()>)>,
-}
-
-impl IndexChanges {
-    fn note(&mut self, seq: Seq, event: &Event, kind: Option<u16>) {
-        let place = schema::place(event.created_at.as_secs(), &event.id, seq);
-        self.by_time.push((place, kind));
-        self.by_kind.push((schema::index_key(&event.kind.as_u16().to_be_bytes(), &place), kind));
-        self.by_author.push((schema::index_key(event.pubkey.as_bytes(), &place), kind));
-        for prefix in schema::tag_prefixes(&event.tags) {
-            self.by_tag.push((schema::index_key(&prefix, &place), kind));
-        }
-        if let Some(at) = schema::expiration(event) {
-            self.expirations.push(((at, seq), kind.map(|_| ())));
-        }
-    }
-
-    fn write(mut self, txn: &WriteTransaction) -> Result<(), StoreError> {
-        write_index(&mut txn.open_table(schema::BY_TIME)?, &mut self.by_time)?;
-        write_index(&mut txn.open_table(schema::BY_KIND)?, &mut self.by_kind)?;
-        write_index(&mut txn.open_table(schema::BY_AUTHOR)?, &mut self.by_author)?;
-        write_index(&mut txn.open_table(schema::BY_TAG)?, &mut self.by_tag)?;
-        let mut expirations = txn.open_table(schema::EXPIRATIONS)?;
-        self.expirations.sort_unstable();
-        for (key, present) in self.expirations {
-            match present {
-                Some(()) => expirations.insert(key, ())?,
-                None => expirations.remove(key)?,
-            };
-        }
-        Ok(())
-    }
-}
-
-fn write_index<const N: usize>(
-    table: &mut Table<&'static [u8; N], u16>,
-    changes: &mut [([u8; N], Option<u16>)],
-) -> Result<(), StoreError> {
-    changes.sort_unstable();
-    for (key, kind) in changes {
-        match kind {
-            Some(kind) => table.insert(&*key, *kind)?,
-            None => table.remove(&*key)?,
-        };
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! What must hold between the tables at every moment, for tests and simulations to assert.
 
-use super::schema::{self, Place, Snapshot};
+use super::index::Index;
+use super::schema::{self, Place};
+use super::snapshot::Snapshot;
 use super::{Seq, StoreError};
-use redb::{ReadOnlyTable, ReadableTable, ReadableTableMetadata};
+use redb::{ReadableTable, ReadableTableMetadata};
 use std::collections::BTreeSet;
 
 /// Reads everything and panics where two tables disagree.
@@ -23,7 +25,7 @@ pub(super) fn assert_consistent(snapshot: &Snapshot) -> Result<(), StoreError> {
         let place: Place = schema::place(created_at, &event.id, seq);
         let kind = event.kind.as_u16();
         ids += 1;
-        let known = snapshot.ids.get(event.id.as_bytes())?.map(|entry| entry.value());
+        let known = snapshot.id(&event.id)?;
         assert_eq!(known, Some((seq, created_at)), "the id of seq {seq}");
         assert!(times.insert((place.to_vec(), kind)));
         kinds.insert((schema::index_key::<{ schema::BY_KIND_LEN }>(&kind.to_be_bytes(), &place).to_vec(), kind));
@@ -43,27 +45,32 @@ pub(super) fn assert_consistent(snapshot: &Snapshot) -> Result<(), StoreError> {
         }
     }
     let mut held: u64 = 0;
-    for entry in snapshot.ids.iter()? {
-        let (seq, _): (Seq, u64) = entry?.1.value();
+    for entry in snapshot.ids()? {
+        let (_, seq, _) = entry?;
         held += u64::from(seq != schema::DELETED);
     }
     assert_eq!(held, ids, "each id speaks for an event");
     assert_eq!(snapshot.replaceable.len()?, versions, "each version is an event");
     assert_eq!(snapshot.expirations.len()?, expirations, "each expiration is an event's");
-    assert_eq!(entries(&snapshot.by_time)?, times);
-    assert_eq!(entries(&snapshot.by_kind)?, kinds);
-    assert_eq!(entries(&snapshot.by_author)?, authors);
-    assert_eq!(entries(&snapshot.by_tag)?, tags);
+    let first = snapshot.unindexed.first;
+    assert_eq!(entries(&snapshot.by_time(), first)?, times);
+    assert_eq!(entries(&snapshot.by_kind(), first)?, kinds);
+    assert_eq!(entries(&snapshot.by_author(), first)?, authors);
+    assert_eq!(entries(&snapshot.by_tag(), first)?, tags);
     Ok(())
 }
 
-fn entries<const N: usize>(
-    index: &ReadOnlyTable<&'static [u8; N], u16>,
-) -> Result<BTreeSet<(Vec<u8>, u16)>, StoreError> {
+/// All of an index. What is in its table is older than `first`, and the rest is not.
+fn entries<const N: usize>(index: &Index<'_, N>, first: Seq) -> Result<BTreeSet<(Vec<u8>, u16)>, StoreError> {
     let mut entries = BTreeSet::new();
-    for entry in index.iter()? {
+    for entry in index.table.iter()? {
         let (key, kind) = entry?;
+        assert!(schema::place_seq(&schema::key_place(key.value())) < first, "an entry is written before its time");
         entries.insert((key.value().to_vec(), kind.value()));
+    }
+    for (key, kind) in index.unindexed {
+        assert!(schema::place_seq(&schema::key_place(key)) >= first, "an entry is held back for too long");
+        entries.insert((key.to_vec(), *kind));
     }
     Ok(entries)
 }

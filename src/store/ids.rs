@@ -4,15 +4,17 @@
 //! nothing else, and what it lacks is known when it comes. So tags are looked up by their digest and not checked again
 //! on the event.
 
+use super::index::Index;
 use super::query::{Plan, places_of};
-use super::schema::{self, Place, Snapshot};
+use super::schema::{self, Place};
+use super::snapshot::Snapshot;
 use super::{Seq, Store, StoreError};
 use crate::protocol::message::RawEvent;
 use crate::time::UnixTime;
 use nostr::event::EventId;
 use nostr::filter::Filter;
-use redb::ReadOnlyTable;
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 /// Whether a set of ids is all of what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +48,11 @@ impl Store {
         let whole = match Plan::of(filter) {
             Plan::Nothing => true,
             Plan::Time if filter.since.is_none() && filter.until.is_none() => return walk.all(f),
-            Plan::Time => walk.index(&snapshot.by_time, &[[]])?,
+            Plan::Time => walk.index(snapshot.by_time(), &[[]])?,
             Plan::Ids(ids) => walk.ids(&ids)?,
-            Plan::Tags(prefixes) => walk.index(&snapshot.by_tag, &prefixes)?,
-            Plan::Authors(prefixes) => walk.index(&snapshot.by_author, &prefixes)?,
-            Plan::Kinds(prefixes) => walk.index(&snapshot.by_kind, &prefixes)?,
+            Plan::Tags(prefixes) => walk.index(snapshot.by_tag(), &prefixes)?,
+            Plan::Authors(prefixes) => walk.index(snapshot.by_author(), &prefixes)?,
+            Plan::Kinds(prefixes) => walk.index(snapshot.by_kind(), &prefixes)?,
         };
         match whole {
             true => walk.give(f).map(|()| IdSet::Whole),
@@ -82,9 +84,8 @@ impl Walk<'_> {
     /// Every event: the table of ids has all that is needed, in one piece.
     fn all(&self, f: &mut dyn FnMut(UnixTime, EventId)) -> Result<IdSet, StoreError> {
         let mut left = self.max;
-        for entry in self.snapshot.ids.range::<&[u8; 32]>(..)? {
-            let (id, value) = entry?;
-            let (seq, created_at) = value.value();
+        for entry in self.snapshot.ids()? {
+            let (id, seq, created_at) = entry?;
             if seq == schema::DELETED || self.expired.contains(&seq) {
                 continue;
             }
@@ -92,7 +93,7 @@ impl Walk<'_> {
                 return Ok(IdSet::TooLarge);
             }
             left -= 1;
-            f(UnixTime::from_secs(created_at), EventId::from_byte_array(*id.value()));
+            f(UnixTime::from_secs(created_at), id);
         }
         Ok(IdSet::Whole)
     }
@@ -100,17 +101,17 @@ impl Walk<'_> {
     /// Notes what stands in an index under some prefixes. Says whether that is not too much.
     fn index<const N: usize, const P: usize>(
         &mut self,
-        index: &ReadOnlyTable<&'static [u8; N], u16>,
+        index: Index<'_, N>,
         prefixes: &[[u8; P]],
     ) -> Result<bool, StoreError> {
         let (first, last) = places_of(self.filter);
         for prefix in prefixes {
             let from: [u8; N] = schema::index_key(prefix, &first);
             let to: [u8; N] = schema::index_key(prefix, &last);
-            for entry in index.range::<&[u8; N]>(&from..=&to)? {
-                let (key, kind) = entry?;
-                let place = schema::key_place(key.value());
-                let wanted = self.filter.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind.value().into()));
+            let mut entries = index.range(Bound::Included(&from), Bound::Included(&to))?;
+            while let Some((key, kind)) = entries.next()? {
+                let place = schema::key_place(&key);
+                let wanted = self.filter.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind.into()));
                 if !wanted || self.expired.contains(&schema::place_seq(&place)) {
                     continue;
                 }
@@ -126,9 +127,7 @@ impl Walk<'_> {
     /// Notes what is held of some ids.
     fn ids(&mut self, ids: &[EventId]) -> Result<bool, StoreError> {
         for id in ids.iter().take(self.max) {
-            let Some((seq, created_at)) = self.snapshot.ids.get(id.as_bytes())?.map(|entry| entry.value()) else {
-                continue;
-            };
+            let Some((seq, created_at)) = self.snapshot.id(id)? else { continue };
             if seq != schema::DELETED && !self.expired.contains(&seq) {
                 self.places.push(schema::place(created_at, id, seq));
             }
@@ -138,8 +137,7 @@ impl Walk<'_> {
 
     /// Finds the whole ids of what was noted: a place has but the beginning of one.
     fn give(mut self, f: &mut dyn FnMut(UnixTime, EventId)) -> Result<(), StoreError> {
-        use redb::ReadableTableMetadata;
-        if self.places.len() as u64 * SCAN_WORTH >= self.snapshot.ids.len()? {
+        if self.places.len() as u64 * SCAN_WORTH >= self.snapshot.ids_len()? {
             return self.give_by_scan(f);
         }
         // Neighbours in the table of events are read together.
@@ -155,11 +153,10 @@ impl Walk<'_> {
         let mut wanted: Vec<Seq> = self.places.iter().map(schema::place_seq).collect();
         wanted.sort_unstable();
         wanted.dedup();
-        for entry in self.snapshot.ids.range::<&[u8; 32]>(..)? {
-            let (id, value) = entry?;
-            let (seq, created_at) = value.value();
+        for entry in self.snapshot.ids()? {
+            let (id, seq, created_at) = entry?;
             if seq != schema::DELETED && wanted.binary_search(&seq).is_ok() {
-                f(UnixTime::from_secs(created_at), EventId::from_byte_array(*id.value()));
+                f(UnixTime::from_secs(created_at), id);
             }
         }
         Ok(())

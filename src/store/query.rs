@@ -3,13 +3,14 @@
 //! A query looks at a bounded number of candidates per step and remembers the place of the last one, so that a slow
 //! client or a wide filter never holds up the loop, and commits may happen between its steps.
 
-use super::schema::{self, Place, Snapshot};
+use super::index::{Entries, Index};
+use super::schema::{self, Place};
+use super::snapshot::Snapshot;
 use super::{Seq, StoreError};
 use crate::protocol::message::filter_matches;
 use crate::time::UnixTime;
 use nostr::event::EventId;
 use nostr::filter::Filter;
-use redb::{Range, ReadOnlyTable};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::{Bound, ControlFlow};
@@ -93,10 +94,10 @@ impl Query {
         let result = match &plan {
             Plan::Nothing => Ok(QueryStep::Done),
             Plan::Ids(ids) => self.walk_ids(snapshot, ids, &mut step),
-            Plan::Tags(prefixes) => self.walk(snapshot, &snapshot.by_tag, prefixes, &mut step),
-            Plan::Authors(prefixes) => self.walk(snapshot, &snapshot.by_author, prefixes, &mut step),
-            Plan::Kinds(prefixes) => self.walk(snapshot, &snapshot.by_kind, prefixes, &mut step),
-            Plan::Time => self.walk(snapshot, &snapshot.by_time, &[[]], &mut step),
+            Plan::Tags(prefixes) => self.walk(snapshot, snapshot.by_tag(), prefixes, &mut step),
+            Plan::Authors(prefixes) => self.walk(snapshot, snapshot.by_author(), prefixes, &mut step),
+            Plan::Kinds(prefixes) => self.walk(snapshot, snapshot.by_kind(), prefixes, &mut step),
+            Plan::Time => self.walk(snapshot, snapshot.by_time(), &[[]], &mut step),
         };
         if matches!(result, Ok(QueryStep::More)) {
             self.plan = plan;
@@ -108,7 +109,7 @@ impl Query {
     fn walk<const N: usize, const P: usize>(
         &mut self,
         snapshot: &Snapshot,
-        index: &ReadOnlyTable<&'static [u8; N], u16>,
+        index: Index<'_, N>,
         prefixes: &[[u8; P]],
         step: &mut Step<'_>,
     ) -> Result<QueryStep, StoreError> {
@@ -117,12 +118,12 @@ impl Query {
             Some(position) => Bound::Excluded(position),
             None => Bound::Included(first),
         };
-        let mut ranges: Vec<Range<'static, &'static [u8; N], u16>> = Vec::with_capacity(prefixes.len());
+        let mut ranges: Vec<Entries<'_, N>> = Vec::with_capacity(prefixes.len());
         let mut heads = BinaryHeap::with_capacity(prefixes.len());
         for prefix in prefixes {
             let from: Bound<[u8; N]> = start.map(|place| schema::index_key(prefix, &place));
             let to: [u8; N] = schema::index_key(prefix, &last);
-            let mut range = index.range::<&[u8; N]>((from.as_ref(), Bound::Included(&to)))?;
+            let mut range = index.range(from.as_ref(), Bound::Included(&to))?;
             if let Some((place, kind)) = next(&mut range)? {
                 heads.push(Reverse((place, ranges.len(), kind)));
                 ranges.push(range);
@@ -149,7 +150,7 @@ impl Query {
     fn walk_ids(&mut self, snapshot: &Snapshot, ids: &[EventId], step: &mut Step<'_>) -> Result<QueryStep, StoreError> {
         let mut places = Vec::with_capacity(ids.len());
         for id in ids {
-            let Some((seq, created_at)) = snapshot.ids.get(id.as_bytes())?.map(|entry| entry.value()) else { continue };
+            let Some((seq, created_at)) = snapshot.id(id)? else { continue };
             let place = schema::place(created_at, id, seq);
             if seq != schema::DELETED && self.position.is_none_or(|position| place > position) {
                 places.push(place);
@@ -230,14 +231,9 @@ impl Plan {
     }
 }
 
-fn next<const N: usize>(range: &mut Range<'static, &'static [u8; N], u16>) -> Result<Option<(Place, u16)>, StoreError> {
-    match range.next() {
-        Some(entry) => {
-            let (key, kind) = entry?;
-            Ok(Some((schema::key_place(key.value()), kind.value())))
-        }
-        None => Ok(None),
-    }
+/// The next place of a walk, and the kind of the event there.
+fn next<const N: usize>(range: &mut Entries<'_, N>) -> Result<Option<(Place, u16)>, StoreError> {
+    Ok(range.next()?.map(|(key, kind)| (schema::key_place(&key), kind)))
 }
 
 #[cfg(test)]
@@ -264,7 +260,8 @@ mod tests {
     }
 
     fn store_of(random: &mut Random, count: usize) -> (Store, Vec<(Seq, Event)>) {
-        let mut store = Store::in_memory();
+        // Some of it is in the indexes, the rest is not yet.
+        let mut store = Store::in_memory().with_unindexed_max(7 * count / 2);
         let mut events = Vec::new();
         for n in 0..count {
             let n = n.to_string();

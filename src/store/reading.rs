@@ -37,9 +37,9 @@ impl Store {
             let prefix = kind.to_be_bytes();
             let from: [u8; schema::BY_KIND_LEN] = schema::index_key(&prefix, &schema::place_not_after(u64::MAX));
             let to: [u8; schema::BY_KIND_LEN] = schema::index_key(&prefix, &schema::place_not_before(0));
-            for entry in snapshot.by_kind.range::<&[u8; schema::BY_KIND_LEN]>(&from..=&to)? {
-                let (key, _) = entry?;
-                let seq = schema::place_seq(&schema::key_place(key.value()));
+            let mut entries = snapshot.by_kind().range(Bound::Included(&from), Bound::Included(&to))?;
+            while let Some((key, _)) = entries.next()? {
+                let seq = schema::place_seq(&schema::key_place(&key));
                 f(seq, snapshot.event(seq)?.ok_or(StoreError::Corrupt)?);
             }
         }
@@ -118,14 +118,12 @@ impl Store {
     ///
     /// If the store cannot be read.
     pub fn authors(&self, f: &mut dyn FnMut(PublicKey)) -> Result<(), StoreError> {
-        let index = &self.snapshot()?.by_author;
+        let index = self.snapshot()?.by_author();
         let mut from: Bound<[u8; schema::BY_AUTHOR_LEN]> = Bound::Unbounded;
         loop {
-            let next = index.range::<&[u8; schema::BY_AUTHOR_LEN]>((from.as_ref(), Bound::Unbounded))?.next();
-            let Some(entry) = next else { return Ok(()) };
-            let (key, _) = entry?;
+            let Some((key, _)) = index.range(from.as_ref(), Bound::Unbounded)?.next()? else { return Ok(()) };
             let mut author = [0; 32];
-            author.copy_from_slice(&key.value()[..32]);
+            author.copy_from_slice(&key[..32]);
             f(PublicKey::from_byte_array(author));
             from = Bound::Excluded(schema::index_key(&author, &[0xff; schema::PLACE_LEN]));
         }

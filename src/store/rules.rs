@@ -178,9 +178,9 @@ impl Store {
         let seq = match self.batch.id(id) {
             Some(IdChange::Pending { seq, .. }) => seq,
             Some(IdChange::Deleted { .. } | IdChange::Gone) => return Ok(None),
-            None => match self.snapshot()?.ids.get(id.as_bytes())?.map(|entry| entry.value().0) {
-                Some(schema::DELETED) | None => return Ok(None),
-                Some(seq) => seq,
+            None => match self.snapshot()?.id(id)? {
+                Some((schema::DELETED, _)) | None => return Ok(None),
+                Some((seq, _)) => seq,
             },
         };
         Ok(Some((seq, self.event(seq)?)))

@@ -16,11 +16,12 @@ use crate::time::UnixTime;
 use nostr::event::{Event, EventId, Tags};
 use nostr::key::PublicKey;
 use redb::{
-    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableHandle, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableHandle, WriteTransaction,
 };
 
-/// The schema that this program writes, and the newest that it reads. Version 1 lacks the table of what relays allow.
-pub(super) const VERSION: u64 = 2;
+/// The schema that this program writes, and the newest that it reads. Version 1 lacks the table of what relays allow, and
+/// in version 2 the indexes lack nothing.
+pub(super) const VERSION: u64 = 3;
 
 /// `!created_at ‖ id[..6] ‖ seq`.
 pub(super) type Place = [u8; PLACE_LEN];
@@ -82,6 +83,8 @@ pub(super) const DELETED: Seq = 0;
 
 const META_SCHEMA: &str = "schema";
 const META_NEXT_SEQ: &str = "next_seq";
+/// The first sequence number that the table of ids and the indexes know nothing of.
+const META_UNINDEXED: &str = "unindexed";
 
 /// Makes the tables in a new database, or checks that the database is ours. Changes nothing that is not empty.
 pub(super) fn prepare(db: &Database) -> Result<(), StoreError> {
@@ -96,7 +99,7 @@ pub(super) fn prepare(db: &Database) -> Result<(), StoreError> {
     let meta = txn.open_table(META)?;
     match meta.get(META_SCHEMA)?.map(|version| version.value()) {
         Some(VERSION) => Ok(()),
-        Some(1) => {
+        Some(1 | 2) => {
             drop((meta, txn));
             upgrade(db)
         }
@@ -105,11 +108,16 @@ pub(super) fn prepare(db: &Database) -> Result<(), StoreError> {
     }
 }
 
-/// From version 1, in one transaction.
+/// From an earlier version, in one transaction.
 fn upgrade(db: &Database) -> Result<(), StoreError> {
     let txn = db.begin_write()?;
     txn.open_table(BUDGETS)?;
-    txn.open_table(META)?.insert(META_SCHEMA, VERSION)?;
+    {
+        let mut meta = txn.open_table(META)?;
+        let next_seq = meta.get(META_NEXT_SEQ)?.ok_or(StoreError::Corrupt)?.value();
+        meta.insert(META_UNINDEXED, next_seq)?;
+        meta.insert(META_SCHEMA, VERSION)?;
+    }
     txn.commit()?;
     Ok(())
 }
@@ -119,6 +127,7 @@ fn create(db: &Database) -> Result<(), StoreError> {
     let txn = db.begin_write()?;
     txn.open_table(META)?.insert(META_SCHEMA, VERSION)?;
     write_next_seq(&txn, 1)?;
+    write_unindexed(&txn, 1)?;
     txn.open_table(EVENTS)?;
     txn.open_table(IDS)?;
     txn.open_table(BY_TIME)?;
@@ -136,60 +145,29 @@ fn create(db: &Database) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The next sequence number.
+pub(super) fn next_seq(txn: &ReadTransaction) -> Result<Seq, StoreError> {
+    match txn.open_table(META)?.get(META_NEXT_SEQ)?.map(|seq| seq.value()) {
+        Some(DELETED) | None => Err(StoreError::Corrupt),
+        Some(seq) => Ok(seq),
+    }
+}
+
 /// Remembers the next sequence number, so that none is used twice even if its event is gone.
 pub(super) fn write_next_seq(txn: &WriteTransaction, next: Seq) -> Result<(), StoreError> {
     txn.open_table(META)?.insert(META_NEXT_SEQ, next)?;
     Ok(())
 }
 
-/// What was committed when it was taken: one read transaction with its tables open, so that a lookup costs the lookup
-/// alone.
-pub(super) struct Snapshot {
-    pub next_seq: Seq,
-    pub events: ReadOnlyTable<u64, &'static str>,
-    pub ids: ReadOnlyTable<&'static [u8; 32], (u64, u64)>,
-    pub by_time: ReadOnlyTable<&'static [u8; BY_TIME_LEN], u16>,
-    pub by_kind: ReadOnlyTable<&'static [u8; BY_KIND_LEN], u16>,
-    pub by_author: ReadOnlyTable<&'static [u8; BY_AUTHOR_LEN], u16>,
-    pub by_tag: ReadOnlyTable<&'static [u8; BY_TAG_LEN], u16>,
-    pub replaceable: ReadOnlyTable<&'static [u8; 66], (u64, &'static [u8; 32], u64)>,
-    pub deleted_ids: ReadOnlyTable<&'static [u8; 64], ()>,
-    pub deleted_addresses: ReadOnlyTable<&'static [u8; 66], u64>,
-    pub expirations: ReadOnlyTable<(u64, u64), ()>,
-    pub confirmed: ReadOnlyTable<(&'static str, &'static str), u64>,
-    pub relays: ReadOnlyTable<&'static str, (u64, u64)>,
-    pub budgets: ReadOnlyTable<&'static str, &'static str>,
+/// The first sequence number that the indexes know nothing of.
+pub(super) fn unindexed(txn: &ReadTransaction) -> Result<Seq, StoreError> {
+    txn.open_table(META)?.get(META_UNINDEXED)?.map(|seq| seq.value()).ok_or(StoreError::Corrupt)
 }
 
-impl Snapshot {
-    pub(super) fn take(db: &Database) -> Result<Snapshot, StoreError> {
-        let txn: ReadTransaction = db.begin_read()?;
-        let next_seq = txn.open_table(META)?.get(META_NEXT_SEQ)?.ok_or(StoreError::Corrupt)?.value();
-        if next_seq == DELETED {
-            return Err(StoreError::Corrupt);
-        }
-        Ok(Snapshot {
-            next_seq,
-            events: txn.open_table(EVENTS)?,
-            ids: txn.open_table(IDS)?,
-            by_time: txn.open_table(BY_TIME)?,
-            by_kind: txn.open_table(BY_KIND)?,
-            by_author: txn.open_table(BY_AUTHOR)?,
-            by_tag: txn.open_table(BY_TAG)?,
-            replaceable: txn.open_table(REPLACEABLE)?,
-            deleted_ids: txn.open_table(DELETED_IDS)?,
-            deleted_addresses: txn.open_table(DELETED_ADDRESSES)?,
-            expirations: txn.open_table(EXPIRATIONS)?,
-            confirmed: txn.open_table(CONFIRMED)?,
-            relays: txn.open_table(RELAYS)?,
-            budgets: txn.open_table(BUDGETS)?,
-        })
-    }
-
-    /// The event under `seq`, if it is there.
-    pub(super) fn event(&self, seq: Seq) -> Result<Option<Event>, StoreError> {
-        self.events.get(seq)?.map(|json| parse(json.value())).transpose()
-    }
+/// Remembers that the indexes know all events before `first`, and none after.
+pub(super) fn write_unindexed(txn: &WriteTransaction, first: Seq) -> Result<(), StoreError> {
+    txn.open_table(META)?.insert(META_UNINDEXED, first)?;
+    Ok(())
 }
 
 /// An event as the store wrote it; anything else is damage.

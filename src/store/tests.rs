@@ -523,6 +523,43 @@ fn a_failed_commit_acknowledges_nothing_and_ends_writing() {
 }
 
 #[test]
+fn what_the_indexes_lack_is_found_again_and_written_in_the_end() {
+    let disk = Disk::default();
+    let kinds = |store: &Store| all(store, Filter::new().kind(1.into()));
+    let entries = |store: &Store| {
+        let snapshot = store.snapshot.as_ref().unwrap();
+        (snapshot.unindexed.first, snapshot.unindexed.entries.ids.len())
+    };
+    let events: Vec<Event> = (0..10).map(|n| event(1, 1, 100 - n, &[&["t", "x"]], "")).collect();
+    let ids = |range: std::ops::Range<usize>| events[range].iter().map(|e| e.id).collect::<Vec<_>>();
+    // Room for 5 entries each of three of them.
+    let mut store = open(&disk).with_unindexed_max(20);
+    for event in &events[..3] {
+        stage(&mut store, event);
+        commit(&mut store);
+    }
+    assert_eq!((kinds(&store), entries(&store)), (ids(0..3), (1, 3)));
+    drop(store);
+    let mut store = open(&disk).with_unindexed_max(20);
+    assert_eq!((kinds(&store), entries(&store)), (ids(0..3), (1, 3)), "a crash has lost nothing");
+    stage(&mut store, &events[3]);
+    commit(&mut store);
+    assert_eq!((kinds(&store), entries(&store)), (ids(0..4), (5, 0)), "all are written at once");
+    events[4..].iter().for_each(|event| _ = stage(&mut store, event));
+    commit(&mut store);
+    assert_eq!((kinds(&store), entries(&store)), (ids(0..10), (11, 0)), "a large commit writes its own");
+    let last = event(1, 1, 1, &[], "last");
+    stage(&mut store, &last);
+    commit(&mut store);
+    assert_eq!(entries(&store), (11, 1));
+    store.close().unwrap();
+    let store = open(&disk);
+    assert_eq!(entries(&store), (12, 0), "a closed store lacks nothing");
+    assert_eq!(kinds(&store).last(), Some(&last.id));
+    store.assert_invariants().unwrap();
+}
+
+#[test]
 fn other_files_are_refused_and_left_alone() {
     let garbage = Disk::holding(vec![b'x'; 10_000]);
     assert_eq!(Store::open(garbage.clone(), CACHE).unwrap_err(), StoreError::NotAStore);
@@ -566,14 +603,16 @@ fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_it_holds() {
     let event = event(1, 1, 7, &[], "kept");
     stage(&mut store, &event);
     commit(&mut store);
-    drop(store);
+    store.close().unwrap();
     let db = Database::builder().create_with_backend(disk.clone()).unwrap();
     let txn = db.begin_write().unwrap();
     txn.delete_table(schema::BUDGETS).unwrap();
+    txn.open_table(schema::META).unwrap().remove("unindexed").unwrap();
     txn.open_table(schema::META).unwrap().insert("schema", 1).unwrap();
     txn.commit().unwrap();
     drop(db);
     let mut store = open(&disk);
+    store.assert_invariants().unwrap();
     assert!(matches!(store.known(&event.id).unwrap(), Some(Known::Stored { .. })));
     let record = Progress::Budget { relay: RelayUrl::parse("wss://a.example").unwrap(), record: "{}".to_owned() };
     store.stage_progress(record.clone());
@@ -639,7 +678,9 @@ fn the_rules_agree_with_a_naive_model() {
     for seed in 0..40 {
         let mut random = Random(seed);
         let disk = Disk::default();
-        let mut store = open(&disk);
+        // Entries of no event, of some, of more than there are.
+        let unindexed_max = [0, 100, 10_000][seed as usize % 3];
+        let mut store = open(&disk).with_unindexed_max(unindexed_max);
         let mut model = Model::default();
         let mut seen: Vec<Event> = Vec::new();
         for _ in 0..300 {
@@ -674,8 +715,12 @@ fn the_rules_agree_with_a_naive_model() {
             }
             if random.chance(60) {
                 commit(&mut store);
-                drop(store);
-                store = open(&disk);
+                match random.chance(2) {
+                    true => drop(store),
+                    false => store.close().unwrap(),
+                }
+                store = open(&disk).with_unindexed_max(unindexed_max);
+                store.assert_invariants().unwrap();
             }
         }
     }

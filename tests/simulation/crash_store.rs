@@ -13,6 +13,8 @@ use std::ops::ControlFlow;
 
 /// Small, so that pages are written before their commit as well.
 const CACHE_BYTES: usize = 64 << 10;
+/// Index entries that wait in memory: of some commits, so that others write them.
+const UNINDEXED_MAX: usize = 40;
 
 /// Everything that can be read of a store.
 fn content(store: &Store) -> String {
@@ -27,7 +29,7 @@ fn content(store: &Store) -> String {
 }
 
 fn open(disk: &Disk) -> Result<Store, StoreError> {
-    Store::open(disk.clone(), CACHE_BYTES)
+    Ok(Store::open(disk.clone(), CACHE_BYTES)?.with_unindexed_max(UNINDEXED_MAX))
 }
 
 /// What one commit of a story makes durable.
@@ -66,7 +68,7 @@ fn tell(chapters: &[Chapter], disk: &Disk, acknowledged: &mut dyn FnMut(&Store))
         chapter.play(&mut store)?;
         acknowledged(&store);
         if chapter.reopens {
-            drop(store);
+            store.close()?;
             store = open(disk)?;
         }
     }

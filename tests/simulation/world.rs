@@ -29,6 +29,10 @@ pub trait Process {
     fn next_deadline(&self) -> Option<Instant>;
     fn commit_due(&self, now: Now, idle: bool) -> bool;
     fn commit(&mut self, now: Now) -> Result<(), StoreError>;
+    /// The end after the last commit, if nothing kills it before.
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        Ok(())
+    }
     fn status_json(&self, now: Now) -> String;
     fn metrics_text(&self) -> String {
         String::new()
@@ -58,6 +62,9 @@ impl Process for Engine {
     }
     fn commit(&mut self, now: Now) -> Result<(), StoreError> {
         Engine::commit(self, now)
+    }
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        Engine::close(*self)
     }
     fn status_json(&self, now: Now) -> String {
         Engine::status_json(self, now)
@@ -100,6 +107,8 @@ enum Happening {
 
 /// Bytes of redb's cache: small, so that pages are really evicted and read again.
 const CACHE_BYTES: usize = 1 << 20;
+/// Index entries that wait in memory: those of some twenty events.
+const UNINDEXED_MAX: usize = 200;
 /// Happenings given to the process in one turn.
 const HAPPENINGS_PER_TURN: usize = 64;
 /// Turns at one and the same moment that neither end in an output nor in a commit.
@@ -472,7 +481,7 @@ impl Drop for World {
 }
 
 fn boot_engine(disk: Disk, settings: Settings, now: Now) -> Result<Box<dyn Process>, StoreError> {
-    let store = Store::open(disk, CACHE_BYTES)?;
+    let store = Store::open(disk, CACHE_BYTES)?.with_unindexed_max(UNINDEXED_MAX);
     Ok(Box::new(Engine::new(store, settings, now)?))
 }
 

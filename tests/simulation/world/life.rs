@@ -54,16 +54,12 @@ impl World {
         let Some(mut process) = self.process.take() else { return };
         let done = process.commit(now);
         self.listen();
-        match done {
+        match done.and_then(|()| process.close()) {
             Ok(()) => {
-                drop(process);
                 self.disk = self.disk.after(Lost::Nothing);
                 self.forget_links();
             }
-            Err(error) => {
-                self.process = Some(process);
-                self.process_ends(error);
-            }
+            Err(error) => self.process_ends(error),
         }
     }
 

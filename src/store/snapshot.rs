@@ -1,0 +1,111 @@
+//! What is committed, as every reader sees it: one read transaction with its tables open, so that a lookup costs the
+//! lookup alone, and beside it what the indexes lack.
+
+use super::index::{Index, IndexEntries, Unindexed};
+use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN};
+use super::{Seq, StoreError};
+use nostr::event::{Event, EventId};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
+
+type OpenIndex<const N: usize> = ReadOnlyTable<&'static [u8; N], u16>;
+
+pub(super) struct Snapshot {
+    pub next_seq: Seq,
+    pub events: ReadOnlyTable<u64, &'static str>,
+    pub replaceable: ReadOnlyTable<&'static [u8; 66], (u64, &'static [u8; 32], u64)>,
+    pub deleted_ids: ReadOnlyTable<&'static [u8; 64], ()>,
+    pub deleted_addresses: ReadOnlyTable<&'static [u8; 66], u64>,
+    pub expirations: ReadOnlyTable<(u64, u64), ()>,
+    pub confirmed: ReadOnlyTable<(&'static str, &'static str), u64>,
+    pub relays: ReadOnlyTable<&'static str, (u64, u64)>,
+    pub budgets: ReadOnlyTable<&'static str, &'static str>,
+    pub unindexed: Unindexed,
+    ids: ReadOnlyTable<&'static [u8; 32], (u64, u64)>,
+    by_time: OpenIndex<BY_TIME_LEN>,
+    by_kind: OpenIndex<BY_KIND_LEN>,
+    by_author: OpenIndex<BY_AUTHOR_LEN>,
+    by_tag: OpenIndex<BY_TAG_LEN>,
+}
+
+impl Snapshot {
+    /// The first of a database that was just opened: finds what its indexes lack.
+    pub(super) fn open(db: &Database) -> Result<Snapshot, StoreError> {
+        let first = schema::unindexed(&db.begin_read()?)?;
+        let mut snapshot = Snapshot::take(db, Unindexed { first, entries: IndexEntries::default() })?;
+        if first > snapshot.next_seq {
+            return Err(StoreError::Corrupt);
+        }
+        for entry in snapshot.events.range(first..)? {
+            let (seq, json) = entry?;
+            snapshot.unindexed.entries.add(seq.value(), &schema::parse(json.value())?);
+        }
+        Ok(snapshot)
+    }
+
+    /// What is committed now, if the indexes lack `unindexed`.
+    pub(super) fn take(db: &Database, unindexed: Unindexed) -> Result<Snapshot, StoreError> {
+        let txn: ReadTransaction = db.begin_read()?;
+        Ok(Snapshot {
+            next_seq: schema::next_seq(&txn)?,
+            events: txn.open_table(schema::EVENTS)?,
+            replaceable: txn.open_table(schema::REPLACEABLE)?,
+            deleted_ids: txn.open_table(schema::DELETED_IDS)?,
+            deleted_addresses: txn.open_table(schema::DELETED_ADDRESSES)?,
+            expirations: txn.open_table(schema::EXPIRATIONS)?,
+            confirmed: txn.open_table(schema::CONFIRMED)?,
+            relays: txn.open_table(schema::RELAYS)?,
+            budgets: txn.open_table(schema::BUDGETS)?,
+            unindexed,
+            ids: txn.open_table(schema::IDS)?,
+            by_time: txn.open_table(schema::BY_TIME)?,
+            by_kind: txn.open_table(schema::BY_KIND)?,
+            by_author: txn.open_table(schema::BY_AUTHOR)?,
+            by_tag: txn.open_table(schema::BY_TAG)?,
+        })
+    }
+
+    /// The event under `seq`, if it is there.
+    pub(super) fn event(&self, seq: Seq) -> Result<Option<Event>, StoreError> {
+        self.events.get(seq)?.map(|json| schema::parse(json.value())).transpose()
+    }
+
+    /// `(seq, created_at)` of an event; a seq of [`schema::DELETED`] if it is deleted.
+    pub(super) fn id(&self, id: &EventId) -> Result<Option<(Seq, u64)>, StoreError> {
+        match self.unindexed.entries.ids.get(id.as_bytes()) {
+            Some(found) => Ok(Some(*found)),
+            None => Ok(self.ids.get(id.as_bytes())?.map(|entry| entry.value())),
+        }
+    }
+
+    /// Every id with `(seq, created_at)`, in no particular order.
+    pub(super) fn ids(&self) -> Result<impl Iterator<Item = Result<(EventId, Seq, u64), StoreError>>, StoreError> {
+        let stored = self.ids.range::<&[u8; 32]>(..)?.map(|entry| {
+            let (id, value) = entry?;
+            let (seq, created_at) = value.value();
+            Ok((EventId::from_byte_array(*id.value()), seq, created_at))
+        });
+        let unindexed = self.unindexed.entries.ids.iter();
+        Ok(stored.chain(unindexed.map(|(id, (seq, at))| Ok((EventId::from_byte_array(*id), *seq, *at)))))
+    }
+
+    /// How many ids there are, those of deleted events included.
+    pub(super) fn ids_len(&self) -> Result<u64, StoreError> {
+        Ok(self.ids.len()? + self.unindexed.entries.ids.len() as u64)
+    }
+
+    pub(super) fn by_time(&self) -> Index<'_, BY_TIME_LEN> {
+        Index { table: &self.by_time, unindexed: &self.unindexed.entries.by_time }
+    }
+
+    pub(super) fn by_kind(&self) -> Index<'_, BY_KIND_LEN> {
+        Index { table: &self.by_kind, unindexed: &self.unindexed.entries.by_kind }
+    }
+
+    pub(super) fn by_author(&self) -> Index<'_, BY_AUTHOR_LEN> {
+        Index { table: &self.by_author, unindexed: &self.unindexed.entries.by_author }
+    }
+
+    pub(super) fn by_tag(&self) -> Index<'_, BY_TAG_LEN> {
+        Index { table: &self.by_tag, unindexed: &self.unindexed.entries.by_tag }
+    }
+}
