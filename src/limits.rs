@@ -312,6 +312,8 @@ pub const EXPIRY_BATCH: usize = 1_000;
 /// Index entries of committed events that wait in memory to be written together: some 10 an event, 50 bytes each. At
 /// this: the next commit writes them.
 pub const STORE_UNINDEXED_MAX: usize = 80_000;
+/// Bytes of memory for writing one event that are kept for the next.
+pub const SCRATCH_BYTES_KEPT: usize = 16 << 10;
 /// Default bytes of the store's cache.
 pub const STORE_CACHE_BYTES: usize = 16 << 20;
 /// Candidates that one query may look at in one turn; the rest waits for the next.

@@ -30,7 +30,7 @@ pub use error::StoreError;
 pub use ids::IdSet;
 pub use query::{Query, QueryStep, matches_nothing};
 
-use crate::limits::STORE_UNINDEXED_MAX;
+use crate::limits::{SCRATCH_BYTES_KEPT, STORE_UNINDEXED_MAX};
 use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
 use crate::time::UnixTime;
@@ -165,6 +165,8 @@ pub struct Store {
     snapshot: Option<Snapshot>,
     db: Database,
     next_seq: Seq,
+    /// The JSON that was written last: its memory serves again.
+    json: Vec<u8>,
     /// Index entries that may wait in memory.
     unindexed_max: usize,
     /// Why no more is written.
@@ -190,8 +192,8 @@ impl Store {
         schema::prepare(&db)?;
         let snapshot = Snapshot::open(&db)?;
         let next_seq = snapshot.next_seq;
-        let (batch, unindexed_max) = (Batch::default(), STORE_UNINDEXED_MAX);
-        Ok(Store { batch, snapshot: Some(snapshot), db, next_seq, unindexed_max, failed: None })
+        let (batch, json, unindexed_max) = (Batch::default(), Vec::new(), STORE_UNINDEXED_MAX);
+        Ok(Store { batch, snapshot: Some(snapshot), db, next_seq, json, unindexed_max, failed: None })
     }
 
     /// The same with another bound than [`STORE_UNINDEXED_MAX`] on the index entries that wait in memory. With 0 every
@@ -336,6 +338,14 @@ impl Store {
             return Err(error);
         }
         change(self).inspect_err(|error| self.failed = Some(*error))
+    }
+
+    /// The JSON to be stored, without the steps in which a new text would grow.
+    fn write_json(&mut self, event: &Event) -> Box<str> {
+        self.json.clear();
+        self.json.shrink_to(SCRATCH_BYTES_KEPT);
+        serde_json::to_writer(&mut self.json, event).expect("memory takes it");
+        str::from_utf8(&self.json).expect("JSON is UTF-8").into()
     }
 
     // Lookups that see the batch.

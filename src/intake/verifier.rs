@@ -6,29 +6,33 @@
 
 use nostr::event::Event;
 use nostr::key::PublicKey;
+use ring::digest::{SHA256, digest};
 use secp256k1::schnorr::Signature;
 use secp256k1::{Secp256k1, VerifyOnly, XOnlyPublicKey};
 
 use super::recent::Recent;
-use crate::limits::AUTHOR_KEYS_MAX;
+use crate::limits::{AUTHOR_KEYS_MAX, SCRATCH_BYTES_KEPT};
 
 /// Verifies events.
 #[derive(Debug)]
 pub struct Verifier {
     context: Secp256k1<VerifyOnly>,
+    /// What was hashed last: its memory serves again.
+    hashed: Vec<u8>,
     keys: Recent<PublicKey, XOnlyPublicKey>,
 }
 
 impl Default for Verifier {
     fn default() -> Self {
-        Verifier { context: Secp256k1::verification_only(), keys: Recent::new(AUTHOR_KEYS_MAX) }
+        let (context, keys) = (Secp256k1::verification_only(), Recent::new(AUTHOR_KEYS_MAX));
+        Verifier { context, hashed: Vec::new(), keys }
     }
 }
 
 impl Verifier {
     /// Whether the id is the event's hash and the signature its author's (NIP-01).
     pub fn is_valid(&mut self, event: &Event) -> bool {
-        if !event.verify_id() {
+        if !self.is_id_valid(event) {
             return false;
         }
         let known = self.keys.get(&event.pubkey).copied();
@@ -39,6 +43,15 @@ impl Verifier {
             self.keys.insert(event.pubkey, key);
         }
         valid
+    }
+
+    /// As `Event::verify_id`, which takes new memory each time, and more of it again and again while it writes.
+    fn is_id_valid(&mut self, event: &Event) -> bool {
+        self.hashed.clear();
+        self.hashed.shrink_to(SCRATCH_BYTES_KEPT);
+        let fields = (0u8, &event.pubkey, &event.created_at, &event.kind, &event.tags, &event.content);
+        serde_json::to_writer(&mut self.hashed, &fields).expect("memory takes it");
+        digest(&SHA256, &self.hashed).as_ref() == event.id.as_bytes()
     }
 }
 
@@ -78,6 +91,17 @@ pub(super) mod tests {
         let mut altered = first.clone();
         altered.content = "three".to_owned();
         assert!(!verifier.is_valid(&altered));
+    }
+
+    #[test]
+    fn an_id_is_the_hash_whatever_has_to_be_escaped() {
+        let mut verifier = Verifier::default();
+        let large = "x".repeat(2 * SCRATCH_BYTES_KEPT);
+        for content in ["", "\"\\/\u{8}\u{c}\n\r\t\u{1}\u{7f}", "\u{2028}é日😀", &large, "small again"] {
+            let event = event(1, content);
+            assert!(event.verify_id() && verifier.is_valid(&event), "{content}");
+        }
+        assert!(verifier.hashed.capacity() <= SCRATCH_BYTES_KEPT);
     }
 
     #[test]

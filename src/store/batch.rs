@@ -132,7 +132,8 @@ impl Batch {
 
     // What the store's rules change.
 
-    pub(super) fn add(&mut self, seq: Seq, event: Event) {
+    /// Takes in an event that is new under `seq`, with its JSON.
+    pub(super) fn add(&mut self, seq: Seq, event: Event, json: Box<str>) {
         let created_at = event.created_at.as_secs();
         if let Some(address) = schema::event_address(&event) {
             self.versions.insert(address, Some(Version { created_at, id: event.id, seq }));
@@ -141,7 +142,6 @@ impl Batch {
             self.expirations.insert((at, seq));
         }
         self.ids.insert(event.id, IdChange::Pending { seq, created_at });
-        let json = event.as_json().into_boxed_str();
         self.json_bytes += json.len();
         let before = self.events.insert(seq, Pending { event, json });
         assert!(before.is_none(), "a sequence number was given twice");
@@ -215,10 +215,12 @@ impl Batch {
             }
             removed.push((*seq, event));
         }
+        // Each is newer than all that are there; one by one they would make every page of the table's end anew.
+        let mut end = events.upper_bound_mut(Bound::<u64>::Unbounded)?;
         for (seq, pending) in &self.events {
-            let before = events.insert(*seq, &*pending.json)?;
-            assert!(before.is_none(), "a sequence number was used twice");
+            end.insert_before(*seq, &*pending.json)?;
         }
+        end.close()?;
         for expiration in &self.expirations {
             expirations.insert(*expiration, ())?;
         }

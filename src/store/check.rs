@@ -69,8 +69,8 @@ fn entries<const N: usize>(index: &Index<'_, N>, first: Seq) -> Result<BTreeSet<
         entries.insert((key.value().to_vec(), kind.value()));
     }
     for (key, kind) in index.unindexed {
-        assert!(schema::place_seq(&schema::key_place(key)) >= first, "an entry is held back for too long");
-        entries.insert((key.to_vec(), *kind));
+        assert!(schema::place_seq(&schema::key_place(&key.0)) >= first, "an entry is held back for too long");
+        entries.insert((key.0.to_vec(), *kind));
     }
     Ok(entries)
 }

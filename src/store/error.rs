@@ -110,6 +110,16 @@ impl From<redb::TransactionError> for StoreError {
     }
 }
 
+impl From<redb::CursorError> for StoreError {
+    fn from(error: redb::CursorError) -> Self {
+        match error {
+            redb::CursorError::Storage(error) => error.into(),
+            // What is new does not come last: the store holds a number that it never gave.
+            _ => StoreError::Corrupt,
+        }
+    }
+}
+
 impl From<redb::CommitError> for StoreError {
     fn from(error: redb::CommitError) -> Self {
         match error {

@@ -8,6 +8,7 @@ use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN};
 use super::{Seq, StoreError};
 use nostr::event::Event;
 use redb::{Range, ReadOnlyTable, WriteTransaction};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, btree_map};
 use std::ops::Bound;
 
@@ -85,33 +86,60 @@ impl Unindexed {
     }
 }
 
+/// A key of at least 8 bytes, in the order of its bytes. The first of them nearly always tell, and comparing them as a
+/// number spares the call that comparing slices is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key<const N: usize>(pub [u8; N]);
+
+impl<const N: usize> Key<N> {
+    fn head(&self) -> u64 {
+        u64::from_be_bytes(*self.0.first_chunk().expect("a key has 8 bytes"))
+    }
+}
+
+impl<const N: usize> Ord for Key<N> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.head().cmp(&other.head()).then_with(|| self.0[8..].cmp(&other.0[8..]))
+    }
+}
+
+impl<const N: usize> PartialOrd for Key<N> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// What the table of ids and the indexes say of some events.
 #[derive(Default)]
 pub(super) struct IndexEntries {
-    pub ids: BTreeMap<[u8; 32], (Seq, u64)>,
-    pub by_time: BTreeMap<[u8; BY_TIME_LEN], u16>,
-    pub by_kind: BTreeMap<[u8; BY_KIND_LEN], u16>,
-    pub by_author: BTreeMap<[u8; BY_AUTHOR_LEN], u16>,
-    pub by_tag: BTreeMap<[u8; BY_TAG_LEN], u16>,
+    pub ids: BTreeMap<Key<32>, (Seq, u64)>,
+    pub by_time: BTreeMap<Key<BY_TIME_LEN>, u16>,
+    pub by_kind: BTreeMap<Key<BY_KIND_LEN>, u16>,
+    pub by_author: BTreeMap<Key<BY_AUTHOR_LEN>, u16>,
+    pub by_tag: BTreeMap<Key<BY_TAG_LEN>, u16>,
 }
 
 /// The keys of one event.
 struct Keys {
-    by_time: [u8; BY_TIME_LEN],
-    by_kind: [u8; BY_KIND_LEN],
-    by_author: [u8; BY_AUTHOR_LEN],
-    by_tag: Vec<[u8; BY_TAG_LEN]>,
+    by_time: Key<BY_TIME_LEN>,
+    by_kind: Key<BY_KIND_LEN>,
+    by_author: Key<BY_AUTHOR_LEN>,
+    tags: Vec<schema::TagPrefix>,
 }
 
 impl Keys {
     fn of(seq: Seq, event: &Event) -> Keys {
         let place = schema::place(event.created_at.as_secs(), &event.id, seq);
         Keys {
-            by_time: place,
-            by_kind: schema::index_key(&event.kind.as_u16().to_be_bytes(), &place),
-            by_author: schema::index_key(event.pubkey.as_bytes(), &place),
-            by_tag: schema::tag_prefixes(&event.tags).iter().map(|prefix| schema::index_key(prefix, &place)).collect(),
+            by_time: Key(place),
+            by_kind: Key(schema::index_key(&event.kind.as_u16().to_be_bytes(), &place)),
+            by_author: Key(schema::index_key(event.pubkey.as_bytes(), &place)),
+            tags: schema::tag_prefixes(&event.tags),
         }
+    }
+
+    fn by_tag(&self) -> impl Iterator<Item = Key<BY_TAG_LEN>> {
+        self.tags.iter().map(|prefix| Key(schema::index_key(prefix, &self.by_time.0)))
     }
 }
 
@@ -123,22 +151,22 @@ impl IndexEntries {
 
     pub(super) fn add(&mut self, seq: Seq, event: &Event) {
         let (keys, kind) = (Keys::of(seq, event), event.kind.as_u16());
-        let before = self.ids.insert(event.id.to_bytes(), (seq, event.created_at.as_secs()));
+        let before = self.ids.insert(Key(event.id.to_bytes()), (seq, event.created_at.as_secs()));
         assert!(before.is_none(), "an event was stored twice");
         self.by_time.insert(keys.by_time, kind);
         self.by_kind.insert(keys.by_kind, kind);
         self.by_author.insert(keys.by_author, kind);
-        self.by_tag.extend(keys.by_tag.into_iter().map(|key| (key, kind)));
+        self.by_tag.extend(keys.by_tag().map(|key| (key, kind)));
     }
 
     fn take_out(&mut self, seq: Seq, event: &Event) {
         let keys = Keys::of(seq, event);
-        self.ids.remove(event.id.as_bytes());
+        self.ids.remove(&Key(event.id.to_bytes()));
         self.by_time.remove(&keys.by_time);
         self.by_kind.remove(&keys.by_kind);
         self.by_author.remove(&keys.by_author);
-        for key in &keys.by_tag {
-            self.by_tag.remove(key);
+        for key in keys.by_tag() {
+            self.by_tag.remove(&key);
         }
     }
 
@@ -156,7 +184,7 @@ impl IndexEntries {
     fn insert_into(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
         let mut ids = txn.open_table(schema::IDS)?;
         for (id, place) in &self.ids {
-            let before = ids.insert(id, place)?;
+            let before = ids.insert(&id.0, place)?;
             assert!(before.is_none(), "an event was stored twice");
         }
         insert_all(txn, schema::BY_TIME, &self.by_time)?;
@@ -171,7 +199,7 @@ impl IndexEntries {
         }
         let mut ids = txn.open_table(schema::IDS)?;
         for id in self.ids.keys() {
-            ids.remove(id)?;
+            ids.remove(&id.0)?;
         }
         remove_all(txn, schema::BY_TIME, &self.by_time)?;
         remove_all(txn, schema::BY_KIND, &self.by_kind)?;
@@ -183,11 +211,11 @@ impl IndexEntries {
 fn insert_all<const N: usize>(
     txn: &WriteTransaction,
     index: schema::IndexTable<N>,
-    entries: &BTreeMap<[u8; N], u16>,
+    entries: &BTreeMap<Key<N>, u16>,
 ) -> Result<(), StoreError> {
     let mut table = txn.open_table(index)?;
     for (key, kind) in entries {
-        table.insert(key, kind)?;
+        table.insert(&key.0, kind)?;
     }
     Ok(())
 }
@@ -195,11 +223,11 @@ fn insert_all<const N: usize>(
 fn remove_all<const N: usize>(
     txn: &WriteTransaction,
     index: schema::IndexTable<N>,
-    entries: &BTreeMap<[u8; N], u16>,
+    entries: &BTreeMap<Key<N>, u16>,
 ) -> Result<(), StoreError> {
     let mut table = txn.open_table(index)?;
     for key in entries.keys() {
-        table.remove(key)?;
+        table.remove(&key.0)?;
     }
     Ok(())
 }
@@ -207,14 +235,14 @@ fn remove_all<const N: usize>(
 /// An index as it was committed: its table, and what it lacks. No key is in both.
 pub(super) struct Index<'a, const N: usize> {
     pub table: &'a ReadOnlyTable<&'static [u8; N], u16>,
-    pub unindexed: &'a BTreeMap<[u8; N], u16>,
+    pub unindexed: &'a BTreeMap<Key<N>, u16>,
 }
 
 impl<'a, const N: usize> Index<'a, N> {
     /// The entries within bounds, in the order of their keys.
     pub(super) fn range(&self, from: Bound<&[u8; N]>, to: Bound<&[u8; N]>) -> Result<Entries<'a, N>, StoreError> {
         let mut table = self.table.range::<&[u8; N]>((from, to))?;
-        let mut unindexed = self.unindexed.range::<[u8; N], _>((from, to));
+        let mut unindexed = self.unindexed.range((from.map(|key| Key(*key)), to.map(|key| Key(*key))));
         let heads = (next_of(&mut table)?, unindexed.next());
         Ok(Entries { table, unindexed, heads })
     }
@@ -223,9 +251,9 @@ impl<'a, const N: usize> Index<'a, N> {
 /// A walk over an index.
 pub(super) struct Entries<'a, const N: usize> {
     table: Range<'static, &'static [u8; N], u16>,
-    unindexed: btree_map::Range<'a, [u8; N], u16>,
+    unindexed: btree_map::Range<'a, Key<N>, u16>,
     /// The next of each.
-    heads: (Option<Entry<N>>, Option<(&'a [u8; N], &'a u16)>),
+    heads: (Option<Entry<N>>, Option<(&'a Key<N>, &'a u16)>),
 }
 
 /// The key of an event in an index of keys of `N` bytes, and the event's kind.
@@ -235,7 +263,7 @@ impl<const N: usize> Entries<'_, N> {
     /// The next entry.
     pub(super) fn next(&mut self) -> Result<Option<Entry<N>>, StoreError> {
         let from_table = match self.heads {
-            (Some((stored, _)), Some((unindexed, _))) => stored < *unindexed,
+            (Some((stored, _)), Some((unindexed, _))) => stored < unindexed.0,
             (stored, _) => stored.is_some(),
         };
         if from_table {
@@ -243,7 +271,7 @@ impl<const N: usize> Entries<'_, N> {
             return Ok(std::mem::replace(&mut self.heads.0, next));
         }
         let next = std::mem::replace(&mut self.heads.1, self.unindexed.next());
-        Ok(next.map(|(key, kind)| (*key, *kind)))
+        Ok(next.map(|(key, kind)| (key.0, *kind)))
     }
 }
 

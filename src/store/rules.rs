@@ -120,7 +120,8 @@ impl Store {
         }
         let seq = self.next_seq;
         self.next_seq += 1;
-        self.batch.add(seq, event);
+        let json = self.write_json(&event);
+        self.batch.add(seq, event, json);
         Ok(Staged { seq, removed })
     }
 

@@ -13,6 +13,7 @@
 use super::{Seq, StoreError};
 use crate::protocol::{public_key, repo};
 use crate::time::UnixTime;
+use faster_hex::hex_decode;
 use nostr::event::{Event, EventId, Tags};
 use nostr::key::PublicKey;
 use redb::{
@@ -38,6 +39,7 @@ const NUMBER_MAX: u64 = (1 << (8 * NUMBER_LEN)) - 1;
 const PLACE_ID_LEN: usize = 6;
 pub(super) const PLACE_LEN: usize = NUMBER_LEN + PLACE_ID_LEN + NUMBER_LEN;
 const TAG_DIGEST_LEN: usize = 8;
+const SHA256_LEN: usize = 32;
 pub(super) const TAG_PREFIX_LEN: usize = TAG_DIGEST_LEN + 1;
 pub(super) const BY_TIME_LEN: usize = PLACE_LEN;
 pub(super) const BY_KIND_LEN: usize = 2 + PLACE_LEN;
@@ -247,48 +249,35 @@ pub(super) fn id_author_key(id: &EventId, author: &PublicKey) -> IdAuthorKey {
 /// the event.
 pub(super) fn tag_prefix(letter: u8, value: &str) -> TagPrefix {
     let mut prefix = [0; TAG_PREFIX_LEN];
-    let digest = match lower_hex_32(value) {
-        Some(bytes) => bytes,
-        None => sha256(value.as_bytes()),
-    };
-    prefix[..TAG_DIGEST_LEN].copy_from_slice(&digest[..TAG_DIGEST_LEN]);
     prefix[TAG_DIGEST_LEN] = letter;
+    let digest = &mut prefix[..TAG_DIGEST_LEN];
+    let hex = value.as_bytes();
+    if hex.len() == 2 * SHA256_LEN && hex.iter().fold(true, |lower, c| lower & is_lower_hex(*c)) {
+        hex_decode(&hex[..2 * TAG_DIGEST_LEN], digest).expect("it was checked");
+    } else {
+        digest.copy_from_slice(&sha256(hex)[..TAG_DIGEST_LEN]);
+    }
     prefix
 }
 
-fn lower_hex_32(value: &str) -> Option<[u8; 32]> {
-    let digit = |c: u8| match c {
-        b'0'..=b'9' => Some(c - b'0'),
-        b'a'..=b'f' => Some(c - b'a' + 10),
-        _ => None,
-    };
-    let hex = value.as_bytes();
-    if hex.len() != 64 {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(bytes)
+fn is_lower_hex(c: u8) -> bool {
+    c.is_ascii_digit() | matches!(c, b'a'..=b'f')
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+fn sha256(bytes: &[u8]) -> [u8; SHA256_LEN] {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    let mut out = [0; 32];
+    let mut out = [0; SHA256_LEN];
     out.copy_from_slice(digest.as_ref());
     out
 }
 
 /// The single-letter tags of an event with their first values (NIP-01), as prefixes in key order, each once.
 pub(super) fn tag_prefixes(tags: &Tags) -> Vec<TagPrefix> {
-    let mut prefixes: Vec<TagPrefix> = tags
-        .iter()
-        .filter_map(|tag| match (tag.kind().as_bytes(), tag.content()) {
-            ([letter], Some(value)) if letter.is_ascii_alphabetic() => Some(tag_prefix(*letter, value)),
-            _ => None,
-        })
-        .collect();
+    let mut prefixes: Vec<TagPrefix> = Vec::with_capacity(tags.len());
+    prefixes.extend(tags.iter().filter_map(|tag| match (tag.kind().as_bytes(), tag.content()) {
+        ([letter], Some(value)) if letter.is_ascii_alphabetic() => Some(tag_prefix(*letter, value)),
+        _ => None,
+    }));
     prefixes.sort_unstable();
     prefixes.dedup();
     prefixes

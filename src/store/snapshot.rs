@@ -1,7 +1,7 @@
 //! What is committed, as every reader sees it: one read transaction with its tables open, so that a lookup costs the
 //! lookup alone, and beside it what the indexes lack.
 
-use super::index::{Index, IndexEntries, Unindexed};
+use super::index::{Index, IndexEntries, Key, Unindexed};
 use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN};
 use super::{Seq, StoreError};
 use nostr::event::{Event, EventId};
@@ -37,6 +37,9 @@ impl Snapshot {
         }
         for entry in snapshot.events.range(first..)? {
             let (seq, json) = entry?;
+            if seq.value() >= snapshot.next_seq {
+                return Err(StoreError::Corrupt);
+            }
             snapshot.unindexed.entries.add(seq.value(), &schema::parse(json.value())?);
         }
         Ok(snapshot)
@@ -71,7 +74,7 @@ impl Snapshot {
 
     /// `(seq, created_at)` of an event; a seq of [`schema::DELETED`] if it is deleted.
     pub(super) fn id(&self, id: &EventId) -> Result<Option<(Seq, u64)>, StoreError> {
-        match self.unindexed.entries.ids.get(id.as_bytes()) {
+        match self.unindexed.entries.ids.get(&Key(id.to_bytes())) {
             Some(found) => Ok(Some(*found)),
             None => Ok(self.ids.get(id.as_bytes())?.map(|entry| entry.value())),
         }
@@ -85,7 +88,7 @@ impl Snapshot {
             Ok((EventId::from_byte_array(*id.value()), seq, created_at))
         });
         let unindexed = self.unindexed.entries.ids.iter();
-        Ok(stored.chain(unindexed.map(|(id, (seq, at))| Ok((EventId::from_byte_array(*id), *seq, *at)))))
+        Ok(stored.chain(unindexed.map(|(id, (seq, at))| Ok((EventId::from_byte_array(id.0), *seq, *at)))))
     }
 
     /// How many ids there are, those of deleted events included.
