@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+mod roots;
+
 use nostr::event::{Event, EventId};
 use nostr::key::PublicKey;
 
@@ -16,6 +18,7 @@ use crate::protocol::repo::{
 };
 use crate::settings::Settings;
 use crate::store::Seq;
+use roots::{Roots, push};
 
 /// A repo's number in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,7 +70,8 @@ impl Changes {
 #[derive(Debug)]
 struct Repo {
     addr: RepoAddr,
-    roots: BTreeSet<RootId>,
+    /// In ascending order.
+    roots: Vec<RootId>,
     announcement: Option<Held>,
 }
 
@@ -81,22 +85,13 @@ struct Held {
     ours: bool,
 }
 
-/// One root event.
-#[derive(Debug)]
-struct Root {
-    id: EventId,
-    seq: Seq,
-    repos: Vec<RepoId>,
-}
-
 /// Both maps and their indexes.
 #[derive(Debug)]
 pub struct State {
     settings: Settings,
     repos: Vec<Repo>,
     repo_ids: BTreeMap<RepoAddr, RepoId>,
-    roots: Vec<Root>,
-    root_ids: BTreeMap<EventId, RootId>,
+    roots: Roots,
     /// Held announcements by identifier, for the maintainers' closure.
     announced: BTreeMap<String, BTreeSet<RepoId>>,
     sync_relays: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
@@ -117,8 +112,7 @@ impl State {
             settings,
             repos: Vec::new(),
             repo_ids: BTreeMap::new(),
-            roots: Vec::new(),
-            root_ids: BTreeMap::new(),
+            roots: Roots::default(),
             announced: BTreeMap::new(),
             sync_relays,
             last_seq: 0,
@@ -130,25 +124,23 @@ impl State {
     pub fn add_root(&mut self, id: EventId, seq: Seq, repos: &[RepoAddr]) -> Changes {
         self.advance(seq);
         let mut changes = Changes::default();
-        if repos.is_empty() || self.root_ids.contains_key(&id) {
-            return changes;
+        let mut repos: Vec<RepoId> = repos.iter().map(|addr| self.intern(addr)).collect();
+        repos.sort_unstable();
+        repos.dedup();
+        if !repos.is_empty()
+            && let Some(root) = self.roots.add(id, seq, &repos)
+        {
+            repos.iter().for_each(|repo| push(&mut self.repo_mut(*repo).roots, root));
+            changes.roots.insert(root);
         }
-        let root = RootId(u32::try_from(self.roots.len()).expect("the store holds fewer than 2^32 root events"));
-        let repos: BTreeSet<RepoId> = repos.iter().map(|addr| self.intern(addr)).collect();
-        for repo in &repos {
-            self.repo_mut(*repo).roots.insert(root);
-        }
-        self.roots.push(Root { id, seq, repos: repos.into_iter().collect() });
-        self.root_ids.insert(id, root);
-        changes.roots.insert(root);
         changes
     }
 
     /// A root event was deleted or has expired.
     pub fn remove_root(&mut self, id: &EventId) {
-        let Some(root) = self.root_ids.remove(id) else { return };
-        for repo in std::mem::take(&mut self.roots[root.0 as usize].repos) {
-            self.repo_mut(repo).roots.remove(&root);
+        let Some((root, repos)) = self.roots.remove(id) else { return };
+        for repo in repos {
+            self.repo_mut(repo).roots.retain(|other| *other != root);
         }
     }
 
@@ -275,22 +267,22 @@ impl State {
 
     /// The repos of one root event.
     pub fn repos_of_root(&self, root: RootId) -> &[RepoId] {
-        &self.roots[root.0 as usize].repos
+        self.roots.repos(root)
     }
 
     /// The id of one root event.
     pub fn root_event_id(&self, root: RootId) -> &EventId {
-        &self.roots[root.0 as usize].id
+        self.roots.id(root)
     }
 
     /// The store sequence number of one root event.
     pub fn root_seq(&self, root: RootId) -> Seq {
-        self.roots[root.0 as usize].seq
+        self.roots.seq(root)
     }
 
     /// The number of a root event that is held.
     pub fn root_id(&self, id: &EventId) -> Option<RootId> {
-        self.root_ids.get(id).copied()
+        self.roots.number(id)
     }
 
     /// The address of one repo.
@@ -310,7 +302,7 @@ impl State {
 
     /// Root events held.
     pub fn roots_held(&self) -> usize {
-        self.root_ids.len()
+        self.roots.len()
     }
 
     /// Whether events that tag this repo belong here: its announcement is held and lists us, is archived, or is that of
@@ -381,7 +373,7 @@ impl State {
             return repo;
         }
         let repo = RepoId(u32::try_from(self.repos.len()).expect("the store names fewer than 2^32 repos"));
-        self.repos.push(Repo { addr: addr.clone(), roots: BTreeSet::new(), announcement: None });
+        self.repos.push(Repo { addr: addr.clone(), roots: Vec::new(), announcement: None });
         self.repo_ids.insert(addr.clone(), repo);
         repo
     }
