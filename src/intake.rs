@@ -7,6 +7,7 @@ use crate::limits::REFUSED_IDS_MAX;
 use crate::policy::{self, Refusal};
 use crate::protocol::message::RawEvent;
 use crate::protocol::repo::{ANNOUNCEMENT_KIND, Announcement, RepoAddr, expiration, is_root_kind, root_repos};
+use crate::protocol::root::root_from_json;
 use crate::settings::Settings;
 use crate::state::{Changes, State};
 use crate::store::{Known, Removed, Seq, Store, StoreError};
@@ -258,6 +259,14 @@ impl StateChange {
                 .map_or(StateChange::None, |announcement| StateChange::Announcement(Box::new(announcement))),
             kind if is_root_kind(kind) => StateChange::Root(event.id, root_repos(event)),
             _ => StateChange::None,
+        }
+    }
+
+    /// Reads the JSON of a stored event of some kind; `None` if it is none.
+    pub fn of_stored(kind: u16, json: &str) -> Option<StateChange> {
+        match is_root_kind(kind) {
+            true => root_from_json(json).map(|(id, repos)| StateChange::Root(id, repos)),
+            false => Event::from_json(json).ok().map(|event| StateChange::of(&event)),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod message;
 pub mod relay_info;
 pub mod relay_url;
 pub mod repo;
+pub mod root;
 
 use std::borrow::Cow;
 

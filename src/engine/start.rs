@@ -7,25 +7,23 @@ use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::{ANNOUNCEMENT_KIND, ROOT_KINDS};
 use crate::settings::Settings;
 use crate::state::State;
-use crate::store::{Progress, Seq, Store, StoreError};
+use crate::store::{Progress, Store, StoreError};
 use crate::sync::budget::Budget;
 use crate::sync::progress::RelayProgress;
 
 /// What was known of relays when the process began: what they had reached, and what they allow.
 pub(super) type Restored = BTreeMap<RelayUrl, (RelayProgress, Budget)>;
 
-/// The two store queries of the start: root events, then announcements (spec section 3). They are applied together, in
-/// the order in which they were stored: the state's sequence numbers only grow.
+/// The two store queries of the start, root events and announcements (spec section 3), as one: they are applied together,
+/// in the order in which they were stored, for the state's sequence numbers only grow.
 pub(super) fn load_state(store: &Store, settings: &Settings) -> Result<State, StoreError> {
     let mut state = State::new(settings.clone());
-    let mut found: Vec<(Seq, StateChange)> = Vec::new();
-    for kinds in [&ROOT_KINDS[..], &[ANNOUNCEMENT_KIND]] {
-        store.for_each_of_kinds(kinds, &mut |seq, event| found.push((seq, StateChange::of(&event))))?;
-    }
-    found.sort_unstable_by_key(|(seq, _)| *seq);
-    for (seq, change) in found {
+    let kinds: Vec<u16> = ROOT_KINDS.into_iter().chain([ANNOUNCEMENT_KIND]).collect();
+    store.for_each_of_kinds(&kinds, &mut |seq, kind, json| {
+        let change = StateChange::of_stored(kind, json).ok_or(StoreError::Corrupt)?;
         let _ = change.apply(seq, &mut state);
-    }
+        Ok(())
+    })?;
     Ok(state)
 }
 

@@ -128,9 +128,17 @@ pub fn event_references(event: &Event) -> impl Iterator<Item = EventId> {
 
 /// The repos of a root event: those of its `a` tags, each once, in order.
 pub fn root_repos(event: &Event) -> Vec<RepoAddr> {
-    let mut repos: Vec<RepoAddr> = first_values(event, &["a"]).filter_map(RepoAddr::parse).collect();
-    let mut seen = BTreeSet::new();
-    repos.retain(|repo| seen.insert(repo.clone()));
+    each_once(first_values(event, &["a"]).filter_map(RepoAddr::parse))
+}
+
+/// The same repos without repetitions.
+pub(super) fn each_once(repos: impl Iterator<Item = RepoAddr>) -> Vec<RepoAddr> {
+    let mut repos: Vec<RepoAddr> = repos.collect();
+    // Nearly all name one.
+    if repos.len() > 1 {
+        let mut seen = BTreeSet::new();
+        repos.retain(|repo| seen.insert(repo.clone()));
+    }
     repos
 }
 

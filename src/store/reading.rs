@@ -5,7 +5,6 @@ use super::{Progress, Query, QueryStep, Seq, Store, StoreError, check};
 use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
 use crate::time::UnixTime;
-use nostr::event::Event;
 use nostr::key::PublicKey;
 use std::ops::{Bound, ControlFlow};
 
@@ -25,23 +24,32 @@ impl Store {
         Ok(self.snapshot()?.events.get(seq)?.map(|json| json.value().to_owned()))
     }
 
-    /// Gives every committed event of some kinds to `f`: kind by kind in the order given, newest first within each.
-    /// Expired ones are not left out.
+    /// Gives kind and JSON of every committed event of some kinds to `f`, in the order of sequence numbers. Expired ones
+    /// are not left out.
     ///
     /// # Errors
     ///
     /// If the store cannot be read.
-    pub fn for_each_of_kinds(&self, kinds: &[u16], f: &mut dyn FnMut(Seq, Event)) -> Result<(), StoreError> {
+    pub fn for_each_of_kinds(
+        &self,
+        kinds: &[u16],
+        f: &mut dyn FnMut(Seq, u16, &str) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let snapshot = self.snapshot()?;
+        let mut found: Vec<(Seq, u16)> = Vec::new();
         for kind in kinds {
             let prefix = kind.to_be_bytes();
             let from: [u8; schema::BY_KIND_LEN] = schema::index_key(&prefix, &schema::place_not_after(u64::MAX));
             let to: [u8; schema::BY_KIND_LEN] = schema::index_key(&prefix, &schema::place_not_before(0));
             let mut entries = snapshot.by_kind().range(Bound::Included(&from), Bound::Included(&to))?;
             while let Some((key, _)) = entries.next()? {
-                let seq = schema::place_seq(&schema::key_place(&key));
-                f(seq, snapshot.event(seq)?.ok_or(StoreError::Corrupt)?);
+                found.push((schema::place_seq(&schema::key_place(&key)), *kind));
             }
+        }
+        found.sort_unstable();
+        for (seq, kind) in found {
+            let json = snapshot.events.get(seq)?.ok_or(StoreError::Corrupt)?;
+            f(seq, kind, json.value())?;
         }
         Ok(())
     }
