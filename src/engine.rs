@@ -14,7 +14,9 @@ pub use crate::contract::{CloseReason, Input, LinkId, Output};
 pub use crate::settings::Settings;
 
 use crate::intake::{Desk, Intake, Outcome, Rules, place_on_page, remove_from_state};
-use crate::limits::{BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, EXPIRY_BATCH, EXPIRY_PERIOD};
+use crate::limits::{
+    BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, EXPIRY_BATCH, EXPIRY_PERIOD, RELAYS_PER_TICK,
+};
 use crate::metrics::{Metrics, Side, Source};
 use crate::policy::Refusal;
 use crate::protocol::message::{RawEvent, RelayMessage, parse_relay_message};
@@ -416,8 +418,9 @@ impl Engine {
         for progress in self.stale.drain(..) {
             self.store.stage_progress(progress);
         }
-        // Taken out together: a deadline that is due again at once waits for the next tick.
-        let due: Vec<usize> = std::iter::from_fn(|| self.wheel.pop_expired(now.mono)).collect();
+        // Taken out together: a deadline that is due again at once waits for the next tick. So do those beyond the bound,
+        // which is at once, with a look at the sockets between.
+        let due: Vec<usize> = std::iter::from_fn(|| self.wheel.pop_expired(now.mono)).take(RELAYS_PER_TICK).collect();
         for key in due {
             self.relays[key].timer = None;
             self.drive(now, key, |relay, cx| relay.on_time(cx))?;

@@ -13,6 +13,7 @@ pub mod http_body;
 pub mod inbound;
 pub mod link;
 pub mod listeners;
+pub mod outlet;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod pipe;
 pub mod resolver;

@@ -99,6 +99,10 @@ pub const LINK_OUT_BYTES_MAX: usize = 4 << 20;
 pub const LINK_READ_BUFFER_BYTES: usize = 8 << 10;
 /// Bytes gathered before a write is tried without a flush.
 pub const LINK_WRITE_BUFFER_BYTES: usize = 16 << 10;
+/// Bytes of memory for what is to be written that one link keeps when all of it has gone out.
+pub const LINK_OUT_BYTES_KEPT: usize = 2 << 10;
+/// Bytes of pings, pongs and close frames that wait behind that. Beyond: the last pong alone.
+pub const LINK_CONTROL_BYTES_MAX: usize = 4 << 10;
 /// Messages read from one link in one turn of the loop; the rest waits on the ready list.
 pub const LINK_READS_PER_TURN: usize = 64;
 /// Bytes read from one link's socket in one turn of the loop; the rest waits on the ready list.
@@ -232,6 +236,8 @@ pub const UNASKED_EVENTS_MIN: u64 = 1_000;
 pub const USELESS_FRAMES_MAX: u32 = 50_000;
 /// See [`USELESS_FRAMES_MAX`].
 pub const USELESS_FRAMES_PERIOD: Duration = Duration::from_secs(60);
+/// Relays whose deadlines are acted on in one turn of the loop. Beyond: in the next turn, which comes at once.
+pub const RELAYS_PER_TICK: usize = 16;
 /// Time for which a relay is not asked again what it says of itself, whether it answered or not. An hour less than a
 /// day, so that it is due whenever the daily turn is.
 pub const INFO_PERIOD: Duration = Duration::from_secs(23 * 3_600);

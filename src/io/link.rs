@@ -15,9 +15,10 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Bytes, Error, Message, WebSocket};
 
 use crate::contract::CloseReason;
+use crate::io::outlet::Outlet;
 use crate::io::transport::Transport;
 use crate::limits::{
-    LINK_OUT_BYTES_MAX, LINK_READ_BUFFER_BYTES, LINK_WRITE_BUFFER_BYTES, MESSAGE_BYTES_MAX, MESSAGE_WIRE_BYTES_MAX,
+    LINK_CONTROL_BYTES_MAX, LINK_OUT_BYTES_MAX, LINK_READ_BUFFER_BYTES, MESSAGE_BYTES_MAX, MESSAGE_WIRE_BYTES_MAX,
     RELAY_MESSAGE_BYTES_MAX,
 };
 
@@ -45,14 +46,14 @@ pub enum Frame {
 /// One open WebSocket.
 #[derive(Debug)]
 pub struct Link<S: Read + Write> {
-    socket: WebSocket<Transport<S>>,
+    socket: WebSocket<Outlet<S>>,
+    role: Role,
     phase: Phase,
     /// Something was queued since the last flush that went through.
     unflushed: bool,
     /// The kernel takes no more for now.
     blocked: bool,
-    /// Texts behind those that the kernel has not taken. They wait here, because tungstenite's own buffer never gives
-    /// back what a burst has made it grow to.
+    /// Texts behind those that the kernel has not taken.
     waiting: VecDeque<String>,
     waiting_bytes: usize,
     /// Where in what was read the last whole message ended, moved along by control frames.
@@ -71,9 +72,11 @@ enum Phase {
 impl<S: Read + Write> Link<S> {
     /// A link whose handshake is done. `tail`: bytes that came after it.
     pub fn new(transport: Transport<S>, role: Role, tail: Vec<u8>) -> Self {
-        let socket = WebSocket::from_partially_read(transport, tail, role, Some(web_socket_config(role)));
+        let outlet = Outlet::new(transport);
+        let socket = WebSocket::from_partially_read(outlet, tail, role, Some(web_socket_config(role)));
         Link {
             socket,
+            role,
             phase: Phase::Open,
             unflushed: false,
             blocked: false,
@@ -112,7 +115,7 @@ impl<S: Read + Write> Link<S> {
 
     /// Fragments of nothing are never a message, and never too large: what counts is what was read for them.
     fn note_read(&mut self, read: &tungstenite::Result<Message>) -> Result<(), CloseReason> {
-        let total = self.socket.get_ref().total_in();
+        let total = self.socket.get_ref().transport().total_in();
         match read {
             Ok(Message::Ping(payload) | Message::Pong(payload)) => {
                 self.message_ended = total.min(self.message_ended + (payload.len() + CONTROL_HEAD_BYTES) as u64);
@@ -130,7 +133,7 @@ impl<S: Read + Write> Link<S> {
     /// [`CloseReason::OutBufferFull`] if more than [`LINK_OUT_BYTES_MAX`] would wait; otherwise what writing ran into.
     pub fn send(&mut self, text: String) -> Result<(), CloseReason> {
         if !self.blocked && self.waiting.is_empty() {
-            return self.write(Message::Text(text.into()));
+            return self.write_text(&text);
         }
         if self.waiting_bytes + text.len() > LINK_OUT_BYTES_MAX {
             return Err(CloseReason::OutBufferFull);
@@ -147,20 +150,31 @@ impl<S: Read + Write> Link<S> {
     ///
     /// As [`Link::send`].
     pub fn ping(&mut self) -> Result<(), CloseReason> {
-        self.write(Message::Ping(Bytes::new()))
-    }
-
-    fn write(&mut self, message: Message) -> Result<(), CloseReason> {
         assert_eq!(self.phase, Phase::Open, "nothing is sent on a closing link");
         self.unflushed = true;
-        match self.socket.write(message) {
-            Ok(()) => Ok(()),
-            Err(e) if would_block(&e) => {
-                self.blocked = true;
-                Ok(())
-            }
-            Err(e) => Err(reason_of(&e)),
+        match self.socket.write(Message::Ping(Bytes::new())) {
+            Err(e) if !would_block(&e) => Err(reason_of(&e)),
+            _ => Ok(()),
         }
+    }
+
+    fn write_text(&mut self, text: &str) -> Result<(), CloseReason> {
+        assert_eq!(self.phase, Phase::Open, "nothing is sent on a closing link");
+        self.unflushed = true;
+        self.frame(text);
+        let outlet = self.socket.get_mut();
+        if outlet.is_full() {
+            self.blocked = !outlet.drain().map_err(|e| reason_of_io(&e))?;
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, text: &str) {
+        let mask = match self.role {
+            Role::Client => Some(getrandom::u32().expect("the system has random numbers").to_ne_bytes()),
+            Role::Server => None,
+        };
+        self.socket.get_mut().add_text(text, mask);
     }
 
     /// Hands what is queued to the kernel. True when nothing is left, false when the kernel takes no more for now.
@@ -173,12 +187,16 @@ impl<S: Read + Write> Link<S> {
             return Ok(true);
         }
         loop {
-            match self.socket.flush() {
-                Ok(()) => self.blocked = false,
-                Err(e) if would_block(&e) => {
-                    self.blocked = true;
-                    return Ok(false);
-                }
+            // What tungstenite has to say goes into the outlet, as far as there is room; an error of its own counts once
+            // what went before has gone out.
+            let said = self.socket.flush();
+            self.blocked = !self.socket.get_mut().drain().map_err(|e| reason_of_io(&e))?;
+            if self.blocked {
+                return Ok(false);
+            }
+            match said {
+                Ok(()) => {}
+                Err(e) if would_block(&e) => continue,
                 Err(e) => return Err(reason_of(&e)),
             }
             if self.waiting.is_empty() {
@@ -188,7 +206,7 @@ impl<S: Read + Write> Link<S> {
             while !self.blocked {
                 let Some(text) = self.waiting.pop_front() else { break };
                 self.waiting_bytes -= text.len();
-                self.write(Message::Text(text.into()))?;
+                self.write_text(&text)?;
             }
         }
     }
@@ -200,7 +218,7 @@ impl<S: Read + Write> Link<S> {
         }
         self.unflushed = true;
         for text in std::mem::take(&mut self.waiting) {
-            let _ = self.socket.write(Message::Text(text.into()));
+            self.frame(&text);
         }
         // An error here, a full buffer say, only means that the peer will not learn the code; it comes back from
         // `advance_close` if it is one that ends the link.
@@ -232,7 +250,7 @@ impl<S: Read + Write> Link<S> {
         let mut scratch = [0; 1024];
         loop {
             let ended = match self.phase {
-                Phase::Broken => match self.socket.get_mut().read(&mut scratch) {
+                Phase::Broken => match self.transport_mut().read(&mut scratch) {
                     Ok(0) => true,
                     Ok(_) => continue,
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -243,13 +261,14 @@ impl<S: Read + Write> Link<S> {
                     Err(e) => !would_block(&e),
                 },
             };
-            return ended;
+            // What the last of it was answered with is still to go out.
+            return ended && !matches!(self.socket.get_mut().drain(), Ok(false));
         }
     }
 
     /// The transport under the WebSocket, for its grant and its counts.
     pub fn transport_mut(&mut self) -> &mut Transport<S> {
-        self.socket.get_mut()
+        self.socket.get_mut().transport_mut()
     }
 }
 
@@ -261,8 +280,8 @@ fn web_socket_config(role: Role) -> WebSocketConfig {
     };
     WebSocketConfig::default()
         .read_buffer_size(LINK_READ_BUFFER_BYTES)
-        .write_buffer_size(LINK_WRITE_BUFFER_BYTES)
-        .max_write_buffer_size(LINK_OUT_BYTES_MAX)
+        .write_buffer_size(0)
+        .max_write_buffer_size(LINK_CONTROL_BYTES_MAX)
         .max_message_size(Some(message_bytes))
         .max_frame_size(Some(message_bytes))
         .accept_unmasked_frames(false)

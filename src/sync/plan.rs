@@ -37,21 +37,41 @@ impl Carriage {
     }
 }
 
+/// What a relay allows, as far as [`choose_carriage`] cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allows {
+    live: usize,
+    usual: Shape,
+    wider: Option<Shape>,
+    is_small: bool,
+}
+
+impl Allows {
+    /// What `budget` says.
+    pub fn of(budget: &Budget, values_max: usize) -> Allows {
+        Allows {
+            live: budget.live_subscriptions(),
+            usual: budget.shape(values_max),
+            wider: budget.wider_shape(values_max),
+            is_small: budget.is_small(),
+        }
+    }
+}
+
 /// Chooses the cheapest way to carry what `relay` shares with us within its budget: all live in chunks of the usual form;
 /// else in larger chunks, if that helps; else everything at once, if the relay holds little that is not ours; else the
 /// usual chunks, part of them in rotation.
 pub fn choose_carriage(relay: &RelayUrl, budget: &Budget, values_max: usize, state: &State) -> Carriage {
     let reqs = |shape| pack(chunked_units(relay, shape, state), shape, state).len();
-    let usual = budget.shape(values_max);
-    let live = budget.live_subscriptions();
+    let Allows { live, usual, wider, is_small } = Allows::of(budget, values_max);
     let needed = reqs(usual);
     if needed <= live {
         return Carriage::Chunks(usual);
     }
-    let wider = budget.wider_shape(values_max).map(|shape| (shape, reqs(shape)));
+    let wider = wider.map(|shape| (shape, reqs(shape)));
     match wider {
         Some((shape, reqs)) if reqs <= live => Carriage::Chunks(shape),
-        _ if budget.is_small() && live > 0 && !usual.named_kinds => Carriage::Wide(usual),
+        _ if is_small && live > 0 && !usual.named_kinds => Carriage::Wide(usual),
         Some((shape, reqs)) if reqs < needed => Carriage::Chunks(shape),
         _ => Carriage::Chunks(usual),
     }
@@ -99,7 +119,12 @@ pub fn fit_live(units: Vec<Unit>, free: usize, shape: Shape, state: &State) -> (
 
 /// Whether some units fit live into so many free subscriptions.
 pub fn live_fits(units: &[Unit], free: usize, shape: Shape, state: &State) -> bool {
-    pack(units.iter().cloned(), shape, state).len() <= free
+    req_count(units, shape, state) <= free
+}
+
+/// REQs that some units are live in.
+pub fn req_count(units: &[Unit], shape: Shape, state: &State) -> usize {
+    pack(units.iter().cloned(), shape, state).len()
 }
 
 /// Filters in some REQs.
@@ -107,10 +132,10 @@ pub fn filter_count<'a>(units: impl IntoIterator<Item = &'a Unit>) -> usize {
     units.into_iter().map(Unit::filter_count).sum()
 }
 
-/// Whether the minimal set would all be live on `live` subscriptions and leave room for a few windows to add theirs: only
-/// then does consolidating pay. A larger relay would consolidate for ever.
-pub fn consolidation_pays(minimal: &[Unit], live: usize, shape: Shape, state: &State) -> bool {
-    pack(minimal.iter().cloned(), shape, state).len() + CONSOLIDATION_HEADROOM.min(live / 4) <= live
+/// Whether the minimal set, in so many REQs, would all be live on `live` subscriptions and leave room for a few windows
+/// to add theirs: only then does consolidating pay. A larger relay would consolidate for ever.
+pub fn consolidation_pays(minimal: usize, live: usize) -> bool {
+    minimal + CONSOLIDATION_HEADROOM.min(live / 4) <= live
 }
 
 /// Live subscriptions that must be free after a consolidation for it to pay; where few are allowed, it pays to open those

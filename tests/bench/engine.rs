@@ -108,11 +108,21 @@ impl Driven {
         self.carry_out();
     }
 
-    /// Lets time pass and says so, once.
+    /// Lets time pass and says so, as often as something is due.
     pub fn pass(&mut self, time: Duration) {
+        /// Turns in which as much is done as one may do.
+        const TURNS_MAX: usize = 1_000;
         self.now.mono = self.now.mono + time;
         self.now.wall = self.now.wall.plus_secs(time.as_secs());
-        self.give(Input::Tick);
+        for _ in 0..TURNS_MAX {
+            self.give(Input::Tick);
+            if self.engine.commit_due(self.now, true) {
+                self.commit();
+            }
+            if self.engine.next_deadline().is_none_or(|at| at > self.now.mono) {
+                break;
+            }
+        }
     }
 
     /// Lets seconds pass, one by one.

@@ -8,7 +8,8 @@ use crate::store::Seq;
 use crate::sync::Cx;
 use crate::sync::filters::Unit;
 use crate::sync::plan::{
-    Reach, catchup_sweeps, choose_carriage, consolidation_pays, filter_count, live_fits, minimal_units,
+    Allows, Reach, catchup_sweeps, choose_carriage, consolidation_pays, filter_count, live_fits, minimal_units,
+    req_count,
 };
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::News;
@@ -44,6 +45,17 @@ pub(super) struct Linked {
     pub useless: Useless,
     /// The relay is being asked what it says of itself, on another link.
     pub inquiry: Option<Inquiry>,
+    /// The minimal set was found to be more than the relay takes.
+    oversize: Option<Oversize>,
+}
+
+/// A minimal set that is not live as a whole in any form. It only grows, while nothing is lost and the relay allows no
+/// more: to find it anew would cost every window a walk over all that the relay shares.
+#[derive(Clone, Copy, Debug)]
+struct Oversize {
+    allows: Allows,
+    /// Its filters.
+    filters: usize,
 }
 
 impl Linked {
@@ -61,6 +73,7 @@ impl Linked {
             stale: None,
             useless: Useless::new(now),
             inquiry: None,
+            oversize: None,
         }
     }
 
@@ -97,6 +110,7 @@ impl Linked {
     pub fn open_minimal(&mut self, relay: &RelayUrl, cx: &mut Cx<'_>) {
         let values_max = cx.settings.limits.filter_values_max;
         let carriage = choose_carriage(relay, self.session.budget(), values_max, cx.state);
+        self.oversize = None;
         self.session.set_carriage(carriage);
         self.session.reopen(minimal_units(relay, carriage, cx.state), cx);
     }
@@ -138,7 +152,8 @@ impl Linked {
 
     /// Whether adding some units live asks for a consolidation: there would be too many filters for what is needed, or
     /// they would not fit while the minimal set would.
-    pub fn outgrown_by(&self, relay: &RelayUrl, units: &[Unit], cx: &Cx<'_>) -> bool {
+    pub fn outgrown_by(&mut self, relay: &RelayUrl, units: &[Unit], cx: &Cx<'_>) -> bool {
+        let values_max = cx.settings.limits.filter_values_max;
         let (budget, shape) = (self.session.budget(), self.session.shape(cx));
         let live = budget.live_subscriptions();
         let filters = self.session.live_filters() + filter_count(units);
@@ -147,10 +162,16 @@ impl Linked {
         if !many && fits {
             return false;
         }
-        let carriage = choose_carriage(relay, budget, cx.settings.limits.filter_values_max, cx.state);
+        let allows = Allows::of(budget, values_max);
+        if self.oversize.is_some_and(|found| found.allows == allows && filters <= 2 * found.filters) {
+            return false;
+        }
+        let carriage = choose_carriage(relay, budget, values_max, cx.state);
         let minimal = minimal_units(relay, carriage, cx.state);
-        let too_many = many && filters > 2 * filter_count(&minimal);
-        too_many || (!fits && consolidation_pays(&minimal, live, carriage.shape(), cx.state))
+        let (minimal_filters, reqs) = (filter_count(&minimal), req_count(&minimal, carriage.shape(), cx.state));
+        self.oversize = (reqs > live).then_some(Oversize { allows, filters: minimal_filters });
+        let too_many = many && filters > 2 * minimal_filters;
+        too_many || (!fits && consolidation_pays(reqs, live))
     }
 
     /// When time next matters to the link.

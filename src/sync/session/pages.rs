@@ -10,6 +10,9 @@ use crate::sync::reconcile::Unserved;
 use crate::sync::sweep::PageEnd;
 use crate::time::Instant;
 
+/// Sweeps for which an empty queue keeps room.
+const QUEUE_KEPT: usize = 16;
+
 impl Session {
     /// Begins a new round without sweeps; any that wait are dropped.
     pub fn begin_round(&mut self, cx: &Cx<'_>) {
@@ -116,7 +119,12 @@ impl Session {
         };
         let waits = |task: &Task| self.waits_to_reconcile(task, cx.now.wall);
         let next = self.queue.iter().position(|task| !is_open(&task.sweep) && !waits(task))?;
-        self.queue.remove(next)
+        let task = self.queue.remove(next);
+        // A catch-up's thousands leave no memory behind.
+        if self.queue.is_empty() {
+            self.queue.shrink_to(QUEUE_KEPT);
+        }
+        task
     }
 
     pub(super) fn begin_turn(&mut self, cx: &mut Cx<'_>) {
