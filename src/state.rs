@@ -248,8 +248,12 @@ impl State {
     }
 
     /// The root events of `relay`'s repos, each once, oldest first.
-    pub fn roots_of(&self, relay: &RelayUrl) -> BTreeSet<RootId> {
-        self.repos_of(relay).flat_map(|repo| self.roots_of_repo(repo)).collect()
+    pub fn roots_of(&self, relay: &RelayUrl) -> Vec<RootId> {
+        let mut roots: Vec<RootId> = self.repos_of(relay).flat_map(|repo| self.roots_of_repo(repo)).collect();
+        // Each repo's are in order: merging them is what the stable sort does.
+        roots.sort();
+        roots.dedup();
+        roots
     }
 
     /// How many root events `relay`'s repos have: each counts once, with the first of its repos that the relay shares.

@@ -370,7 +370,7 @@ fn push_json(out: &mut String, value: &str) {
 mod tests {
     use super::*;
     use crate::sync::budget::Budget;
-    use crate::sync::plan::{Carriage, Reach, catchup_sweeps, minimal_units};
+    use crate::sync::plan::{Carriage, Reach, catchup_sweeps, chunked_units};
     use crate::sync::progress::RelayProgress;
     use crate::sync::testing::{addr, announcement, relay, root_id, settings};
 
@@ -403,10 +403,8 @@ mod tests {
     fn the_three_layers_in_the_words_of_nip_01() {
         let state = world(1, 1);
         let key = addr(1, "").author.to_hex();
-        let subjects: Vec<Subject> = minimal_units(&relay("one"), Carriage::Chunks(shape(100)), &state)
-            .iter()
-            .flat_map(Unit::subjects)
-            .collect();
+        let subjects: Vec<Subject> =
+            chunked_units(&relay("one"), shape(100), &state).iter().flat_map(Unit::subjects).collect();
         let filters: Vec<_> = subjects.iter().map(|subject| json(subject, &state)).collect();
         let address = format!("30617:{key}:repo-0");
         let id = root_id(0).to_hex();
@@ -419,7 +417,7 @@ mod tests {
     #[test]
     fn no_filter_has_more_than_the_allowed_values_and_none_is_lost() {
         let state = world(250, 1_234);
-        let units = minimal_units(&relay("one"), Carriage::Chunks(shape(100)), &state);
+        let units = chunked_units(&relay("one"), shape(100), &state);
         let (mut repos, mut roots) = (Vec::<RepoId>::new(), Vec::<RootId>::new());
         for unit in &units {
             match unit {
@@ -437,7 +435,7 @@ mod tests {
         repos.sort_unstable();
         roots.sort_unstable();
         assert_eq!(repos, state.repos_of(&relay("one")).collect::<Vec<_>>());
-        assert_eq!(roots, state.roots_of(&relay("one")).into_iter().collect::<Vec<_>>());
+        assert_eq!(roots, state.roots_of(&relay("one")));
         assert_eq!(units.len(), 1 + 3 + 13);
     }
 
@@ -449,7 +447,7 @@ mod tests {
             state.set_announcement(&announcement(1, &identifier, &["one"]), n + 1);
         }
         (0..500).for_each(|n| drop(state.add_root(root_id(n), 301 + u64::from(n), &[addr(1, "x")])));
-        let units = minimal_units(&relay("one"), Carriage::Chunks(shape(100)), &state);
+        let units = chunked_units(&relay("one"), shape(100), &state);
         for req in pack(units, shape(100), &state) {
             let subjects: Vec<Subject> = req.iter().flat_map(Unit::subjects).collect();
             let bounds =

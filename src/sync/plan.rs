@@ -37,10 +37,11 @@ impl Carriage {
     }
 }
 
-/// What a relay allows, as far as [`choose_carriage`] cares.
+/// What a relay allows, as far as [`Minimal::of`] cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allows {
-    live: usize,
+    /// Live subscriptions.
+    pub live: usize,
     usual: Shape,
     wider: Option<Shape>,
     is_small: bool,
@@ -58,53 +59,64 @@ impl Allows {
     }
 }
 
-/// Chooses the cheapest way to carry what `relay` shares with us within its budget: all live in chunks of the usual form;
-/// else in larger chunks, if that helps; else everything at once, if the relay holds little that is not ours; else the
-/// usual chunks, part of them in rotation.
-pub fn choose_carriage(relay: &RelayUrl, budget: &Budget, values_max: usize, state: &State) -> Carriage {
-    let reqs = |shape| pack(chunked_units(relay, shape, state), shape, state).len();
-    let Allows { live, usual, wider, is_small } = Allows::of(budget, values_max);
-    let needed = reqs(usual);
-    if needed <= live {
-        return Carriage::Chunks(usual);
+/// The fewest units that cover everything a relay shares with us.
+#[derive(Debug)]
+pub struct Minimal {
+    /// How they are best carried.
+    pub carriage: Carriage,
+    /// The units.
+    pub units: Vec<Unit>,
+    /// REQs that they are live in.
+    pub reqs: usize,
+}
+
+impl Minimal {
+    fn chunks(relay: &RelayUrl, shape: Shape, state: &State) -> Minimal {
+        let units = chunked_units(relay, shape, state);
+        let reqs = req_count(&units, shape, state);
+        Minimal { carriage: Carriage::Chunks(shape), units, reqs }
     }
-    let wider = wider.map(|shape| (shape, reqs(shape)));
-    match wider {
-        Some((shape, reqs)) if reqs <= live => Carriage::Chunks(shape),
-        _ if is_small && live > 0 && !usual.named_kinds => Carriage::Wide(usual),
-        Some((shape, reqs)) if reqs < needed => Carriage::Chunks(shape),
-        _ => Carriage::Chunks(usual),
+
+    /// Chooses the cheapest way to carry what `relay` shares with us within what it allows: all live in chunks of the
+    /// usual form; else in larger chunks, if that helps; else everything at once, if the relay holds little that is not
+    /// ours; else the usual chunks, part of them in rotation.
+    pub fn of(relay: &RelayUrl, allows: Allows, state: &State) -> Minimal {
+        let Allows { live, usual, wider, is_small } = allows;
+        let chunks = Minimal::chunks(relay, usual, state);
+        if chunks.reqs <= live {
+            return chunks;
+        }
+        let wider = wider.map(|shape| Minimal::chunks(relay, shape, state));
+        match wider {
+            Some(wider) if wider.reqs <= live => wider,
+            _ if is_small && live > 0 && !usual.named_kinds => {
+                Minimal { carriage: Carriage::Wide(usual), units: vec![Unit::Everything], reqs: 1 }
+            }
+            Some(wider) if wider.reqs < chunks.reqs => wider,
+            _ => chunks,
+        }
     }
 }
 
-/// The fewest units that cover everything `relay` shares with us.
-pub fn minimal_units(relay: &RelayUrl, carriage: Carriage, state: &State) -> Vec<Unit> {
-    match carriage {
-        Carriage::Chunks(shape) => chunked_units(relay, shape, state),
-        Carriage::Wide(_) => vec![Unit::Everything],
-    }
-}
-
-/// Layer 1, the repos, then the root events, latest first, so that what does not fit live is the oldest.
-fn chunked_units(relay: &RelayUrl, shape: Shape, state: &State) -> Vec<Unit> {
-    let repos: BTreeSet<RepoId> = state.repos_of(relay).collect();
-    let roots = state.roots_of(relay);
-    let mut units: Vec<Unit> = match shape.tagged_layer_1 && !repos.is_empty() {
+/// All that `relay` shares with us in chunks: layer 1, the repos, then the root events, latest first, so that what does
+/// not fit live is the oldest.
+pub fn chunked_units(relay: &RelayUrl, shape: Shape, state: &State) -> Vec<Unit> {
+    let mut units: Vec<Unit> = match shape.tagged_layer_1 && state.repos_of(relay).next().is_some() {
         true => chunk_repos(state.repos_of(relay), shape, state).into_iter().map(Unit::Identifiers).collect(),
         false => vec![Unit::Announcements],
     };
-    units.extend(units_of(&repos, &roots, shape, state));
+    units.extend(units_of(state.repos_of(relay), &state.roots_of(relay), shape, state));
     units
 }
 
-/// Units for some repos and root events.
+/// Units for some repos and root events, both in ascending order.
 pub fn units_of(
-    repos: &BTreeSet<RepoId>,
-    roots: &BTreeSet<RootId>,
+    repos: impl Iterator<Item = RepoId>,
+    roots: &[RootId],
     shape: Shape,
     state: &State,
 ) -> impl Iterator<Item = Unit> {
-    let repos = chunk_repos(repos.iter().copied(), shape, state).into_iter().map(Unit::Repos);
+    let repos = chunk_repos(repos, shape, state).into_iter().map(Unit::Repos);
     let roots = chunk(roots.iter().rev().copied(), shape.values).into_iter().map(Unit::Roots);
     repos.chain(roots)
 }
@@ -168,7 +180,7 @@ pub fn catchup_sweeps(
     let shape = carriage.shape();
     let (old_repos, new_repos): (BTreeSet<_>, BTreeSet<_>) =
         state.repos_of(relay).partition(|repo| since.is_some() && progress.covers_repo(*repo));
-    let (old_roots, new_roots): (BTreeSet<_>, BTreeSet<_>) =
+    let (old_roots, new_roots): (Vec<_>, Vec<_>) =
         state.roots_of(relay).into_iter().partition(|root| since.is_some() && progress.covers_root(*root, state));
     let announcements = Sweep::new(Subject::Announcements, since);
     if carriage.is_wide() {
@@ -180,18 +192,18 @@ pub fn catchup_sweeps(
     }
     let mut sweeps = vec![announcements];
     sweeps.extend(increment_sweeps(&new_repos, &new_roots, shape, state));
-    sweeps.extend(unit_sweeps(units_of(&old_repos, &old_roots, shape, state), since));
+    sweeps.extend(unit_sweeps(units_of(old_repos.iter().copied(), &old_roots, shape, state), since));
     vec![sweeps]
 }
 
 /// The sweeps for repos and root events that are new to a relay: all without `since`.
 pub fn increment_sweeps(
     repos: &BTreeSet<RepoId>,
-    roots: &BTreeSet<RootId>,
+    roots: &[RootId],
     shape: Shape,
     state: &State,
 ) -> impl Iterator<Item = Sweep> {
-    let units = units_of(repos, roots, shape, state);
+    let units = units_of(repos.iter().copied(), roots, shape, state);
     identifier_sweeps(repos, shape, state).chain(unit_sweeps(units, None))
 }
 
@@ -227,7 +239,7 @@ mod tests {
     }
 
     fn carriage(roots: u32, budget: &Budget) -> Carriage {
-        choose_carriage(&relay("one"), budget, 100, &world(roots))
+        Minimal::of(&relay("one"), Allows::of(budget, 100), &world(roots)).carriage
     }
 
     #[test]
@@ -257,12 +269,14 @@ mod tests {
     #[test]
     fn everything_is_asked_for_once_it_is_known_what_belongs() {
         let state = world(4_000);
-        let wide = Carriage::Wide(Budget::default().shape(100));
+        let grasp = Budget::of_info(RelayInfo { is_grasp: true, ..RelayInfo::default() });
+        let minimal = Minimal::of(&relay("one"), Allows::of(&grasp, 100), &state);
+        assert_eq!((&minimal.units[..], minimal.reqs), (&[Unit::Everything][..], 1));
+        let wide = minimal.carriage;
         let stages = catchup_sweeps(&relay("one"), Reach::Full, &RelayProgress::default(), wide, &state);
         let subjects: Vec<Vec<&Subject>> =
             stages.iter().map(|stage| stage.iter().map(Sweep::subject).collect()).collect();
         assert_eq!(subjects, [[&Subject::Announcements], [&Subject::RootKinds], [&Subject::Everything]]);
-        assert_eq!(minimal_units(&relay("one"), wide, &state), [Unit::Everything]);
         // What is not confirmed has to be asked for from the beginning.
         let since = Reach::Since(UnixTime::from_secs(7));
         let stages = catchup_sweeps(&relay("one"), since, &RelayProgress::default(), wide, &state);

@@ -432,7 +432,7 @@ impl Relay {
         let wide = linked.session.carriage().is_wide();
         let units: Vec<Unit> = match wide {
             true => Vec::new(),
-            false => units_of(&repos, &roots, shape, cx.state).collect(),
+            false => units_of(repos.iter().copied(), &roots, shape, cx.state).collect(),
         };
         let consolidating = matches!(self.state, State::Consolidating { .. });
         let linked = linked_in(&mut self.state).expect("it was there a moment ago");

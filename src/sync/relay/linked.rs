@@ -7,10 +7,7 @@ use crate::state::{RepoId, RootId};
 use crate::store::Seq;
 use crate::sync::Cx;
 use crate::sync::filters::Unit;
-use crate::sync::plan::{
-    Allows, Reach, catchup_sweeps, choose_carriage, consolidation_pays, filter_count, live_fits, minimal_units,
-    req_count,
-};
+use crate::sync::plan::{Allows, Minimal, Reach, catchup_sweeps, consolidation_pays, filter_count, live_fits};
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::News;
 use crate::sync::relay::flood::Useless;
@@ -56,6 +53,12 @@ struct Oversize {
     allows: Allows,
     /// Its filters.
     filters: usize,
+}
+
+impl Oversize {
+    fn of(minimal: &Minimal, allows: Allows) -> Option<Oversize> {
+        (minimal.reqs > allows.live).then(|| Oversize { allows, filters: filter_count(&minimal.units) })
+    }
 }
 
 impl Linked {
@@ -109,10 +112,11 @@ impl Linked {
     /// Opens the fewest subscriptions that cover everything the relay shares, as they are best carried now.
     pub fn open_minimal(&mut self, relay: &RelayUrl, cx: &mut Cx<'_>) {
         let values_max = cx.settings.limits.filter_values_max;
-        let carriage = choose_carriage(relay, self.session.budget(), values_max, cx.state);
-        self.oversize = None;
-        self.session.set_carriage(carriage);
-        self.session.reopen(minimal_units(relay, carriage, cx.state), cx);
+        let allows = Allows::of(self.session.budget(), values_max);
+        let minimal = Minimal::of(relay, allows, cx.state);
+        self.oversize = Oversize::of(&minimal, allows);
+        self.session.set_carriage(minimal.carriage);
+        self.session.reopen(minimal.units, cx);
     }
 
     /// Whether a stage of the catch-up is still to come that asks for everything the relay has: what a window brings
@@ -122,7 +126,7 @@ impl Linked {
     }
 
     /// Of what a window brought, what is not asked about yet; from now on it is.
-    pub fn take_new(&mut self, relay: &RelayUrl, news: &News, cx: &Cx<'_>) -> (BTreeSet<RepoId>, BTreeSet<RootId>) {
+    pub fn take_new(&mut self, relay: &RelayUrl, news: &News, cx: &Cx<'_>) -> (BTreeSet<RepoId>, Vec<RootId>) {
         let state = cx.state;
         let asked = |root: &RootId| {
             state.root_seq(*root) <= self.planned_upto
@@ -136,6 +140,7 @@ impl Linked {
         let of_repos = repos.iter().flat_map(|repo| state.roots_of_repo(*repo));
         let of_roots = news.roots.iter().copied().filter(concerns);
         let new_roots: BTreeSet<RootId> = of_repos.chain(of_roots).filter(|root| !asked(root)).collect();
+        let new_roots: Vec<RootId> = new_roots.into_iter().collect();
 
         let touched = new_roots.iter().flat_map(|root| state.repos_of_root(*root)).copied();
         let touched = touched.filter(|repo| state.shares(relay, *repo)).chain(repos.iter().copied());
@@ -166,12 +171,10 @@ impl Linked {
         if self.oversize.is_some_and(|found| found.allows == allows && filters <= 2 * found.filters) {
             return false;
         }
-        let carriage = choose_carriage(relay, budget, values_max, cx.state);
-        let minimal = minimal_units(relay, carriage, cx.state);
-        let (minimal_filters, reqs) = (filter_count(&minimal), req_count(&minimal, carriage.shape(), cx.state));
-        self.oversize = (reqs > live).then_some(Oversize { allows, filters: minimal_filters });
-        let too_many = many && filters > 2 * minimal_filters;
-        too_many || (!fits && consolidation_pays(reqs, live))
+        let minimal = Minimal::of(relay, allows, cx.state);
+        self.oversize = Oversize::of(&minimal, allows);
+        let too_many = many && filters > 2 * filter_count(&minimal.units);
+        too_many || (!fits && consolidation_pays(minimal.reqs, live))
     }
 
     /// When time next matters to the link.
