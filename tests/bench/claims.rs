@@ -68,11 +68,17 @@ const ROWS: &[Row] = &[
 fn main() -> ExitCode {
     // Cargo adds flags of its own, such as `--bench`.
     let names: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
-    if let [first, repos, roots] = &*names
-        && first == memory::STATE_ALONE
-    {
-        let number = |text: &String| text.parse().expect("a number");
-        println!("{}", memory::state_alone(number(repos), number(roots)));
+    // A row may want a process that has nothing else in its memory.
+    let alone = match &*names {
+        [what, repos, roots] if what == memory::STATE_ALONE => {
+            let number = |text: &String| text.parse().expect("a number");
+            Some(memory::state_alone(number(repos), number(roots)).to_string())
+        }
+        [what, share] if what == scale_large::ALONE => Some(scale_large::alone(share.parse().expect("a number"))),
+        _ => None,
+    };
+    if let Some(measured) = alone {
+        println!("{measured}");
         return ExitCode::SUCCESS;
     }
     if let Some(stranger) = names.iter().find(|name| ROWS.iter().all(|row| row.name != **name)) {

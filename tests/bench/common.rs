@@ -6,7 +6,7 @@ use crate::support::process::{Process, Setup, cpu_time_of_thread};
 use crate::support::wait::{measure_over, wait_until};
 use crate::support::world::{Shape, World};
 use nostr::event::Event;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -37,6 +37,14 @@ impl Bench {
         println!("\n{} claims, {} failed", self.claims, self.failed);
         ExitCode::from(u8::from(self.failed > 0))
     }
+}
+
+/// What this program prints when it is started once more with these arguments: a process that has nothing else in its
+/// memory. Its errors go where ours do.
+pub fn run_alone(arguments: &[&str]) -> String {
+    let program = std::env::current_exe().expect("this process has a file");
+    let output = Command::new(program).args(arguments).stderr(Stdio::inherit()).output();
+    String::from_utf8(output.expect("it can be started once more").stdout).expect("it prints text")
 }
 
 /// Prints what belongs to a row and is no claim.

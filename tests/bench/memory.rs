@@ -1,6 +1,6 @@
 //! Resident memory, and how seldom an idle process wakes.
 
-use super::common::{Bench, DOMAIN, LONG, SHAPE, mib, settle};
+use super::common::{Bench, DOMAIN, LONG, SHAPE, mib, run_alone, settle};
 use super::engine::{relay_urls, settings};
 use crate::support::certs::{Authority, Validity};
 use crate::support::client::Client;
@@ -13,7 +13,6 @@ use grasp_sync::protocol::repo::Announcement;
 use grasp_sync::state::State;
 use nostr::event::EventId;
 use serde_json::json;
-use std::process::Command;
 use std::time::Duration;
 
 const CONNECTIONS: usize = 100;
@@ -62,10 +61,7 @@ pub fn run(bench: &mut Bench) {
 
 /// What the state of so many repos with so many root events takes of a process that has nothing else.
 pub fn state_bytes(repos: usize, roots: usize) -> u64 {
-    let program = std::env::current_exe().expect("this process has a file");
-    let arguments = [STATE_ALONE.to_owned(), repos.to_string(), roots.to_string()];
-    let output = Command::new(program).args(arguments).output().expect("it can be started once more");
-    String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number of bytes")
+    run_alone(&[STATE_ALONE, &repos.to_string(), &roots.to_string()]).trim().parse().expect("a number of bytes")
 }
 
 /// The argument by which the bench is told to be that process; the numbers follow.
