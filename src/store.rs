@@ -5,6 +5,9 @@
 //! durable without the events that it speaks for. [`Store::known`], [`Store::verdict`] and [`Store::deletion_targets`]
 //! see what is staged; queries and other readings see only what is committed, for nothing else may be shown to anyone.
 //!
+//! A commit writes events, and the indexes only once in a while: what these lack is held in memory, and found again in
+//! the events after a crash.
+//!
 //! The store applies the rules of replacement (NIP-01), deletion (NIP-09) and expiration (NIP-40). It does not verify
 //! signatures, and who may publish what is `policy`'s to say.
 

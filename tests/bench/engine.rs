@@ -42,8 +42,9 @@ pub struct Driven {
 }
 
 impl Driven {
-    /// An engine with its store in memory, or in a file as the daemon's is.
-    pub fn new(settings: Settings, wall: u64, in_file: bool) -> Driven {
+    /// An engine with its store in memory, or in a file as the daemon's is. `unindexed_max`: index entries after which it
+    /// writes the indexes; a run that is shorter than the daemon's interval has to write them sooner to count them.
+    pub fn new(settings: Settings, wall: u64, in_file: bool, unindexed_max: usize) -> Driven {
         let dir = in_file.then(|| TempDir::new("engine"));
         let store = match &dir {
             None => Store::in_memory(),
@@ -55,7 +56,8 @@ impl Driven {
             }
         };
         let now = Now { mono: Instant::ZERO, wall: UnixTime::from_secs(wall) };
-        let engine = Engine::new(store, settings, now).expect("a new store can be read");
+        let engine =
+            Engine::new(store.with_unindexed_max(unindexed_max), settings, now).expect("a new store can be read");
         Driven {
             engine,
             now,

@@ -22,6 +22,8 @@ struct Size {
 const BASE: Size = Size { repos: 100, roots: 5_000, comments: 4_900, relays: 10 };
 /// New events by which a size is measured.
 const MEASURED: usize = 4_000;
+/// Index entries that wait: the events by which a size is measured have theirs written once.
+const UNINDEXED_MAX: usize = 30_000;
 /// Events in one commit.
 const BATCH: usize = 200;
 
@@ -67,7 +69,7 @@ fn cost(size: Size) -> Duration {
     };
     let now = unix_now();
     let world = World::new(shape, DOMAIN, &urls, now);
-    let mut driven = Driven::new(settings(), now, true);
+    let mut driven = Driven::new(settings(), now, true, UNINDEXED_MAX);
     let lines: Vec<String> = world.events.iter().map(Event::as_json).collect();
     driven.import(lines.iter().map(String::as_str));
     driven.pass_secs(120);

@@ -8,6 +8,7 @@ use super::common::{Bench, mib, note, run_alone};
 use super::engine::{DOMAIN, Driven, relay_urls, settings};
 use crate::support::events::{Author, padding, unix_now};
 use crate::support::process::resident_bytes;
+use grasp_sync::limits::STORE_UNINDEXED_MAX;
 use nostr::event::Event;
 use std::time::{Duration, Instant};
 
@@ -122,7 +123,7 @@ fn root(person: &Author, owners: &[Author], repo: usize, n: usize, at: u64) -> E
 fn filled(repos: usize, relays: usize, now: u64) -> Driven {
     let (owners, person, urls) = (owners(), Author::from_seed(2_000), relay_urls(relays));
     let own = format!("wss://{DOMAIN}");
-    let mut driven = Driven::new(settings(), now, true);
+    let mut driven = Driven::new(settings(), now, true, STORE_UNINDEXED_MAX);
     let announcement = |repo: usize| {
         let mut listed = vec![own.as_str()];
         listed.extend((0..RELAYS_PER_REPO).map(|n| urls[(repo * RELAYS_PER_REPO + n) % relays].as_str()));
