@@ -1,20 +1,22 @@
 //! A map of what came lately: it has a bound, and forgets the oldest beyond it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 
 /// At most so many values by key, the last ones. A key that comes again keeps its place.
 #[derive(Debug)]
 pub struct Recent<K, V> {
     max: usize,
-    values: BTreeMap<K, V>,
+    /// Only ever asked by key: its order, another in each process, shows nowhere.
+    values: HashMap<K, V>,
     /// In the order of their first coming, oldest first.
     order: VecDeque<K>,
 }
 
-impl<K: Copy + Ord, V> Recent<K, V> {
+impl<K: Copy + Eq + Hash, V> Recent<K, V> {
     /// One that holds at most `max` keys.
     pub fn new(max: usize) -> Recent<K, V> {
-        Recent { max, values: BTreeMap::new(), order: VecDeque::new() }
+        Recent { max, values: HashMap::new(), order: VecDeque::new() }
     }
 
     /// Remembers the last value of a key.

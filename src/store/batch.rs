@@ -9,7 +9,7 @@ use crate::protocol::repo::RepoAddr;
 use crate::time::UnixTime;
 use nostr::event::{Event, EventId};
 use redb::{ReadableTable, Table, WriteTransaction};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 /// What one entry that is no event counts for in [`Batch::bytes`]: its keys and its node.
@@ -57,7 +57,8 @@ pub(super) struct Batch {
     expirations: BTreeSet<(u64, Seq)>,
     /// Committed events to be removed.
     removed: BTreeSet<Seq>,
-    ids: BTreeMap<EventId, IdChange>,
+    /// Only ever asked by id, or sorted first: its order is another in each process.
+    ids: HashMap<EventId, IdChange>,
     versions: BTreeMap<AddressKey, Option<Version>>,
     deleted_ids: BTreeSet<IdAuthorKey>,
     deleted_addresses: BTreeMap<AddressKey, u64>,
@@ -247,10 +248,14 @@ impl Batch {
 
     fn write_deletions(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
         let mut known = txn.open_table(schema::IDS)?;
-        for (id, change) in &self.ids {
-            if let IdChange::Deleted { created_at } = *change {
-                known.insert(id.as_bytes(), (schema::DELETED, created_at))?;
-            }
+        let mut deleted: Vec<(EventId, u64)> = Vec::new();
+        deleted.extend(self.ids.iter().filter_map(|(id, change)| match *change {
+            IdChange::Deleted { created_at } => Some((*id, created_at)),
+            IdChange::Pending { .. } | IdChange::Gone => None,
+        }));
+        deleted.sort_unstable();
+        for (id, created_at) in &deleted {
+            known.insert(id.as_bytes(), (schema::DELETED, *created_at))?;
         }
         let mut ids = txn.open_table(schema::DELETED_IDS)?;
         for key in &self.deleted_ids {
