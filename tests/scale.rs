@@ -33,8 +33,7 @@ struct Size {
 
 fn size() -> Size {
     if std::env::var("GRASP_SYNC_SCALE").is_ok_and(|v| v == "full") {
-        let shape = Shape { repos: 1_000, roots_per_repo: 50, comments: 25_000, padding: 500, relays_per_repo: 2 };
-        Size { shape, later: 100, catch_up: Duration::from_secs(600) }
+        Size { shape: Shape::TARGET, later: 100, catch_up: Duration::from_secs(600) }
     } else {
         let shape = Shape { repos: 200, roots_per_repo: 10, comments: 1_000, padding: 300, relays_per_repo: 2 };
         Size { shape, later: 4, catch_up: Duration::from_secs(120) }

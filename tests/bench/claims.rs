@@ -24,6 +24,7 @@ mod pages;
 mod scale_large;
 mod size;
 mod start;
+mod target;
 mod turn;
 
 use common::{Bench, verify_alone};
@@ -46,6 +47,7 @@ const ROWS: &[Row] = &[
     quick("verify", "the machine's limit: parse and verify", |_| _ = verify_alone()),
     quick("negentropy", "100,000 new events by negentropy, from two relays", negentropy::run),
     quick("pages", "the same by pages", pages::run),
+    quick("target", "the world of the design, by pages and by negentropy, from two relays", target::run),
     quick("identical", "daily catch-ups with a relay that has what we have", identical::run),
     quick("known", "known events received again", known::run),
     quick("live", "a live event from relay to subscriber, idle machine", live::latency),

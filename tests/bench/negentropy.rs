@@ -1,6 +1,6 @@
 //! New events by negentropy.
 
-use super::common::{Bench, NIP_77, micros, note, sum_seen, two_relays, verify_alone};
+use super::common::{Bench, NIP_77, SHAPE, micros, note, sum_seen, two_relays, verify_alone};
 use super::pages::catch_up;
 use crate::support::mock_relay::RelayLimits;
 
@@ -8,7 +8,7 @@ use crate::support::mock_relay::RelayLimits;
 pub fn run(bench: &mut Bench) {
     let relays = two_relays(RelayLimits::default().reconciling(), Some(NIP_77));
     let limit = verify_alone();
-    let run = catch_up(&relays);
+    let run = catch_up(&relays, SHAPE);
     let fetched = sum_seen(&relays, |seen| seen.events_fetched);
     let neg = |seen: &crate::support::mock_relay::Seen| {
         let received = seen.received.iter().filter(|(kind, _)| kind.starts_with("NEG-")).map(|(_, t)| t.bytes);

@@ -4,13 +4,14 @@ use super::common::{Bench, LONG, SHAPE, mib, micros, note, setup_with, sum_seen,
 use crate::support::mock_relay::{MockRelay, RelayLimits};
 use crate::support::process::Process;
 use crate::support::wait::wait_at_most;
+use crate::support::world::Shape;
 use std::time::{Duration, Instant};
 
 /// 100,000 new events by pages of 500, from two relays.
 pub fn run(bench: &mut Bench) {
     let relays = two_relays(RelayLimits::default(), None);
     let limit = verify_alone();
-    let run = catch_up(&relays);
+    let run = catch_up(&relays, SHAPE);
     let ratio = run.cpu_each.as_secs_f64() / limit.as_secs_f64();
     let row =
         format!("new events by pages cost {:.1} µs each, {ratio:.2} x the limit (at most 2)", micros(run.cpu_each));
@@ -27,11 +28,15 @@ pub struct CaughtUp {
     /// Events received for each that is new.
     pub downloads: f64,
     pub events: u64,
+    /// Until everything is stored and followed live.
+    pub elapsed: Duration,
+    /// Of it, the time in which no event came: windows.
+    pub windows: Duration,
 }
 
-/// Catches up with `relays`, which are given the world of 100,000 events first.
-pub fn catch_up(relays: &[MockRelay]) -> CaughtUp {
-    let events = world_on(relays, SHAPE).events.len();
+/// Catches up with `relays`, which are given a world of `shape` first. Panics if it does not become complete.
+pub fn catch_up(relays: &[MockRelay], shape: Shape) -> CaughtUp {
+    let events = world_on(relays, shape).events.len();
     let setup = setup_with(relays);
     let start = Instant::now();
     let process = setup.start();
@@ -45,6 +50,8 @@ pub fn catch_up(relays: &[MockRelay]) -> CaughtUp {
         per_second: events as f64 / busy.as_secs_f64(),
         downloads: received as f64 / events as f64,
         events: events as u64,
+        elapsed,
+        windows: elapsed.saturating_sub(busy),
     };
     note(&format!(
         "{events} new events in {:.1} s, of which {:.1} s outside of windows, with {:.2} s of processor ({:.1} MiB peak)",

@@ -17,6 +17,10 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// The world that the design aims at: 76,000 events.
+    pub const TARGET: Shape =
+        Shape { repos: 1_000, roots_per_repo: 50, comments: 25_000, padding: 500, relays_per_repo: 2 };
+
     /// Events in all.
     pub fn events(&self) -> usize {
         self.repos + self.repos * self.roots_per_repo + self.comments
