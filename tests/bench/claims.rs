@@ -23,6 +23,7 @@ mod own_relay;
 mod pages;
 mod scale_large;
 mod size;
+mod soak;
 mod start;
 mod target;
 mod turn;
@@ -61,6 +62,12 @@ const ROWS: &[Row] = &[
         is_long: true,
         what: "10,000 repos, 5,000,000 root events, 500 relays: BENCH_SCALE=1 for the claim",
         run: scale_large::run,
+    },
+    Row {
+        name: "soak",
+        is_long: true,
+        what: "live load on the target world for BENCH_SOAK_SECS: 3600 for the claim",
+        run: soak::run,
     },
     quick("size", "the release binary", size::run),
     quick("memory", "resident memory at the design target", memory::run),

@@ -1,7 +1,7 @@
 //! Events that appear on a relay while we follow it: how long until a subscriber of the own relay has them, and how many
 //! a second for how long.
 
-use super::common::{Bench, DOMAIN, LONG, mib, note, quantile, settle, verify_alone};
+use super::common::{Bench, DOMAIN, LONG, mib, note, number, quantile, settle, verify_alone};
 use crate::support::client::Client;
 use crate::support::events::{Author, padding, unix_now};
 use crate::support::mock_relay::MockRelay;
@@ -177,10 +177,6 @@ fn forget_old(relay: &MockRelay, fresh: &mut Vec<EventId>) {
         fresh.drain(..KEPT).for_each(|id| relay.data().remove(&id));
         relay.forget_seen();
     }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}: {text}")))
 }
 
 fn millis(d: Duration) -> f64 {

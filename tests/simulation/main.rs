@@ -20,6 +20,7 @@ mod lifecycle;
 mod link;
 mod live;
 mod model_relay;
+mod month;
 mod reconcile;
 mod regressions;
 mod rng;

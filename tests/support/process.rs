@@ -107,6 +107,11 @@ impl Setup {
         &self.dir
     }
 
+    /// The file that the store is in, once there is one.
+    pub fn store_file(&self) -> PathBuf {
+        self.dir.path().join("data").join("store.redb")
+    }
+
     fn config_file(&self) -> PathBuf {
         let bootstrap: Vec<String> = self.bootstrap.iter().map(|url| format!("{url:?}")).collect();
         let text = format!(

@@ -23,7 +23,31 @@ impl Shape {
 
     /// Events in all.
     pub fn events(&self) -> usize {
-        self.repos + self.repos * self.roots_per_repo + self.comments
+        self.repos + self.roots() + self.comments
+    }
+
+    /// Root events in all.
+    pub fn roots(&self) -> usize {
+        self.repos * self.roots_per_repo
+    }
+
+    /// Of so many relays, those that repo number `repo` lists.
+    pub fn relays_of(&self, repo: usize, relays: usize) -> impl Iterator<Item = usize> + use<> {
+        let first = repo * self.relays_per_repo;
+        (first..first + self.relays_per_repo).map(move |n| n % relays)
+    }
+
+    /// The repo that event number `n` of the world belongs to.
+    pub fn repo_of(&self, n: usize) -> usize {
+        match n.checked_sub(self.repos + self.roots()) {
+            Some(comment) => self.root_of(comment) % self.repos,
+            None => n % self.repos,
+        }
+    }
+
+    /// The root event, by its number among them, that a comment is about.
+    fn root_of(&self, comment: usize) -> usize {
+        (comment * 31) % self.roots()
     }
 }
 
@@ -41,10 +65,20 @@ const HOUR_SECS: u64 = 3_600;
 const OWNERS: usize = 50;
 const PEOPLE: usize = 40;
 
+/// Who owns repo number `repo`.
+pub fn owner(repo: usize) -> Author {
+    Author::from_seed(1_000 + (repo % OWNERS) as u64)
+}
+
+/// The name of repo number `repo`.
+pub fn identifier(repo: usize) -> String {
+    format!("repo-{repo}")
+}
+
 impl World {
     /// A world whose repos list `domain` as their service and, in rotation, their share of `relays` beside it.
     pub fn new(shape: Shape, domain: &str, relays: &[&str], now: u64) -> World {
-        let owners: Vec<Author> = (0..OWNERS).map(|n| Author::from_seed(1_000 + n as u64)).collect();
+        let owners: Vec<Author> = (0..OWNERS).map(owner).collect();
         let people: Vec<Author> = (0..PEOPLE).map(|n| Author::from_seed(2_000 + n as u64)).collect();
         let own_relay = format!("wss://{domain}");
 
@@ -56,23 +90,21 @@ impl World {
 
         for repo in 0..shape.repos {
             let owner = &owners[repo % OWNERS];
-            let d = format!("repo-{repo}");
-            let first = repo * shape.relays_per_repo;
+            let d = identifier(repo);
             let mut listed = vec![own_relay.as_str()];
-            listed.extend((first..first + shape.relays_per_repo).map(|n| relays[n % relays.len()]));
+            listed.extend(shape.relays_of(repo, relays.len()).map(|n| relays[n]));
             events.push(owner.announcement(&d, &[domain], &listed, when(events.len())));
             addresses.push(owner.repo(&d));
         }
-        for root in 0..shape.repos * shape.roots_per_repo {
+        for root in 0..shape.roots() {
             let address = addresses[root % shape.repos].as_str();
             let kind = [1621, 1617, 1618, 1621][root % 4];
             let content = padding(root as u64, shape.padding);
             let event = people[root % PEOPLE].root(kind, &[address], "made", when(events.len()), &content);
             events.push(event);
         }
-        let roots = shape.repos * shape.roots_per_repo;
         for comment in 0..shape.comments {
-            let root = events[shape.repos + (comment * 31) % roots].clone();
+            let root = events[shape.repos + shape.root_of(comment)].clone();
             let content = padding((1 << 40) + comment as u64, shape.padding);
             events.push(people[(comment * 7) % PEOPLE].comment(&root, when(events.len()), &content));
         }
@@ -85,11 +117,11 @@ impl World {
     }
 
     pub fn roots(&self) -> &[Event] {
-        &self.events[self.shape.repos..self.shape.repos * (1 + self.shape.roots_per_repo)]
+        &self.events[self.shape.repos..][..self.shape.roots()]
     }
 
     pub fn comments(&self) -> &[Event] {
-        &self.events[self.shape.repos * (1 + self.shape.roots_per_repo)..]
+        &self.events[self.shape.repos + self.shape.roots()..]
     }
 
     /// `count` further events, issues and comments in turn, dated `created_at`: what is published while the test runs.
