@@ -12,7 +12,7 @@ use super::common::{Bench, DOMAIN, LONG, mib, note, number, settle};
 use crate::support::certs::{Authority, Validity};
 use crate::support::events::unix_now;
 use crate::support::mock_relay::{MockRelay, RelayData, RelayLimits};
-use crate::support::process::{Process, Setup};
+use crate::support::process::{Process, Setup, resident_bytes};
 use crate::support::wait::{measure_over, wait_looking_every};
 use crate::support::world::World;
 use load::{Load, SHAPE};
@@ -194,8 +194,10 @@ impl Scene {
     fn report_load(&self, samples: &Samples) {
         let Load { published, roots, new_repos, replaced, .. } = &self.load;
         note(&format!(
-            "published {published} events, {roots} of them root events, {new_repos} new repos, {replaced} that replaced another; links were cut {} times, a relay was away {} times",
-            self.trouble.cuts, self.trouble.outages
+            "published {published} events, {roots} of them root events, {new_repos} new repos, {replaced} that replaced another; links were cut {} times, a relay was away {} times; this process, all relays in it, has {:.0} MiB",
+            self.trouble.cuts,
+            self.trouble.outages,
+            mib(resident_bytes("self"))
         ));
         let (first, last) = (samples.all[0], samples.all[samples.all.len() - 1]);
         let secs = last.at - first.at;
@@ -296,11 +298,12 @@ fn check_store(bench: &mut Bench, samples: &Samples) {
         (mean(&samples.all, Sample::bytes_per_event), mean(samples.quarter(3), Sample::bytes_per_event));
     let end = samples.all[samples.all.len() - 1];
     let row = format!(
-        "the store takes {last:.0} bytes per event in the last quarter, {whole:.0} over the whole run (at most 10 % apart); {:.1} MiB on disk in a file of {:.1} in the end",
+        "the store takes {last:.0} bytes per event in the last quarter, {whole:.0} over the whole run (at most 10 % more); {:.1} MiB on disk in a file of {:.1} in the end",
         mib(end.store_bytes),
         mib(end.store_length)
     );
-    bench.check((last / whole - 1.0).abs() <= 0.1, &row);
+    // Less is well: an import leaves room in the file, which is used up first.
+    bench.check(last <= whole * 1.1, &row);
 }
 
 fn check_turns(bench: &mut Bench, samples: &Samples) {

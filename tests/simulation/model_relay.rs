@@ -347,6 +347,17 @@ impl ModelRelay {
         self.held.values()
     }
 
+    /// What it holds of the time that a filter asks for, newest first: in a long world most questions are about the last
+    /// quarter of an hour.
+    fn held_within(&self, filter: &DumbFilter) -> impl DoubleEndedIterator<Item = &EventRef> {
+        let newest = (Reverse(filter.until.unwrap_or(u64::MAX)), String::new());
+        // Ids are of hexadecimal digits.
+        let oldest = (Reverse(filter.since.unwrap_or(0)), "g".to_owned());
+        // A filter that asks for nothing is no range.
+        let range = (newest <= oldest).then(|| self.held.range(newest..=oldest));
+        range.into_iter().flatten().map(|(_, event)| event)
+    }
+
     /// Whether an event lies in a second that holds as much as one answer does: what is behind cannot be asked for.
     pub fn hides(&self, event: &EventRef) -> bool {
         let at = Reverse(event.created_at);

@@ -346,7 +346,7 @@ impl ModelRelay {
                 *values = values.iter().take(values.len() % max).cloned().collect();
             }
         }
-        let found = self.held.values().filter(|e| self.finds(&filter, e));
+        let found = self.held_within(&filter).filter(|e| self.finds(&filter, e));
         match filter.limit.is_none() && self.config.flavour.has(Quirk::OldestFirst) {
             true => found.rev().take(most).cloned().collect(),
             false => found.take(most).cloned().collect(),

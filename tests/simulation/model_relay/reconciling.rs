@@ -164,7 +164,7 @@ impl ModelRelay {
     fn items(&self, filter: &DumbFilter, spoken: Spoken) -> Vec<(u64, Id)> {
         let time = |secs: u64| if spoken.in_ticks { secs * TICKS_PER_SECOND + TICKS_OF_1970 } else { secs };
         let bytes = |id: &str| Id::from_slice(&from_hex(id).expect("an id")).expect("an id");
-        let held = self.held.values().filter(|e| self.finds(filter, e));
+        let held = self.held_within(filter).filter(|e| self.finds(filter, e));
         let mut items: Vec<(u64, Id)> = held.map(|e| (time(e.created_at), bytes(&e.id))).collect();
         match self.config.liar {
             Some(Liar::NegLoses) => items.retain(|(_, id)| !id.to_bytes()[31].is_multiple_of(LOST_ONE_IN)),
