@@ -43,7 +43,7 @@ const OUTAGE: Duration = Duration::from_secs(20);
 /// Time after the load for what is still on the way: a relay that was away is dialled again after 35 s at the latest.
 const REST: Duration = Duration::from_secs(180);
 /// What a root event takes of the daemon's state, as `cargo bench -- growth` tells.
-const STATE_BYTES_PER_ROOT: f64 = 170.0;
+const STATE_BYTES_PER_ROOT: f64 = 60.0;
 
 pub fn run(bench: &mut Bench) {
     let length = Duration::from_secs(number("BENCH_SOAK_SECS", 120).max(60));
