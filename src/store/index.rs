@@ -9,7 +9,8 @@ use super::{Seq, StoreError};
 use nostr::event::Event;
 use redb::{Range, ReadOnlyTable, WriteTransaction};
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, HashMap, btree_map};
+use std::hash::{Hash, Hasher};
 use std::ops::Bound;
 
 /// The events from a sequence number on: they are in the table of events, and here instead of in the indexes.
@@ -103,6 +104,13 @@ impl<const N: usize> Ord for Key<N> {
     }
 }
 
+/// By its first bytes, which of an id are as good as all.
+impl<const N: usize> Hash for Key<N> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.head());
+    }
+}
+
 impl<const N: usize> PartialOrd for Key<N> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
@@ -112,7 +120,8 @@ impl<const N: usize> PartialOrd for Key<N> {
 /// What the table of ids and the indexes say of some events.
 #[derive(Default)]
 pub(super) struct IndexEntries {
-    pub ids: BTreeMap<Key<32>, (Seq, u64)>,
+    /// In an order that is another in each process.
+    pub ids: HashMap<Key<32>, (Seq, u64)>,
     pub by_time: BTreeMap<Key<BY_TIME_LEN>, u16>,
     pub by_kind: BTreeMap<Key<BY_KIND_LEN>, u16>,
     pub by_author: BTreeMap<Key<BY_AUTHOR_LEN>, u16>,
@@ -183,7 +192,9 @@ impl IndexEntries {
     /// Writes each table in the order of its keys: neighbours share the pages they change.
     fn insert_into(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
         let mut ids = txn.open_table(schema::IDS)?;
-        for (id, place) in &self.ids {
+        let mut sorted: Vec<_> = self.ids.iter().collect();
+        sorted.sort_unstable_by_key(|(id, _)| **id);
+        for (id, place) in sorted {
             let before = ids.insert(&id.0, place)?;
             assert!(before.is_none(), "an event was stored twice");
         }
@@ -198,7 +209,9 @@ impl IndexEntries {
             return Ok(());
         }
         let mut ids = txn.open_table(schema::IDS)?;
-        for id in self.ids.keys() {
+        let mut sorted: Vec<_> = self.ids.keys().collect();
+        sorted.sort_unstable();
+        for id in sorted {
             ids.remove(&id.0)?;
         }
         remove_all(txn, schema::BY_TIME, &self.by_time)?;
