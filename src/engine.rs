@@ -13,10 +13,8 @@ use slab::Slab;
 pub use crate::contract::{CloseReason, Input, LinkId, Output};
 pub use crate::settings::Settings;
 
-use crate::intake::{Desk, Intake, Outcome, Rules, place_on_page, remove_from_state};
-use crate::limits::{
-    BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, EXPIRY_BATCH, EXPIRY_PERIOD, RELAYS_PER_TICK,
-};
+use crate::intake::{Desk, Intake, Outcome, Rules, place_on_page};
+use crate::limits::{BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, RELAYS_PER_TICK};
 use crate::metrics::{Metrics, Side, Source};
 use crate::policy::Refusal;
 use crate::protocol::message::{RawEvent, RelayMessage, parse_relay_message};
@@ -31,6 +29,7 @@ use crate::sync::window::Window;
 use crate::time::{Duration, Instant, Now};
 use crate::timer_wheel::{TimerId, TimerWheel};
 
+mod expiry;
 mod relays;
 mod report;
 mod start;
@@ -446,30 +445,6 @@ impl Engine {
                 self.store.stage_progress(progress);
             }
         }
-    }
-
-    fn expire(&mut self, now: Now) -> Result<(), StoreError> {
-        let removed = self.store.expire(now.wall, EXPIRY_BATCH)?;
-        self.metrics.events_expired += removed.len() as u64;
-        for removed in &removed {
-            let changes = remove_from_state(removed, &mut self.state);
-            self.owed.changes.merge(changes);
-        }
-        if !removed.is_empty() {
-            self.intake.on_expired();
-        }
-        self.expiry_due = Some(now.mono + EXPIRY_PERIOD);
-        Ok(())
-    }
-
-    /// Looks up when an event will next expire.
-    fn schedule_expiry(&mut self, now: Now) -> Result<(), StoreError> {
-        let next = self.store.next_expiration()?;
-        self.expiry_due = next.map(|at| {
-            let wait = Duration::from_secs(at.as_secs().saturating_sub(now.wall.as_secs()));
-            now.mono + wait.max(EXPIRY_PERIOD)
-        });
-        Ok(())
     }
 
     fn note_batch(&mut self, now: Now) {

@@ -7,8 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-mod roots;
-
 use nostr::event::{Event, EventId};
 use nostr::key::PublicKey;
 
@@ -18,6 +16,9 @@ use crate::protocol::repo::{
 };
 use crate::settings::Settings;
 use crate::store::Seq;
+
+mod roots;
+
 use roots::{Roots, push};
 
 /// A repo's number in this process.

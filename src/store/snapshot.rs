@@ -37,10 +37,11 @@ impl Snapshot {
         }
         for entry in snapshot.events.range(first..)? {
             let (seq, json) = entry?;
-            if seq.value() >= snapshot.next_seq {
+            let event = schema::parse(json.value())?;
+            if seq.value() >= snapshot.next_seq || snapshot.id(&event.id)?.is_some() {
                 return Err(StoreError::Corrupt);
             }
-            snapshot.unindexed.entries.add(seq.value(), &schema::parse(json.value())?);
+            snapshot.unindexed.entries.add(seq.value(), &event);
         }
         Ok(snapshot)
     }
