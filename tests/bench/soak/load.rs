@@ -95,7 +95,7 @@ impl Load {
         let (sort, n) = (Sort::of(self.published), self.published as usize);
         let (event, repo) = self.make(sort, n);
         let homes: Vec<usize> = SHAPE.relays_of(repo, RELAYS).collect();
-        match n % 3 {
+        match n / 7 % 3 {
             2 => homes.iter().for_each(|home| relays[*home].data().add([&event])),
             which => relays[homes[which]].data().add([&event]),
         }
@@ -109,6 +109,9 @@ impl Load {
         let text = padding((1 << 45) + n as u64, SHAPE.padding);
         let repo = match sort {
             Sort::NewRepo => self.repos,
+            // One after the other: what is replaced has been stored and heard of long before.
+            Sort::State => n / 15 % SHAPE.repos,
+            Sort::Announcement => n / 75 % SHAPE.repos,
             _ => n * 13 % self.repos,
         };
         let address = owner(repo).repo(&identifier(repo));
