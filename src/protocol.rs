@@ -25,7 +25,7 @@ pub fn public_key(hex: &str) -> Option<PublicKey> {
     if is_lower_hex(hex, 2 * PublicKey::LEN) { PublicKey::from_hex(hex).ok() } else { None }
 }
 
-fn is_lower_hex(text: &str, digits: usize) -> bool {
+pub(crate) fn is_lower_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 

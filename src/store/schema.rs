@@ -11,7 +11,7 @@
 //! are in no order among themselves) and 10^12 events.
 
 use super::{Seq, StoreError};
-use crate::protocol::{public_key, repo};
+use crate::protocol::{is_lower_hex, public_key, repo};
 use crate::time::UnixTime;
 use faster_hex::hex_decode;
 use nostr::event::{Event, EventId, Tags};
@@ -251,17 +251,12 @@ pub(super) fn tag_prefix(letter: u8, value: &str) -> TagPrefix {
     let mut prefix = [0; TAG_PREFIX_LEN];
     prefix[TAG_DIGEST_LEN] = letter;
     let digest = &mut prefix[..TAG_DIGEST_LEN];
-    let hex = value.as_bytes();
-    if hex.len() == 2 * SHA256_LEN && hex.iter().fold(true, |lower, c| lower & is_lower_hex(*c)) {
-        hex_decode(&hex[..2 * TAG_DIGEST_LEN], digest).expect("it was checked");
+    if is_lower_hex(value, 2 * SHA256_LEN) {
+        hex_decode(&value.as_bytes()[..2 * TAG_DIGEST_LEN], digest).expect("it was checked");
     } else {
-        digest.copy_from_slice(&sha256(hex)[..TAG_DIGEST_LEN]);
+        digest.copy_from_slice(&sha256(value.as_bytes())[..TAG_DIGEST_LEN]);
     }
     prefix
-}
-
-fn is_lower_hex(c: u8) -> bool {
-    c.is_ascii_digit() | matches!(c, b'a'..=b'f')
 }
 
 fn sha256(bytes: &[u8]) -> [u8; SHA256_LEN] {
