@@ -30,10 +30,11 @@ pub(crate) mod testing;
 mod tests;
 
 pub use error::StoreError;
-pub use ids::IdSet;
+pub use ids::{IdSet, Selection};
 pub use query::{Query, QueryStep, matches_nothing};
 
-use crate::limits::{SCRATCH_BYTES_KEPT, STORE_UNINDEXED_MAX};
+use crate::limits::STORE_UNINDEXED_MAX;
+use crate::protocol::canonical::Canonical;
 use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
 use crate::time::UnixTime;
@@ -168,8 +169,6 @@ pub struct Store {
     snapshot: Option<Snapshot>,
     db: Database,
     next_seq: Seq,
-    /// The JSON that was written last: its memory serves again.
-    json: Vec<u8>,
     /// Index entries that may wait in memory.
     unindexed_max: usize,
     /// Why no more is written.
@@ -195,8 +194,8 @@ impl Store {
         schema::prepare(&db)?;
         let snapshot = Snapshot::open(&db)?;
         let next_seq = snapshot.next_seq;
-        let (batch, json, unindexed_max) = (Batch::default(), Vec::new(), STORE_UNINDEXED_MAX);
-        Ok(Store { batch, snapshot: Some(snapshot), db, next_seq, json, unindexed_max, failed: None })
+        let (batch, unindexed_max) = (Batch::default(), STORE_UNINDEXED_MAX);
+        Ok(Store { batch, snapshot: Some(snapshot), db, next_seq, unindexed_max, failed: None })
     }
 
     /// The same with another bound than [`STORE_UNINDEXED_MAX`] on the index entries that wait in memory. With 0 every
@@ -241,13 +240,25 @@ impl Store {
     /// Puts an event into the batch and applies what follows from it: an older version goes, and so does what a kind 5
     /// deletes; what that names but we do not hold stays refused from now on.
     ///
-    /// The event must have been verified and have the verdict [`Verdict::Fresh`].
+    /// The event must have been verified and have the verdict [`Verdict::Fresh`]; `json` is what [`Canonical`] makes of
+    /// it.
     ///
     /// # Errors
     ///
     /// If the store cannot be read, or has failed before. It takes no more writes then.
+    pub fn stage_written(&mut self, event: Event, json: &str) -> Result<Staged, StoreError> {
+        self.change(|store| store.try_stage(event, json))
+    }
+
+    /// [`Store::stage_written`] for an event that nobody has written yet.
+    ///
+    /// # Errors
+    ///
+    /// As there.
     pub fn stage(&mut self, event: Event) -> Result<Staged, StoreError> {
-        self.change(|store| store.try_stage(event))
+        let mut canonical = Canonical::default();
+        canonical.write(&event);
+        self.stage_written(event, canonical.json())
     }
 
     /// Puts progress into the batch.
@@ -341,14 +352,6 @@ impl Store {
             return Err(error);
         }
         change(self).inspect_err(|error| self.failed = Some(*error))
-    }
-
-    /// The JSON to be stored, without the steps in which a new text would grow.
-    fn write_json(&mut self, event: &Event) -> Box<str> {
-        self.json.clear();
-        self.json.shrink_to(SCRATCH_BYTES_KEPT);
-        serde_json::to_writer(&mut self.json, event).expect("memory takes it");
-        str::from_utf8(&self.json).expect("JSON is UTF-8").into()
     }
 
     // Lookups that see the batch.

@@ -1,20 +1,76 @@
-//! The ids of what is held, for set reconciliation (NIP-77): by filter, without building events.
+//! The ids of what is held, for set reconciliation (NIP-77): without building events.
 //!
 //! A reconciliation compares sets of `(created_at, id)`. What the set holds too much costs a few bytes on the wire and
 //! nothing else, and what it lacks is known when it comes. So tags are looked up by their digest and not checked again
 //! on the event.
 
 use super::index::Index;
-use super::query::{Plan, places_of};
-use super::schema::{self, Place};
+use super::schema::{self, Place, TagPrefix};
 use super::snapshot::Snapshot;
 use super::{Seq, Store, StoreError};
 use crate::protocol::message::RawEvent;
 use crate::time::UnixTime;
 use nostr::event::EventId;
-use nostr::filter::Filter;
+use nostr::key::PublicKey;
 use std::collections::BTreeSet;
 use std::ops::Bound;
+
+/// Which ids are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// Of any kind, if there are none.
+    kinds: Vec<u16>,
+    by: By,
+}
+
+/// What finds the ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum By {
+    /// Their kinds, or nothing.
+    Kinds,
+    Tags(Vec<TagPrefix>),
+    Authors(Vec<PublicKey>),
+}
+
+impl Selection {
+    /// Every event.
+    pub fn all() -> Selection {
+        Selection { kinds: Vec::new(), by: By::Kinds }
+    }
+
+    /// Events that have a tag of this letter with one of these values.
+    pub fn tagging<T: AsRef<str>>(letter: char, values: impl IntoIterator<Item = T>) -> Selection {
+        let letter = letter as u8;
+        Selection::by_tags(values.into_iter().map(|value| schema::tag_prefix(letter, value.as_ref())).collect())
+    }
+
+    /// The same for values that are ids of events.
+    pub fn tagging_events<'a>(letter: char, ids: impl IntoIterator<Item = &'a EventId>) -> Selection {
+        let letter = letter as u8;
+        Selection::by_tags(ids.into_iter().map(|id| schema::id_tag_prefix(letter, id)).collect())
+    }
+
+    /// Events of these authors.
+    pub fn by_authors(authors: impl IntoIterator<Item = PublicKey>) -> Selection {
+        Selection { kinds: Vec::new(), by: By::Authors(authors.into_iter().collect()) }
+    }
+
+    /// Of these, events of certain kinds.
+    pub fn of_kinds(self, kinds: &[u16]) -> Selection {
+        Selection { kinds: kinds.to_vec(), ..self }
+    }
+
+    fn by_tags(mut prefixes: Vec<TagPrefix>) -> Selection {
+        // Neighbours in the index are looked up together.
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        Selection { kinds: Vec::new(), by: By::Tags(prefixes) }
+    }
+
+    fn wants_kind(&self, kind: u16) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(&kind)
+    }
+}
 
 /// Whether a set of ids is all of what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,30 +85,26 @@ pub enum IdSet {
 const SCAN_WORTH: u64 = 8;
 
 impl Store {
-    /// Gives time and id of every committed, unexpired event that `filter` asks for to `f`, some of them twice, in no
-    /// particular order: at most `max`. Of the filter's conditions its kinds, its bounds in time and the narrowest of
-    /// the others hold. `limit` and `search` are ignored.
+    /// Gives time and id of every committed, unexpired event of a selection to `f`, some of them twice, in no particular
+    /// order: at most `max`.
     ///
     /// # Errors
     ///
     /// If the store cannot be read.
     pub fn for_each_id(
         &self,
-        filter: &Filter,
+        selection: &Selection,
         now: UnixTime,
         max: usize,
         f: &mut dyn FnMut(UnixTime, EventId),
     ) -> Result<IdSet, StoreError> {
         let snapshot = self.snapshot()?;
-        let mut walk = Walk { snapshot, filter, expired: expired(snapshot, now)?, places: Vec::new(), max };
-        let whole = match Plan::of(filter) {
-            Plan::Nothing => true,
-            Plan::Time if filter.since.is_none() && filter.until.is_none() => return walk.all(f),
-            Plan::Time => walk.index(snapshot.by_time(), &[[]])?,
-            Plan::Ids(ids) => walk.ids(&ids)?,
-            Plan::Tags(prefixes) => walk.index(snapshot.by_tag(), &prefixes)?,
-            Plan::Authors(prefixes) => walk.index(snapshot.by_author(), &prefixes)?,
-            Plan::Kinds(prefixes) => walk.index(snapshot.by_kind(), &prefixes)?,
+        let mut walk = Walk { snapshot, selection, expired: expired(snapshot, now)?, places: Vec::new(), max };
+        let whole = match &selection.by {
+            By::Kinds if selection.kinds.is_empty() => return walk.all(f),
+            By::Kinds => walk.index(snapshot.by_kind(), selection.kinds.iter().map(|kind| kind.to_be_bytes()))?,
+            By::Tags(prefixes) => walk.index(snapshot.by_tag(), prefixes.iter().copied())?,
+            By::Authors(authors) => walk.index(snapshot.by_author(), authors.iter().map(|author| author.to_bytes()))?,
         };
         match whole {
             true => walk.give(f).map(|()| IdSet::Whole),
@@ -73,7 +125,7 @@ fn expired(snapshot: &Snapshot, now: UnixTime) -> Result<BTreeSet<Seq>, StoreErr
 /// One look for ids.
 struct Walk<'a> {
     snapshot: &'a Snapshot,
-    filter: &'a Filter,
+    selection: &'a Selection,
     expired: BTreeSet<Seq>,
     /// Where what is wanted stands.
     places: Vec<Place>,
@@ -102,17 +154,15 @@ impl Walk<'_> {
     fn index<const N: usize, const P: usize>(
         &mut self,
         index: Index<'_, N>,
-        prefixes: &[[u8; P]],
+        prefixes: impl Iterator<Item = [u8; P]>,
     ) -> Result<bool, StoreError> {
-        let (first, last) = places_of(self.filter);
         for prefix in prefixes {
-            let from: [u8; N] = schema::index_key(prefix, &first);
-            let to: [u8; N] = schema::index_key(prefix, &last);
+            let from: [u8; N] = schema::index_key(&prefix, &schema::FIRST_PLACE);
+            let to: [u8; N] = schema::index_key(&prefix, &schema::LAST_PLACE);
             let mut entries = index.range(Bound::Included(&from), Bound::Included(&to))?;
             while let Some((key, kind)) = entries.next()? {
                 let place = schema::key_place(&key);
-                let wanted = self.filter.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind.into()));
-                if !wanted || self.expired.contains(&schema::place_seq(&place)) {
+                if !self.selection.wants_kind(kind) || self.expired.contains(&schema::place_seq(&place)) {
                     continue;
                 }
                 if self.places.len() == self.max {
@@ -122,17 +172,6 @@ impl Walk<'_> {
             }
         }
         Ok(true)
-    }
-
-    /// Notes what is held of some ids.
-    fn ids(&mut self, ids: &[EventId]) -> Result<bool, StoreError> {
-        for id in ids.iter().take(self.max) {
-            let Some((seq, created_at)) = self.snapshot.id(id)? else { continue };
-            if seq != schema::DELETED && !self.expired.contains(&seq) {
-                self.places.push(schema::place(created_at, id, seq));
-            }
-        }
-        Ok(ids.len() <= self.max)
     }
 
     /// Finds the whole ids of what was noted: a place has but the beginning of one.
@@ -176,9 +215,7 @@ fn id_of(json: &str) -> Result<EventId, StoreError> {
 mod tests {
     use super::super::testing::{author, event};
     use super::*;
-    use nostr::event::{Event, Kind};
-    use nostr::filter::SingleLetterTag;
-    use nostr::types::Timestamp;
+    use nostr::event::Event;
 
     const NOW: UnixTime = UnixTime::from_secs(1_000);
 
@@ -191,9 +228,9 @@ mod tests {
         store
     }
 
-    fn ids(store: &Store, filter: &Filter, max: usize) -> Option<BTreeSet<(u64, EventId)>> {
+    fn ids(store: &Store, selection: &Selection, max: usize) -> Option<BTreeSet<(u64, EventId)>> {
         let mut found = BTreeSet::new();
-        let set = store.for_each_id(filter, NOW, max, &mut |at, id| _ = found.insert((at.as_secs(), id))).unwrap();
+        let set = store.for_each_id(selection, NOW, max, &mut |at, id| _ = found.insert((at.as_secs(), id))).unwrap();
         (set == IdSet::Whole).then_some(found)
     }
 
@@ -210,35 +247,27 @@ mod tests {
         // Enough of them that looking up each is cheaper than a walk over all.
         events.extend((0..100).map(|n| event(9, 1, n, &[], &n.to_string())));
         let store = store_of(&events);
-        let tag = |letter: char| {
-            Filter::new().custom_tag(SingleLetterTag::from_char(letter).unwrap(), value.clone()).limit(1)
-        };
-        assert_eq!(ids(&store, &tag('e'), 500), placed(&[&events[0], &events[2]]), "a limit is no condition");
+        let tag = |letter| Selection::tagging(letter, [&value]);
+        assert_eq!(ids(&store, &tag('e'), 500), placed(&[&events[0], &events[2]]));
         assert_eq!(ids(&store, &tag('E'), 500), placed(&[&events[1]]));
         assert_eq!(ids(&store, &tag('q'), 500), placed(&[]));
-        assert_eq!(ids(&store, &tag('e').kind(Kind::from_u16(7)), 500), placed(&[]));
-        let deletions = Filter::new().kind(Kind::from_u16(5)).authors([author(3), author(9)]);
+        assert_eq!(ids(&store, &tag('e').of_kinds(&[7]), 500), placed(&[]));
+        let id = EventId::from_byte_array([0xab; 32]);
+        assert_eq!(Selection::tagging_events('e', [&id]), tag('e'), "an id is tagged by its hexadecimal digits");
+        let deletions = Selection::by_authors([author(3), author(9)]).of_kinds(&[5]);
         assert_eq!(ids(&store, &deletions, 500), placed(&[&events[3]]));
-        assert_eq!(
-            ids(&store, &Filter::new().kind(Kind::from_u16(1)), 500),
-            placed(&events[4..].iter().collect::<Vec<_>>())
-        );
-        let late = Filter::new().since(Timestamp::from_secs(98));
-        assert_eq!(ids(&store, &late, 500), placed(&[&events[102], &events[103]]));
-        assert_eq!(ids(&store, &Filter::new().id(events[7].id), 500), placed(&[&events[7]]));
-        assert_eq!(ids(&store, &Filter::new(), 500), placed(&events.iter().collect::<Vec<_>>()));
-        assert_eq!(ids(&store, &Filter::new().authors([]), 500), placed(&[]));
+        assert_eq!(ids(&store, &Selection::all().of_kinds(&[1]), 500), placed(&events[4..].iter().collect::<Vec<_>>()));
+        assert_eq!(ids(&store, &Selection::all(), 500), placed(&events.iter().collect::<Vec<_>>()));
+        assert_eq!(ids(&store, &Selection::by_authors([]), 500), placed(&[]));
     }
 
     #[test]
     fn more_than_allowed_is_said_to_be_too_large() {
         let events: Vec<Event> = (0..10).map(|n| event(1, 1, n, &[], "")).collect();
         let store = store_of(&events);
-        for filter in
-            [Filter::new(), Filter::new().kind(Kind::from_u16(1)), Filter::new().ids(events.iter().map(|e| e.id))]
-        {
-            assert!(ids(&store, &filter, 10).is_some());
-            assert_eq!(ids(&store, &filter, 9), None, "{filter:?}");
+        for selection in [Selection::all(), Selection::all().of_kinds(&[1]), Selection::by_authors([author(1)])] {
+            assert!(ids(&store, &selection, 10).is_some());
+            assert_eq!(ids(&store, &selection, 9), None, "{selection:?}");
         }
     }
 
@@ -253,8 +282,8 @@ mod tests {
         store.stage(deletion.clone()).unwrap();
         store.commit().unwrap();
         store.stage(event(1, 1, 15, &[], "waits")).unwrap();
-        assert_eq!(ids(&store, &Filter::new(), 500), placed(&[&kept, &lasting, &deletion]));
-        assert_eq!(ids(&store, &Filter::new().kind(Kind::from_u16(1)), 500), placed(&[&kept, &lasting]));
+        assert_eq!(ids(&store, &Selection::all(), 500), placed(&[&kept, &lasting, &deletion]));
+        assert_eq!(ids(&store, &Selection::all().of_kinds(&[1]), 500), placed(&[&kept, &lasting]));
     }
 
     #[test]

@@ -65,7 +65,7 @@ struct Step<'a> {
 }
 
 /// The first and the last place that an event within the filter's times can have.
-pub(super) fn places_of(filter: &Filter) -> (Place, Place) {
+fn places_of(filter: &Filter) -> (Place, Place) {
     let first = schema::place_not_after(filter.until.map_or(u64::MAX, |until| until.as_secs()));
     let last = schema::place_not_before(filter.since.map_or(0, |since| since.as_secs()));
     (first, last)

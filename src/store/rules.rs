@@ -5,13 +5,11 @@ use super::batch::{IdChange, Version};
 use super::schema::{self, AddressKey};
 use super::{Known, Removed, Seq, Staged, Store, StoreError, Verdict};
 use crate::protocol::event_id;
+use crate::protocol::repo::DELETION_KIND;
 use crate::time::UnixTime;
 use nostr::event::{Event, EventId, Tag};
 use nostr::key::PublicKey;
 use std::borrow::Cow;
-
-/// The kind of deletion requests (NIP-09).
-const DELETION_KIND: u16 = 5;
 
 /// Why an event leaves the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,7 +104,7 @@ impl Store {
         })
     }
 
-    pub(super) fn try_stage(&mut self, event: Event) -> Result<Staged, StoreError> {
+    pub(super) fn try_stage(&mut self, event: Event, json: &str) -> Result<Staged, StoreError> {
         debug_assert_eq!(self.verdict(&event), Ok(Verdict::Fresh), "only a fresh event is staged");
         let mut removed = Vec::new();
         if let Some(address) = schema::event_address(&event)
@@ -120,8 +118,7 @@ impl Store {
         }
         let seq = self.next_seq;
         self.next_seq += 1;
-        let json = self.write_json(&event);
-        self.batch.add(seq, event, json);
+        self.batch.add(seq, event, json.into());
         Ok(Staged { seq, removed })
     }
 

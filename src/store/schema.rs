@@ -187,16 +187,21 @@ pub(super) fn place(created_at: u64, id: &EventId, seq: Seq) -> Place {
     place
 }
 
+/// Before every other place.
+pub(super) const FIRST_PLACE: Place = [0; PLACE_LEN];
+/// After every other place.
+pub(super) const LAST_PLACE: Place = [0xff; PLACE_LEN];
+
 /// The first place that an event of `until` or older can have.
 pub(super) fn place_not_after(until: u64) -> Place {
-    let mut place = [0; PLACE_LEN];
+    let mut place = FIRST_PLACE;
     place[..NUMBER_LEN].copy_from_slice(&number(NUMBER_MAX - until.min(NUMBER_MAX)));
     place
 }
 
 /// The last place that an event of `since` or newer can have.
 pub(super) fn place_not_before(since: u64) -> Place {
-    let mut place = [0xff; PLACE_LEN];
+    let mut place = LAST_PLACE;
     place[..NUMBER_LEN].copy_from_slice(&number(NUMBER_MAX - since.min(NUMBER_MAX)));
     place
 }
@@ -256,6 +261,14 @@ pub(super) fn tag_prefix(letter: u8, value: &str) -> TagPrefix {
     } else {
         digest.copy_from_slice(&sha256(value.as_bytes())[..TAG_DIGEST_LEN]);
     }
+    prefix
+}
+
+/// [`tag_prefix`] of an event's id.
+pub(super) fn id_tag_prefix(letter: u8, id: &EventId) -> TagPrefix {
+    let mut prefix = [0; TAG_PREFIX_LEN];
+    prefix[TAG_DIGEST_LEN] = letter;
+    prefix[..TAG_DIGEST_LEN].copy_from_slice(&id.as_bytes()[..TAG_DIGEST_LEN]);
     prefix
 }
 

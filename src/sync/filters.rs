@@ -11,6 +11,7 @@ use std::rc::Rc;
 use nostr::event::EventId;
 use nostr::key::PublicKey;
 
+use crate::protocol::canonical::{push_hex, push_string};
 use crate::protocol::repo::{ROOT_KINDS, TAGGING_KINDS};
 use crate::state::{RepoId, RootId, State};
 use crate::sync::budget::Shape;
@@ -203,19 +204,19 @@ impl Subject {
             Subject::Everything => {}
             Subject::Identifiers(repos) => {
                 out.push_str("\"kinds\":[30617,30618],");
-                write_list(out, "#d", identifiers(repos, state).into_iter(), push_json);
+                write_list(out, "#d", identifiers(repos, state).into_iter(), push_string);
             }
             Subject::RepoTag(letter, repos) => {
                 let name = tag_name(*letter);
-                write_list(out, &name, repos.iter(), |out, repo| push_json(out, &state.addr(*repo).to_string()));
+                write_list(out, &name, repos.iter(), |out, repo| push_string(out, &state.addr(*repo).to_string()));
             }
             Subject::RootTag(letter, roots) => {
                 let name = tag_name(*letter);
-                write_list(out, &name, roots.iter(), |out, root| push_quoted(out, state.root_event_id(*root)));
+                write_list(out, &name, roots.iter(), |out, root| push_hex(out, state.root_event_id(*root).as_bytes()));
             }
             Subject::Deletions(authors) => {
                 out.push_str("\"kinds\":[5],");
-                write_list(out, "authors", authors.iter(), |out, author| push_quoted(out, &author.to_hex()));
+                write_list(out, "authors", authors.iter(), |out, author| push_hex(out, author.as_bytes()));
             }
         }
     }
@@ -225,7 +226,7 @@ impl Subject {
 pub fn ids_req(subscription: &str, ids: &BTreeSet<EventId>) -> String {
     let mut text = String::with_capacity(ids.len() * ID_BYTES + REQ_FRAME_BYTES);
     let _ = write!(text, "[\"REQ\",\"{subscription}\",{{");
-    write_list(&mut text, "ids", ids.iter(), push_quoted);
+    write_list(&mut text, "ids", ids.iter(), |out, id| push_hex(out, id.as_bytes()));
     let _ = write!(text, ",\"limit\":{}}}]", ids.len());
     text
 }
@@ -255,7 +256,7 @@ pub fn chunk_repos(repos: impl IntoIterator<Item = RepoId>, shape: Shape, state:
     let (mut chunk, mut bytes) = (Vec::new(), 0);
     for repo in repos {
         let mut value = String::new();
-        push_json(&mut value, &state.addr(repo).to_string());
+        push_string(&mut value, &state.addr(repo).to_string());
         if chunk.len() == shape.values || (bytes + value.len() + 1 > bytes_max && !chunk.is_empty()) {
             chunks.push(std::mem::take(&mut chunk).into());
             bytes = 0;
@@ -326,7 +327,7 @@ fn unit_bytes(unit: &Unit, state: &State) -> usize {
         Unit::Roots(roots) => roots.len() * ID_BYTES,
         Unit::Identifiers(repos) | Unit::Repos(repos) => {
             let mut text = String::new();
-            repos.iter().for_each(|repo| push_json(&mut text, &state.addr(*repo).to_string()));
+            repos.iter().for_each(|repo| push_string(&mut text, &state.addr(*repo).to_string()));
             text.len() + repos.len()
         }
     };
@@ -355,15 +356,6 @@ fn write_list<T>(
         write_value(out, value);
     }
     out.push(']');
-}
-
-/// A value that needs no escaping.
-fn push_quoted(out: &mut String, value: &impl std::fmt::Display) {
-    let _ = write!(out, "\"{value}\"");
-}
-
-fn push_json(out: &mut String, value: &str) {
-    out.push_str(&serde_json::to_string(value).expect("a string is always JSON"));
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use nostr::event::EventId;
 
 use super::{Relay, linked_in};
 use crate::sync::Cx;
+use crate::sync::filters::Subject;
 use crate::sync::session::{Found, Session, Sifted};
 use crate::time::{Instant, UnixTime};
 
@@ -13,9 +14,9 @@ impl Relay {
         self.session().map_or(0, Session::ids_held)
     }
 
-    /// The filter whose ids among what we hold are wanted with [`Relay::add_set`].
-    pub fn wanted_set(&self, cx: &Cx<'_>) -> Option<String> {
-        self.session()?.wanted_set(cx)
+    /// What is asked, if its ids among what we hold are wanted with [`Relay::add_set`], and whether it names kinds.
+    pub fn wanted_set(&self) -> Option<(&Subject, bool)> {
+        self.session()?.wanted_set()
     }
 
     /// The ids of [`Relay::wanted_set`]; `None` if there are more than reconciliations may hold.

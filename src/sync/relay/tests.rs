@@ -74,7 +74,7 @@ impl Rig {
         let mut all = Vec::new();
         loop {
             // Nothing is held that could be reconciled: it is paged.
-            while self.relay.wanted_set(&self.bench.cx()).is_some() {
+            while self.relay.wanted_set().is_some() {
                 self.relay.add_set(None, &mut self.bench.cx());
             }
             let texts = self.bench.sent();

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use nostr::event::EventId;
 
 use super::Session;
-use super::subscription::{Purpose, Subscription, Task};
+use super::subscription::{Purpose, Subscription, Task, number_written};
 use crate::contract::Output;
 use crate::protocol::message::{neg_close_message, neg_msg_message, neg_open_message};
 use crate::sync::Cx;
@@ -160,10 +160,10 @@ impl Session {
 
 /// What the session wants to know.
 impl Session {
-    /// The filter whose ids among what we hold are wanted: JSON, as the relay is asked.
-    pub fn wanted_set(&self, cx: &Cx<'_>) -> Option<String> {
+    /// What is asked, if its ids among what we hold are wanted, and whether it names kinds ([`Subject::unbounded`]).
+    pub fn wanted_set(&self) -> Option<(&Subject, bool)> {
         let open = self.reconciling.open.values().find(|open| open.wants_set() && self.may_ask())?;
-        Some(open.task.sweep.subject().unbounded(self.budget.learnt.named_kinds, cx.state))
+        Some((open.task.sweep.subject(), self.budget.learnt.named_kinds))
     }
 
     /// The ids of [`Session::wanted_set`]; `None` if there are more than reconciliations may hold.
@@ -445,6 +445,5 @@ fn exchange_name(number: u64) -> String {
 }
 
 fn exchange_number(name: &str) -> Option<u64> {
-    let number = name.strip_prefix('n')?.parse().ok()?;
-    (exchange_name(number) == name).then_some(number)
+    number_written(name.strip_prefix('n')?)
 }

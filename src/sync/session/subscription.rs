@@ -162,6 +162,26 @@ pub(super) fn name_of(number: u64) -> String {
 }
 
 pub(super) fn number_of(name: &str) -> Option<u64> {
-    let number = name.strip_prefix('g')?.parse().ok()?;
-    (name_of(number) == name).then_some(number)
+    number_written(name.strip_prefix('g')?)
+}
+
+/// A number in the one way in which we write it.
+pub(super) fn number_written(digits: &str) -> Option<u64> {
+    let as_we_do = digits == "0" || !digits.starts_with(['0', '+']);
+    if as_we_do { digits.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_name_that_we_give_names_a_number() {
+        for number in [0, 1, 10, u64::MAX] {
+            assert_eq!(number_of(&name_of(number)), Some(number));
+        }
+        for name in ["", "g", "g00", "g01", "g+1", "g-1", "g 1", "h1", "1", "G1", "g18446744073709551616"] {
+            assert_eq!(number_of(name), None, "{name}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::limits::FETCH_IDS_MAX;
+use crate::sync::filters::Subject;
 use crate::sync::session::{Found, Sifted};
 
 const DAY: u64 = 86_400;
@@ -89,8 +90,9 @@ impl Rig {
         } else if let Some(Found { of, mut ids, .. }) = self.relay.take_found(self.bench.now.mono) {
             ids.retain(|id| !peer.ours.contains(id));
             self.tell(|relay, cx| relay.add_needed(of, Sifted { needed: ids, elsewhere: Vec::new() }, cx));
-        } else if let Some(filter) = self.relay.wanted_set(&self.bench.cx()) {
-            let held = if filter == LAYER_1 { peer.ours.iter().map(|id| (time_of(id), *id)).collect() } else { vec![] };
+        } else if let Some((subject, _)) = self.relay.wanted_set() {
+            let layer_1 = *subject == Subject::Announcements;
+            let held = if layer_1 { peer.ours.iter().map(|id| (time_of(id), *id)).collect() } else { vec![] };
             self.tell(|relay, cx| relay.add_set(Some(held), cx));
         } else {
             return false;
@@ -442,7 +444,7 @@ fn a_fetch_that_is_not_answered_is_no_success() {
 fn no_room_for_more_ids_means_pages() {
     let mut rig = rig();
     rig.open();
-    assert_eq!(rig.relay.wanted_set(&rig.bench.cx()).as_deref(), Some(LAYER_1));
+    assert_eq!(rig.relay.wanted_set(), Some((&Subject::Announcements, false)));
     rig.tell(|relay, cx| relay.add_set(None, cx));
     let mut peer = Peer::of(0..10, 0..5);
     rig.talk(&mut peer);
