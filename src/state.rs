@@ -141,7 +141,11 @@ impl State {
     pub fn remove_root(&mut self, id: &EventId) {
         let Some((root, repos)) = self.roots.remove(id) else { return };
         for repo in repos {
-            self.repo_mut(repo).roots.retain(|other| *other != root);
+            let roots = &mut self.repo_mut(repo).roots;
+            // In the order of their numbers, in which they came.
+            if let Ok(at) = roots.binary_search(&root) {
+                roots.remove(at);
+            }
         }
     }
 

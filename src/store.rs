@@ -335,10 +335,7 @@ impl Store {
         let txn = self.db.begin_write()?;
         schema::write_next_seq(&txn, self.next_seq)?;
         let removed = self.batch.write_events(&txn)?;
-        unindexed.write(&txn, indexing, &removed, self.batch.new_events())?;
-        if indexing == Indexing::Now {
-            schema::write_unindexed(&txn, self.next_seq)?;
-        }
+        unindexed.write(&txn, indexing, &removed, self.batch.new_events(), self.next_seq)?;
         // After the ids of what is removed have gone: some of them stay known as deleted.
         self.batch.write_rest(&txn)?;
         txn.commit()?;

@@ -40,13 +40,14 @@ impl Unindexed {
         }
     }
 
-    /// Writes what a commit changes in the tables.
+    /// Writes what a commit changes in the tables, and what the indexes lack after it.
     pub(super) fn write<'a>(
         &self,
         txn: &WriteTransaction,
         indexing: Indexing,
         removed: &[RemovedEvent],
         new: impl Iterator<Item = (Seq, &'a Event)>,
+        next_seq: Seq,
     ) -> Result<(), StoreError> {
         let mut old = IndexEntries::default();
         match indexing {
@@ -63,6 +64,7 @@ impl Unindexed {
             let mut entries = IndexEntries::default();
             new.for_each(|(seq, event)| entries.add(seq, event));
             entries.insert_into(txn)?;
+            schema::write_unindexed(txn, next_seq)?;
         }
         Ok(())
     }

@@ -75,10 +75,10 @@ impl Snapshot {
 
     /// `(seq, created_at)` of an event; a seq of [`schema::DELETED`] if it is deleted.
     pub(super) fn id(&self, id: &EventId) -> Result<Option<(Seq, u64)>, StoreError> {
-        // Most that is asked about is held, and most that is held has been for long.
-        match self.ids.get(id.as_bytes())? {
-            Some(entry) => Ok(Some(entry.value())),
-            None => Ok(self.unindexed.entries.ids.get(&Key(id.to_bytes())).copied()),
+        // What came lately is asked about most, while much comes: several relays and several tags lead to it.
+        match self.unindexed.entries.ids.get(&Key(id.to_bytes())) {
+            Some(place) => Ok(Some(*place)),
+            None => Ok(self.ids.get(id.as_bytes())?.map(|entry| entry.value())),
         }
     }
 

@@ -83,7 +83,8 @@ fn main() -> ExitCode {
             let number = |text: &String| text.parse().expect("a number");
             Some(memory::state_alone(number(repos), number(roots)).to_string())
         }
-        [what, share] if what == scale_large::ALONE => Some(scale_large::alone(share.parse().expect("a number"))),
+        [what, share, file] if what == scale_large::FILL => Some(scale_large::fill(share, file)),
+        [what, share, file] if what == scale_large::ALONE => Some(scale_large::alone(share, file)),
         _ => None,
     };
     if let Some(measured) = alone {

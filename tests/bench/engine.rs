@@ -1,7 +1,7 @@
 //! The core as a library, without sockets: for what cannot be seen from outside, or would take too many of them.
 #![allow(dead_code, reason = "each bench compiles this module and uses its own part of it")]
 
-use crate::support::process::{Metrics, TempDir};
+use crate::support::process::Metrics;
 use grasp_sync::contract::{CloseReason, Input, LinkId, Output};
 use grasp_sync::engine::{Engine, Settings};
 use grasp_sync::intake::Rules;
@@ -12,6 +12,7 @@ use grasp_sync::time::{Duration, Instant, Now, UnixTime};
 use redb::backends::FileBackend;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
+use std::path::Path;
 
 /// The service of the worlds.
 pub const DOMAIN: &str = "grasp.test";
@@ -37,29 +38,14 @@ pub struct Driven {
     pub bytes_to_relays: u64,
     /// The longest that one input took on the real clock.
     pub slowest_input: std::time::Duration,
-    /// Holds the store, if it is in a file.
-    _dir: Option<TempDir>,
 }
 
 impl Driven {
-    /// An engine with its store in memory, or in a file as the daemon's is. `unindexed_max`: index entries after which it
-    /// writes the indexes; a run that is shorter than the daemon's interval has to write them sooner to count them.
-    pub fn new(settings: Settings, wall: u64, in_file: bool, unindexed_max: usize) -> Driven {
-        let dir = in_file.then(|| TempDir::new("engine"));
-        let store = match &dir {
-            None => Store::in_memory(),
-            Some(dir) => {
-                let path = dir.path().join("store");
-                let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
-                let backend = FileBackend::new(file.expect("the directory is writable")).expect("a new file");
-                Store::open(backend, STORE_CACHE_BYTES).expect("a new store")
-            }
-        };
+    /// An engine on a store.
+    pub fn new(settings: Settings, wall: u64, store: Store) -> Driven {
         let now = Now { mono: Instant::ZERO, wall: UnixTime::from_secs(wall) };
-        let engine =
-            Engine::new(store.with_unindexed_max(unindexed_max), settings, now).expect("a new store can be read");
         Driven {
-            engine,
+            engine: Engine::new(store, settings, now).expect("the store can be read"),
             now,
             subscriptions: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -67,7 +53,6 @@ impl Driven {
             answers_to_clients: 0,
             bytes_to_relays: 0,
             slowest_input: std::time::Duration::ZERO,
-            _dir: dir,
         }
     }
 
@@ -185,6 +170,13 @@ impl Driven {
     pub fn last_seq(&self) -> u64 {
         Metrics::parse(&self.engine.metrics_text()).sum("grasp_sync_store_last_seq", &[]) as u64
     }
+}
+
+/// A store in a file, as the daemon has it.
+pub fn store_in(file: &Path) -> Store {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(file);
+    let backend = FileBackend::new(file.expect("the directory is writable")).expect("nobody else has it open");
+    Store::open(backend, STORE_CACHE_BYTES).expect("it is a store or empty")
 }
 
 /// Relays by number.

@@ -1,10 +1,10 @@
 //! How the cost of one event grows with how much there is: events, repos, relays and root events, each ten times as many.
 
 use super::common::{Bench, micros, note, verify_alone};
-use super::engine::{DOMAIN, Driven, relay_urls, settings};
+use super::engine::{DOMAIN, Driven, relay_urls, settings, store_in};
 use super::memory::state_bytes;
 use crate::support::events::{Author, padding, unix_now};
-use crate::support::process::cpu_time_of_thread;
+use crate::support::process::{TempDir, cpu_time_of_thread};
 use crate::support::world::{Shape, World};
 use grasp_sync::contract::LinkId;
 use nostr::event::Event;
@@ -69,7 +69,9 @@ fn cost(size: Size) -> Duration {
     };
     let now = unix_now();
     let world = World::new(shape, DOMAIN, &urls, now);
-    let mut driven = Driven::new(settings(), now, true, UNINDEXED_MAX);
+    let directory = TempDir::new("growth");
+    let store = store_in(&directory.path().join("store")).with_unindexed_max(UNINDEXED_MAX);
+    let mut driven = Driven::new(settings(), now, store);
     let lines: Vec<String> = world.events.iter().map(Event::as_json).collect();
     driven.import(lines.iter().map(String::as_str));
     driven.pass_secs(120);

@@ -10,6 +10,7 @@ mod engine;
 
 use engine::{DOMAIN, Driven, relay_urls, settings};
 use grasp_sync::contract::{Input, LinkId};
+use grasp_sync::store::Store;
 use grasp_sync::time::Duration;
 use nostr::event::Event;
 use serde_json::{Value, json};
@@ -58,7 +59,7 @@ impl Scene {
     fn new() -> Scene {
         let urls = relay_urls(1);
         let world = World::new(SHAPE, DOMAIN, &[&urls[0]], NOW);
-        let mut driven = Driven::new(settings(), NOW, false, UNINDEXED_MAX);
+        let mut driven = Driven::new(settings(), NOW, Store::in_memory().with_unindexed_max(UNINDEXED_MAX));
         let lines: Vec<String> = world.events.iter().map(Event::as_json).collect();
         driven.import(lines.iter().map(String::as_str));
         driven.pass_secs(60);

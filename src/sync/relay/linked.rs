@@ -139,8 +139,9 @@ impl Linked {
         let concerns = |root: &RootId| state.repos_of_root(*root).iter().any(ours);
         let of_repos = repos.iter().flat_map(|repo| state.roots_of_repo(*repo));
         let of_roots = news.roots.iter().copied().filter(concerns);
-        let new_roots: BTreeSet<RootId> = of_repos.chain(of_roots).filter(|root| !asked(root)).collect();
-        let new_roots: Vec<RootId> = new_roots.into_iter().collect();
+        let mut new_roots: Vec<RootId> = of_repos.chain(of_roots).filter(|root| !asked(root)).collect();
+        new_roots.sort_unstable();
+        new_roots.dedup();
 
         let touched = new_roots.iter().flat_map(|root| state.repos_of_root(*root)).copied();
         let touched = touched.filter(|repo| state.shares(relay, *repo)).chain(repos.iter().copied());
