@@ -91,20 +91,22 @@ pub(super) fn supply(
 
 /// What we hold of what a filter of ours asks for ([`Subject::unbounded`]).
 fn selection(subject: &Subject, names_kinds: bool, state: &State) -> Selection {
-    let tagging = |selection: Selection| if names_kinds { selection.of_kinds(&TAGGING_KINDS) } else { selection };
+    let kinds: &[u16] = if names_kinds { &TAGGING_KINDS } else { &[] };
     match subject {
-        Subject::Announcements => Selection::all().of_kinds(&[ANNOUNCEMENT_KIND, STATE_KIND]),
-        Subject::RootKinds => Selection::all().of_kinds(&ROOT_KINDS),
+        Subject::Announcements => Selection::of_kinds(&[ANNOUNCEMENT_KIND, STATE_KIND]),
+        Subject::RootKinds => Selection::of_kinds(&ROOT_KINDS),
         Subject::Everything => Selection::all(),
-        Subject::Identifiers(repos) => Selection::tagging('d', repos.iter().map(|repo| &state.addr(*repo).identifier))
-            .of_kinds(&[ANNOUNCEMENT_KIND, STATE_KIND]),
+        Subject::Identifiers(repos) => {
+            let identifiers = repos.iter().map(|repo| &state.addr(*repo).identifier);
+            Selection::tagging('d', identifiers, &[ANNOUNCEMENT_KIND, STATE_KIND])
+        }
         Subject::RepoTag(letter, repos) => {
-            tagging(Selection::tagging(*letter, repos.iter().map(|repo| state.addr(*repo).to_string())))
+            Selection::tagging(*letter, repos.iter().map(|repo| state.addr(*repo).to_string()), kinds)
         }
         Subject::RootTag(letter, roots) => {
-            tagging(Selection::tagging_events(*letter, roots.iter().map(|root| state.root_event_id(*root))))
+            Selection::tagging_events(*letter, roots.iter().map(|root| state.root_event_id(*root)), kinds)
         }
-        Subject::Deletions(authors) => Selection::by_authors(authors.iter().copied()).of_kinds(&[DELETION_KIND]),
+        Subject::Deletions(authors) => Selection::of_kinds_by(&[DELETION_KIND], authors.iter().copied()),
     }
 }
 

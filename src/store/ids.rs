@@ -17,58 +17,52 @@ use std::ops::Bound;
 
 /// Which ids are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selection {
-    /// Of any kind, if there are none.
-    kinds: Vec<u16>,
-    by: By,
-}
+pub struct Selection(By);
 
 /// What finds the ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum By {
-    /// Their kinds, or nothing.
-    Kinds,
-    Tags(Vec<TagPrefix>),
-    Authors(Vec<PublicKey>),
+    Nothing,
+    Kinds(Vec<u16>),
+    /// Their authors have far more events than those of these kinds, and are looked up on the events.
+    KindsAndAuthors(Vec<u16>, BTreeSet<PublicKey>),
+    /// Of any kind, if there are no kinds.
+    Tags(Vec<TagPrefix>, Vec<u16>),
 }
 
 impl Selection {
     /// Every event.
     pub fn all() -> Selection {
-        Selection { kinds: Vec::new(), by: By::Kinds }
+        Selection(By::Nothing)
     }
 
-    /// Events that have a tag of this letter with one of these values.
-    pub fn tagging<T: AsRef<str>>(letter: char, values: impl IntoIterator<Item = T>) -> Selection {
+    /// Events of some kinds.
+    pub fn of_kinds(kinds: &[u16]) -> Selection {
+        Selection(By::Kinds(kinds.to_vec()))
+    }
+
+    /// Events of some kinds by some authors. It costs as much as there are of these kinds by anybody.
+    pub fn of_kinds_by(kinds: &[u16], authors: impl IntoIterator<Item = PublicKey>) -> Selection {
+        Selection(By::KindsAndAuthors(kinds.to_vec(), authors.into_iter().collect()))
+    }
+
+    /// Events, of these kinds if there are any, that have a tag of this letter with one of these values.
+    pub fn tagging<T: AsRef<str>>(letter: char, values: impl IntoIterator<Item = T>, kinds: &[u16]) -> Selection {
         let letter = letter as u8;
-        Selection::by_tags(values.into_iter().map(|value| schema::tag_prefix(letter, value.as_ref())).collect())
+        Selection::by_tags(values.into_iter().map(|value| schema::tag_prefix(letter, value.as_ref())).collect(), kinds)
     }
 
     /// The same for values that are ids of events.
-    pub fn tagging_events<'a>(letter: char, ids: impl IntoIterator<Item = &'a EventId>) -> Selection {
+    pub fn tagging_events<'a>(letter: char, ids: impl IntoIterator<Item = &'a EventId>, kinds: &[u16]) -> Selection {
         let letter = letter as u8;
-        Selection::by_tags(ids.into_iter().map(|id| schema::id_tag_prefix(letter, id)).collect())
+        Selection::by_tags(ids.into_iter().map(|id| schema::id_tag_prefix(letter, id)).collect(), kinds)
     }
 
-    /// Events of these authors.
-    pub fn by_authors(authors: impl IntoIterator<Item = PublicKey>) -> Selection {
-        Selection { kinds: Vec::new(), by: By::Authors(authors.into_iter().collect()) }
-    }
-
-    /// Of these, events of certain kinds.
-    pub fn of_kinds(self, kinds: &[u16]) -> Selection {
-        Selection { kinds: kinds.to_vec(), ..self }
-    }
-
-    fn by_tags(mut prefixes: Vec<TagPrefix>) -> Selection {
+    fn by_tags(mut prefixes: Vec<TagPrefix>, kinds: &[u16]) -> Selection {
         // Neighbours in the index are looked up together.
         prefixes.sort_unstable();
         prefixes.dedup();
-        Selection { kinds: Vec::new(), by: By::Tags(prefixes) }
-    }
-
-    fn wants_kind(&self, kind: u16) -> bool {
-        self.kinds.is_empty() || self.kinds.contains(&kind)
+        Selection(By::Tags(prefixes, kinds.to_vec()))
     }
 }
 
@@ -86,7 +80,7 @@ const SCAN_WORTH: u64 = 8;
 
 impl Store {
     /// Gives time and id of every committed, unexpired event of a selection to `f`, some of them twice, in no particular
-    /// order: at most `max`.
+    /// order: at most `max`. It looks at no more than that many.
     ///
     /// # Errors
     ///
@@ -99,17 +93,17 @@ impl Store {
         f: &mut dyn FnMut(UnixTime, EventId),
     ) -> Result<IdSet, StoreError> {
         let snapshot = self.snapshot()?;
-        let mut walk = Walk { snapshot, selection, expired: expired(snapshot, now)?, places: Vec::new(), max };
-        let whole = match &selection.by {
-            By::Kinds if selection.kinds.is_empty() => return walk.all(f),
-            By::Kinds => walk.index(snapshot.by_kind(), selection.kinds.iter().map(|kind| kind.to_be_bytes()))?,
-            By::Tags(prefixes) => walk.index(snapshot.by_tag(), prefixes.iter().copied())?,
-            By::Authors(authors) => walk.index(snapshot.by_author(), authors.iter().map(|author| author.to_bytes()))?,
+        let mut walk = Walk { snapshot, expired: expired(snapshot, now)?, places: Vec::new(), left: max };
+        let prefixes = |kinds: &[u16]| kinds.iter().map(|kind| kind.to_be_bytes()).collect::<Vec<_>>();
+        let whole = match &selection.0 {
+            By::Nothing => return walk.all(f),
+            By::Kinds(kinds) => walk.index(snapshot.by_kind(), &prefixes(kinds), &[])? && walk.give(f)?,
+            By::KindsAndAuthors(kinds, authors) => {
+                walk.index(snapshot.by_kind(), &prefixes(kinds), &[])? && walk.give_by(authors, f)?
+            }
+            By::Tags(prefixes, kinds) => walk.index(snapshot.by_tag(), prefixes, kinds)? && walk.give(f)?,
         };
-        match whole {
-            true => walk.give(f).map(|()| IdSet::Whole),
-            false => Ok(IdSet::TooLarge),
-        }
+        Ok(if whole { IdSet::Whole } else { IdSet::TooLarge })
     }
 }
 
@@ -125,65 +119,89 @@ fn expired(snapshot: &Snapshot, now: UnixTime) -> Result<BTreeSet<Seq>, StoreErr
 /// One look for ids.
 struct Walk<'a> {
     snapshot: &'a Snapshot,
-    selection: &'a Selection,
     expired: BTreeSet<Seq>,
     /// Where what is wanted stands.
     places: Vec<Place>,
-    max: usize,
+    /// Entries that may still be looked at: the loop waits.
+    left: usize,
 }
 
 impl Walk<'_> {
     /// Every event: the table of ids has all that is needed, in one piece.
-    fn all(&self, f: &mut dyn FnMut(UnixTime, EventId)) -> Result<IdSet, StoreError> {
-        let mut left = self.max;
+    fn all(&mut self, f: &mut dyn FnMut(UnixTime, EventId)) -> Result<IdSet, StoreError> {
         for entry in self.snapshot.ids()? {
             let (id, seq, created_at) = entry?;
-            if seq == schema::DELETED || self.expired.contains(&seq) {
-                continue;
-            }
-            if left == 0 {
+            if self.left == 0 {
                 return Ok(IdSet::TooLarge);
             }
-            left -= 1;
-            f(UnixTime::from_secs(created_at), id);
+            self.left -= 1;
+            if seq != schema::DELETED && !self.expired.contains(&seq) {
+                f(UnixTime::from_secs(created_at), id);
+            }
         }
         Ok(IdSet::Whole)
     }
 
-    /// Notes what stands in an index under some prefixes. Says whether that is not too much.
+    /// Notes what stands in an index under some prefixes and is of these kinds, if there are any. Says whether that is
+    /// not too much to look at.
     fn index<const N: usize, const P: usize>(
         &mut self,
         index: Index<'_, N>,
-        prefixes: impl Iterator<Item = [u8; P]>,
+        prefixes: &[[u8; P]],
+        kinds: &[u16],
     ) -> Result<bool, StoreError> {
         for prefix in prefixes {
-            let from: [u8; N] = schema::index_key(&prefix, &schema::FIRST_PLACE);
-            let to: [u8; N] = schema::index_key(&prefix, &schema::LAST_PLACE);
+            let from: [u8; N] = schema::index_key(prefix, &schema::FIRST_PLACE);
+            let to: [u8; N] = schema::index_key(prefix, &schema::LAST_PLACE);
             let mut entries = index.range(Bound::Included(&from), Bound::Included(&to))?;
             while let Some((key, kind)) = entries.next()? {
-                let place = schema::key_place(&key);
-                if !self.selection.wants_kind(kind) || self.expired.contains(&schema::place_seq(&place)) {
-                    continue;
-                }
-                if self.places.len() == self.max {
+                if self.left == 0 {
                     return Ok(false);
                 }
-                self.places.push(place);
+                self.left -= 1;
+                let place = schema::key_place(&key);
+                if (kinds.is_empty() || kinds.contains(&kind)) && !self.expired.contains(&schema::place_seq(&place)) {
+                    self.places.push(place);
+                }
             }
         }
         Ok(true)
     }
 
-    /// Finds the whole ids of what was noted: a place has but the beginning of one.
-    fn give(mut self, f: &mut dyn FnMut(UnixTime, EventId)) -> Result<(), StoreError> {
+    /// Finds the whole ids of what was noted: a place has but the beginning of one. All are found.
+    fn give(mut self, f: &mut dyn FnMut(UnixTime, EventId)) -> Result<bool, StoreError> {
         if self.places.len() as u64 * SCAN_WORTH >= self.snapshot.ids_len()? {
-            return self.give_by_scan(f);
+            self.give_by_scan(f)?;
+        } else {
+            self.look_at_each(|at, json| id_of(json).map(|id| f(at, id)))?;
         }
+        Ok(true)
+    }
+
+    /// The same of those that are by some authors.
+    fn give_by(
+        mut self,
+        authors: &BTreeSet<PublicKey>,
+        f: &mut dyn FnMut(UnixTime, EventId),
+    ) -> Result<bool, StoreError> {
+        self.look_at_each(|at, json| {
+            if authors.contains(&author_of(json)?) {
+                f(at, id_of(json)?);
+            }
+            Ok(())
+        })?;
+        Ok(true)
+    }
+
+    fn look_at_each(
+        &mut self,
+        mut look: impl FnMut(UnixTime, &str) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         // Neighbours in the table of events are read together.
         self.places.sort_unstable_by_key(schema::place_seq);
         for place in &self.places {
             let json = self.snapshot.events.get(schema::place_seq(place))?.ok_or(StoreError::Corrupt)?;
-            f(UnixTime::from_secs(schema::place_created_at(place)), id_of(json.value())?);
+            look(UnixTime::from_secs(schema::place_created_at(place)), json.value())?;
         }
         Ok(())
     }
@@ -209,6 +227,16 @@ fn id_of(json: &str) -> Result<EventId, StoreError> {
         return Ok(id);
     }
     RawEvent::from_json(json).map(|raw| raw.id).map_err(|_| StoreError::Corrupt)
+}
+
+/// The author in an event's JSON, likewise.
+fn author_of(json: &str) -> Result<PublicKey, StoreError> {
+    const BEFORE: usize = r#"{"id":"""#.len() + 2 * EventId::LEN;
+    let hex = json.get(BEFORE..).and_then(|rest| rest.strip_prefix(",\"pubkey\":\""));
+    if let Some(author) = hex.and_then(|rest| rest.get(..2 * PublicKey::LEN)).and_then(crate::protocol::public_key) {
+        return Ok(author);
+    }
+    schema::parse(json).map(|event| event.pubkey)
 }
 
 #[cfg(test)]
@@ -247,25 +275,32 @@ mod tests {
         // Enough of them that looking up each is cheaper than a walk over all.
         events.extend((0..100).map(|n| event(9, 1, n, &[], &n.to_string())));
         let store = store_of(&events);
-        let tag = |letter| Selection::tagging(letter, [&value]);
+        let tag = |letter| Selection::tagging(letter, [&value], &[]);
         assert_eq!(ids(&store, &tag('e'), 500), placed(&[&events[0], &events[2]]));
         assert_eq!(ids(&store, &tag('E'), 500), placed(&[&events[1]]));
         assert_eq!(ids(&store, &tag('q'), 500), placed(&[]));
-        assert_eq!(ids(&store, &tag('e').of_kinds(&[7]), 500), placed(&[]));
+        assert_eq!(ids(&store, &Selection::tagging('e', [&value], &[7]), 500), placed(&[]));
         let id = EventId::from_byte_array([0xab; 32]);
-        assert_eq!(Selection::tagging_events('e', [&id]), tag('e'), "an id is tagged by its hexadecimal digits");
-        let deletions = Selection::by_authors([author(3), author(9)]).of_kinds(&[5]);
-        assert_eq!(ids(&store, &deletions, 500), placed(&[&events[3]]));
-        assert_eq!(ids(&store, &Selection::all().of_kinds(&[1]), 500), placed(&events[4..].iter().collect::<Vec<_>>()));
+        assert_eq!(Selection::tagging_events('e', [&id], &[]), tag('e'), "an id is tagged by its hexadecimal digits");
+        let deletions = Selection::of_kinds_by(&[5], [author(3), author(9)]);
+        assert_eq!(ids(&store, &deletions, 1), placed(&[&events[3]]), "nothing else of theirs is looked at");
+        assert_eq!(ids(&store, &Selection::of_kinds(&[1]), 500), placed(&events[4..].iter().collect::<Vec<_>>()));
         assert_eq!(ids(&store, &Selection::all(), 500), placed(&events.iter().collect::<Vec<_>>()));
-        assert_eq!(ids(&store, &Selection::by_authors([]), 500), placed(&[]));
+        assert_eq!(ids(&store, &Selection::of_kinds_by(&[5], []), 500), placed(&[]));
     }
 
     #[test]
-    fn more_than_allowed_is_said_to_be_too_large() {
-        let events: Vec<Event> = (0..10).map(|n| event(1, 1, n, &[], "")).collect();
+    fn more_to_look_at_than_allowed_is_said_to_be_too_large() {
+        let events: Vec<Event> = (0..10).map(|n| event(1, 1, n, &[&["t", "x"]], "")).collect();
         let store = store_of(&events);
-        for selection in [Selection::all(), Selection::all().of_kinds(&[1]), Selection::by_authors([author(1)])] {
+        for selection in [
+            Selection::all(),
+            Selection::of_kinds(&[1]),
+            Selection::of_kinds_by(&[1], [author(1)]),
+            Selection::of_kinds_by(&[1], [author(2)]),
+            Selection::tagging('t', ["x"], &[1]),
+            Selection::tagging('t', ["x"], &[7]),
+        ] {
             assert!(ids(&store, &selection, 10).is_some());
             assert_eq!(ids(&store, &selection, 9), None, "{selection:?}");
         }
@@ -283,7 +318,7 @@ mod tests {
         store.commit().unwrap();
         store.stage(event(1, 1, 15, &[], "waits")).unwrap();
         assert_eq!(ids(&store, &Selection::all(), 500), placed(&[&kept, &lasting, &deletion]));
-        assert_eq!(ids(&store, &Selection::all().of_kinds(&[1]), 500), placed(&[&kept, &lasting]));
+        assert_eq!(ids(&store, &Selection::of_kinds(&[1]), 500), placed(&[&kept, &lasting]));
     }
 
     #[test]
@@ -295,5 +330,8 @@ mod tests {
         let other = format!("{{\"kind\":1,{}", &json[1..]).replace(",\"kind\":1,\"tags\"", ",\"tags\"");
         assert_eq!(id_of(&other).unwrap(), event.id);
         assert!(id_of("{\"id\":\"ab\"}").is_err());
+        assert_eq!(author_of(&json).unwrap(), author(1));
+        assert_eq!(author_of(&other).unwrap(), author(1));
+        assert!(author_of("{\"pubkey\":\"ab\"}").is_err());
     }
 }
