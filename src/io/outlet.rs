@@ -51,9 +51,7 @@ impl<S: Read + Write> Outlet<S> {
         let begin = self.out.len();
         self.out.extend(text.as_bytes());
         if let Some(mask) = mask {
-            for part in self.out[begin..].chunks_mut(mask.len()) {
-                part.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
-            }
+            apply(mask, &mut self.out[begin..]);
         }
     }
 
@@ -101,6 +99,18 @@ impl<S: Read + Write> Outlet<S> {
     }
 }
 
+/// Masks a payload (RFC 6455, 5.3).
+fn apply(mask: [u8; 4], payload: &mut [u8]) {
+    /// So many at once that the compiler does them together.
+    const AT_ONCE: usize = 32;
+    let mask: [u8; AT_ONCE] = std::array::from_fn(|n| mask[n % mask.len()]);
+    let mut parts = payload.chunks_exact_mut(AT_ONCE);
+    for part in &mut parts {
+        part.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+    }
+    parts.into_remainder().iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+}
+
 impl<S: Read + Write> Read for Outlet<S> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.transport.read(buf)
@@ -127,6 +137,17 @@ impl<S: Read + Write> Write for Outlet<S> {
 mod tests {
     use super::*;
     use crate::io::pipe::{Temper, pipe};
+
+    #[test]
+    fn each_byte_is_masked_by_the_one_of_its_place() {
+        let mask = [0x17, 0x2a, 0x3c, 0xf1];
+        for len in (0..130).chain([1_000]) {
+            let plain: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            let mut masked = plain.clone();
+            apply(mask, &mut masked);
+            assert!(masked.iter().enumerate().all(|(n, byte)| *byte == plain[n] ^ mask[n % 4]), "{len}");
+        }
+    }
 
     #[test]
     fn what_has_gone_out_leaves_no_memory_behind() {

@@ -1,7 +1,7 @@
 //! What waits for one commit: new events, removals, deletions and progress. Lookups see it on top of what is committed;
 //! queries do not. It decides nothing: the store applies the rules, the batch remembers and writes their outcome.
 
-use super::index::{IndexEntries, RemovedEvent};
+use super::index::{IndexEntries, Key, RemovedEvent};
 use super::schema::{self, AddressKey, IdAuthorKey};
 use super::{Progress, Seq, StoreError};
 use crate::protocol::relay_url::RelayUrl;
@@ -58,7 +58,7 @@ pub(super) struct Batch {
     /// Committed events to be removed.
     removed: BTreeSet<Seq>,
     /// Only ever asked by id, or sorted first: its order is another in each process.
-    ids: HashMap<EventId, IdChange>,
+    ids: HashMap<Key<32>, IdChange>,
     versions: BTreeMap<AddressKey, Option<Version>>,
     deleted_ids: BTreeSet<IdAuthorKey>,
     deleted_addresses: BTreeMap<AddressKey, u64>,
@@ -102,7 +102,7 @@ impl Batch {
     // What lookups see.
 
     pub(super) fn id(&self, id: &EventId) -> Option<IdChange> {
-        self.ids.get(id).copied()
+        self.ids.get(&Key(id.to_bytes())).copied()
     }
 
     pub(super) fn pending(&self, seq: Seq) -> Option<&Event> {
@@ -142,7 +142,7 @@ impl Batch {
         if let Some(at) = schema::expiration(&event) {
             self.expirations.insert((at, seq));
         }
-        self.ids.insert(event.id, IdChange::Pending { seq, created_at });
+        self.ids.insert(Key(event.id.to_bytes()), IdChange::Pending { seq, created_at });
         self.json_bytes += json.len();
         let before = self.events.insert(seq, Pending { event, json });
         assert!(before.is_none(), "a sequence number was given twice");
@@ -154,7 +154,7 @@ impl Batch {
         if let Some(address) = schema::event_address(event) {
             self.versions.insert(address, None);
         }
-        self.ids.insert(event.id, change);
+        self.ids.insert(Key(event.id.to_bytes()), change);
         match self.events.remove(&seq) {
             Some(pending) => {
                 self.json_bytes -= pending.json.len();
@@ -248,14 +248,14 @@ impl Batch {
 
     fn write_deletions(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
         let mut known = txn.open_table(schema::IDS)?;
-        let mut deleted: Vec<(EventId, u64)> = Vec::new();
+        let mut deleted: Vec<(Key<32>, u64)> = Vec::new();
         deleted.extend(self.ids.iter().filter_map(|(id, change)| match *change {
             IdChange::Deleted { created_at } => Some((*id, created_at)),
             IdChange::Pending { .. } | IdChange::Gone => None,
         }));
         deleted.sort_unstable();
         for (id, created_at) in &deleted {
-            known.insert(id.as_bytes(), (schema::DELETED, *created_at))?;
+            known.insert(&id.0, (schema::DELETED, *created_at))?;
         }
         let mut ids = txn.open_table(schema::DELETED_IDS)?;
         for key in &self.deleted_ids {
