@@ -82,7 +82,7 @@ fn push_tags(json: &mut String, tags: &Tags) {
     json.push(']');
 }
 
-/// Appends at most [`HEX_MAX`] digits, quoted.
+/// Appends an id, a key or a signature, quoted: no more than 64 bytes.
 pub fn push_hex(json: &mut String, bytes: &[u8]) {
     let mut digits = [0; HEX_MAX];
     json.push('"');

@@ -17,15 +17,17 @@ use std::ops::Bound;
 
 /// Which ids are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selection(By);
+pub struct Selection {
+    by: By,
+    /// Whose. They have far more than what is found, so it is looked up on the events.
+    authors: Option<BTreeSet<PublicKey>>,
+}
 
 /// What finds the ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum By {
     Nothing,
     Kinds(Vec<u16>),
-    /// Their authors have far more events than those of these kinds, and are looked up on the events.
-    KindsAndAuthors(Vec<u16>, BTreeSet<PublicKey>),
     /// Of any kind, if there are no kinds.
     Tags(Vec<TagPrefix>, Vec<u16>),
 }
@@ -33,17 +35,17 @@ enum By {
 impl Selection {
     /// Every event.
     pub fn all() -> Selection {
-        Selection(By::Nothing)
+        Selection { by: By::Nothing, authors: None }
     }
 
     /// Events of some kinds.
     pub fn of_kinds(kinds: &[u16]) -> Selection {
-        Selection(By::Kinds(kinds.to_vec()))
+        Selection { by: By::Kinds(kinds.to_vec()), authors: None }
     }
 
     /// Events of some kinds by some authors. It costs as much as there are of these kinds by anybody.
     pub fn of_kinds_by(kinds: &[u16], authors: impl IntoIterator<Item = PublicKey>) -> Selection {
-        Selection(By::KindsAndAuthors(kinds.to_vec(), authors.into_iter().collect()))
+        Selection { authors: Some(authors.into_iter().collect()), ..Selection::of_kinds(kinds) }
     }
 
     /// Events, of these kinds if there are any, that have a tag of this letter with one of these values.
@@ -62,7 +64,7 @@ impl Selection {
         // Neighbours in the index are looked up together.
         prefixes.sort_unstable();
         prefixes.dedup();
-        Selection(By::Tags(prefixes, kinds.to_vec()))
+        Selection { by: By::Tags(prefixes, kinds.to_vec()), authors: None }
     }
 }
 
@@ -94,16 +96,22 @@ impl Store {
     ) -> Result<IdSet, StoreError> {
         let snapshot = self.snapshot()?;
         let mut walk = Walk { snapshot, expired: expired(snapshot, now)?, places: Vec::new(), left: max };
-        let prefixes = |kinds: &[u16]| kinds.iter().map(|kind| kind.to_be_bytes()).collect::<Vec<_>>();
-        let whole = match &selection.0 {
+        let noted = match &selection.by {
             By::Nothing => return walk.all(f),
-            By::Kinds(kinds) => walk.index(snapshot.by_kind(), &prefixes(kinds), &[])? && walk.give(f)?,
-            By::KindsAndAuthors(kinds, authors) => {
-                walk.index(snapshot.by_kind(), &prefixes(kinds), &[])? && walk.give_by(authors, f)?
+            By::Kinds(kinds) => {
+                let prefixes: Vec<_> = kinds.iter().map(|kind| kind.to_be_bytes()).collect();
+                walk.index(snapshot.by_kind(), &prefixes, &[])?
             }
-            By::Tags(prefixes, kinds) => walk.index(snapshot.by_tag(), prefixes, kinds)? && walk.give(f)?,
+            By::Tags(prefixes, kinds) => walk.index(snapshot.by_tag(), prefixes, kinds)?,
         };
-        Ok(if whole { IdSet::Whole } else { IdSet::TooLarge })
+        if !noted {
+            return Ok(IdSet::TooLarge);
+        }
+        match &selection.authors {
+            Some(authors) => walk.give_by(authors, f)?,
+            None => walk.give(f)?,
+        }
+        Ok(IdSet::Whole)
     }
 }
 
@@ -168,14 +176,12 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    /// Finds the whole ids of what was noted: a place has but the beginning of one. All are found.
-    fn give(mut self, f: &mut dyn FnMut(UnixTime, EventId)) -> Result<bool, StoreError> {
+    /// Finds the whole ids of what was noted: a place has but the beginning of one.
+    fn give(mut self, f: &mut dyn FnMut(UnixTime, EventId)) -> Result<(), StoreError> {
         if self.places.len() as u64 * SCAN_WORTH >= self.snapshot.ids_len()? {
-            self.give_by_scan(f)?;
-        } else {
-            self.look_at_each(|at, json| id_of(json).map(|id| f(at, id)))?;
+            return self.give_by_scan(f);
         }
-        Ok(true)
+        self.look_at_each(|at, json| id_of(json).map(|id| f(at, id)))
     }
 
     /// The same of those that are by some authors.
@@ -183,14 +189,13 @@ impl Walk<'_> {
         mut self,
         authors: &BTreeSet<PublicKey>,
         f: &mut dyn FnMut(UnixTime, EventId),
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         self.look_at_each(|at, json| {
             if authors.contains(&author_of(json)?) {
                 f(at, id_of(json)?);
             }
             Ok(())
-        })?;
-        Ok(true)
+        })
     }
 
     fn look_at_each(
