@@ -136,13 +136,12 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Every event: the table of ids has all that is needed, in one piece.
-    fn all(&mut self, f: &mut dyn FnMut(UnixTime, EventId)) -> Result<IdSet, StoreError> {
+    fn all(&self, f: &mut dyn FnMut(UnixTime, EventId)) -> Result<IdSet, StoreError> {
+        if self.snapshot.ids_len()? > self.left as u64 {
+            return Ok(IdSet::TooLarge);
+        }
         for entry in self.snapshot.ids()? {
             let (id, seq, created_at) = entry?;
-            if self.left == 0 {
-                return Ok(IdSet::TooLarge);
-            }
-            self.left -= 1;
             if seq != schema::DELETED && !self.expired.contains(&seq) {
                 f(UnixTime::from_secs(created_at), id);
             }
