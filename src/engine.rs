@@ -146,6 +146,12 @@ impl Engine {
     ///
     /// If the store cannot be read. The engine must not be used afterwards.
     pub fn handle(&mut self, now: Now, input: Input<'_>) -> Result<(), StoreError> {
+        // Before anything else: what woke up late must not go on with a relay that nobody needs any more.
+        if !self.stopping
+            && let Some(changes) = self.window.close_if_due(now.mono)
+        {
+            self.act_on_window(now, changes)?;
+        }
         match input {
             Input::Opened { link } => self.with_relay(now, link, |relay, cx| relay.on_opened(link, cx))?,
             Input::Accepted { link: LinkId::Client(client) } => {
@@ -423,9 +429,6 @@ impl Engine {
         for key in due {
             self.relays[key].timer = None;
             self.drive(now, key, |relay, cx| relay.on_time(cx))?;
-        }
-        if let Some(changes) = self.window.close_if_due(now.mono) {
-            self.act_on_window(now, changes)?;
         }
         if self.through_due.is_some_and(|at| at <= now.mono) {
             self.stage_moved_throughs();
