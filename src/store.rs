@@ -194,8 +194,8 @@ impl Store {
         schema::prepare(&db)?;
         let snapshot = Snapshot::open(&db)?;
         let next_seq = snapshot.next_seq;
-        let (batch, unindexed_max) = (Batch::default(), STORE_UNINDEXED_MAX);
-        Ok(Store { batch, snapshot: Some(snapshot), db, next_seq, unindexed_max, failed: None })
+        let (batch, snapshot) = (Batch::default(), Some(snapshot));
+        Ok(Store { batch, snapshot, db, next_seq, unindexed_max: STORE_UNINDEXED_MAX, failed: None })
     }
 
     /// The same with another bound than [`STORE_UNINDEXED_MAX`] on the index entries that wait in memory. With 0 every
