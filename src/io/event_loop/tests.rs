@@ -395,8 +395,10 @@ mod over_tls {
         }
 
         fn world(&self) -> World {
-            let path =
-                std::env::temp_dir().join(format!("grasp-sync-ca-{}-{}.pem", std::process::id(), self.pem.len()));
+            // Tests run beside each other, and certificates are often of one length.
+            static WORLDS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+            let world = WORLDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("grasp-sync-ca-{}-{world}.pem", std::process::id()));
             std::fs::write(&path, &self.pem).unwrap();
             let config = tls::client_config(Some(&path)).unwrap();
             let _ = std::fs::remove_file(&path);
