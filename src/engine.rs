@@ -32,11 +32,12 @@ use crate::timer_wheel::{TimerId, TimerWheel};
 mod expiry;
 mod relays;
 mod report;
+mod sets;
 mod start;
 mod supply;
 
 use start::{Restored, load_progress, load_state};
-use supply::Claims;
+use supply::Hints;
 
 /// What became of one line of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ pub struct Engine {
     settings: Settings,
     state: State,
     intake: Intake,
-    claims: Claims,
+    hints: Hints,
     window: Window,
     relays: Slab<Entry>,
     keys: BTreeMap<RelayUrl, usize>,
@@ -116,7 +117,7 @@ impl Engine {
             settings,
             state,
             intake: Intake::default(),
-            claims: Claims::default(),
+            hints: Hints::default(),
             relays: Slab::new(),
             keys: BTreeMap::new(),
             links: BTreeMap::new(),

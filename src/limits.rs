@@ -259,10 +259,20 @@ pub const FORGOTTEN_RELAYS_MAX: usize = 1_024;
 
 /// Bytes of one step that we send, before hexadecimal doubles them: some relays take no longer message.
 pub const RECONCILE_FRAME_BYTES: u64 = 60_000;
+/// Bytes of a list of ids that no relay has cut to fit a frame: the protocol's smallest frame has 4,096, and
+/// implementations stop 200 before its end.
+pub const RECONCILE_UNCUT_BYTES: usize = 3_800;
 /// Reconciliations open on one relay that has shown that it reconciles; one until then.
 pub const RECONCILIATIONS_MAX: usize = 4;
 /// Ids that all reconciliations hold in memory. Beyond: the question is asked by pages (`no_room`).
 pub const RECONCILE_IDS_MAX: usize = 1 << 20;
+/// For so long what is held about some root events is not looked up again for another letter, or another relay: what has
+/// come since costs a few bytes on the wire.
+pub const SET_KEPT_FOR: Duration = Duration::from_secs(10);
+/// Chunks of root events of which it is kept.
+pub const SETS_KEPT_MAX: usize = 16;
+/// Ids for which it is kept: beyond, it is looked up anew each time.
+pub const SET_KEPT_IDS_MAX: usize = 1_024;
 /// Ids found by one reconciliation that wait to be fetched. Beyond: they are fetched before it goes on.
 pub const RECONCILE_NEEDED_MAX: usize = 16_384;
 /// Events fetched by one reconciliation that were refused. Beyond: the question is asked by pages (`endless`).

@@ -30,7 +30,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use error::StoreError;
-pub use ids::{IdSet, Selection};
+pub use ids::{IdSet, Selected, Selection};
 pub use query::{Query, QueryStep, matches_nothing};
 
 use crate::limits::STORE_UNINDEXED_MAX;

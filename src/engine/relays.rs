@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use log::warn;
 use slab::Slab;
 
-use super::supply::{Claims, supply};
+use super::supply::{Hints, supply};
 use super::{Engine, Entry};
 use crate::contract::LinkId;
 use crate::intake::Intake;
@@ -127,9 +127,9 @@ impl Engine {
     }
 
     /// The relays, the store and the desk beside what a machine sees while it acts.
-    fn split(&mut self, now: Now) -> (&mut Slab<Entry>, &mut Store, &Intake, &mut Claims, Cx<'_>) {
-        let Engine { relays, store, intake, claims, state, settings, next_link, out, metrics, .. } = self;
-        (relays, store, intake, claims, Cx { now, state, settings, next_link, out, metrics })
+    fn split(&mut self, now: Now) -> (&mut Slab<Entry>, &mut Store, &Intake, &mut Hints, Cx<'_>) {
+        let Engine { relays, store, intake, hints, state, settings, next_link, out, metrics, .. } = self;
+        (relays, store, intake, hints, Cx { now, state, settings, next_link, out, metrics })
     }
 
     /// Lets a relay's machine act, then carries away what it wants written and watched.
@@ -139,11 +139,11 @@ impl Engine {
         key: usize,
         act: impl FnOnce(&mut Relay, &mut Cx<'_>),
     ) -> Result<(), StoreError> {
-        let (relays, store, intake, claims, mut cx) = self.split(now);
+        let (relays, store, intake, hints, mut cx) = self.split(now);
         let relay = &mut relays[key].relay;
         let links_before = relay.links();
         act(relay, &mut cx);
-        while supply(relays, key, store, intake, claims, &mut cx)? {}
+        while supply(relays, key, store, intake, hints, &mut cx)? {}
         let relay = &mut relays[key].relay;
         let deadline = relay.next_deadline(&cx);
         let links = relay.links();

@@ -4,8 +4,8 @@
 //! nothing else, and what it lacks is known when it comes. So tags are looked up by their digest and not checked again
 //! on the event.
 
-use super::index::Index;
-use super::schema::{self, Place, TagPrefix};
+use super::index::Entries;
+use super::schema::{self, Place, TagDigest};
 use super::snapshot::Snapshot;
 use super::{Seq, Store, StoreError};
 use crate::protocol::message::RawEvent;
@@ -28,8 +28,29 @@ pub struct Selection {
 enum By {
     Nothing,
     Kinds(Vec<u16>),
-    /// Of any kind, if there are no kinds.
-    Tags(Vec<TagPrefix>, Vec<u16>),
+    Tags(Tags),
+}
+
+/// Tags of some letters with some values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Tags {
+    /// In order: neighbours in the index are looked up together.
+    values: Vec<TagDigest>,
+    /// In order, for the same reason: all of one value are one walk.
+    letters: Vec<u8>,
+    /// Of any kind, if there are none.
+    kinds: Vec<u16>,
+}
+
+/// One id of a selection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Selected {
+    /// The event's time.
+    pub created_at: UnixTime,
+    /// The event.
+    pub id: EventId,
+    /// The letter of the tag by which it was found.
+    pub letter: Option<char>,
 }
 
 impl Selection {
@@ -48,23 +69,26 @@ impl Selection {
         Selection { authors: Some(authors.into_iter().collect()), ..Selection::of_kinds(kinds) }
     }
 
-    /// Events, of these kinds if there are any, that have a tag of this letter with one of these values.
-    pub fn tagging<T: AsRef<str>>(letter: char, values: impl IntoIterator<Item = T>, kinds: &[u16]) -> Selection {
-        let letter = letter as u8;
-        Selection::by_tags(values.into_iter().map(|value| schema::tag_prefix(letter, value.as_ref())).collect(), kinds)
+    /// Events, of these kinds if there are any, that have a tag of one of these letters with one of these values.
+    pub fn tagging<T: AsRef<str>>(letters: &[char], values: impl IntoIterator<Item = T>, kinds: &[u16]) -> Selection {
+        Selection::by_tags(letters, values.into_iter().map(|value| schema::tag_digest(value.as_ref())).collect(), kinds)
     }
 
     /// The same for values that are ids of events.
-    pub fn tagging_events<'a>(letter: char, ids: impl IntoIterator<Item = &'a EventId>, kinds: &[u16]) -> Selection {
-        let letter = letter as u8;
-        Selection::by_tags(ids.into_iter().map(|id| schema::id_tag_prefix(letter, id)).collect(), kinds)
+    pub fn tagging_events<'a>(
+        letters: &[char],
+        ids: impl IntoIterator<Item = &'a EventId>,
+        kinds: &[u16],
+    ) -> Selection {
+        Selection::by_tags(letters, ids.into_iter().map(schema::id_tag_digest).collect(), kinds)
     }
 
-    fn by_tags(mut prefixes: Vec<TagPrefix>, kinds: &[u16]) -> Selection {
-        // Neighbours in the index are looked up together.
-        prefixes.sort_unstable();
-        prefixes.dedup();
-        Selection { by: By::Tags(prefixes, kinds.to_vec()), authors: None }
+    fn by_tags(letters: &[char], mut values: Vec<TagDigest>, kinds: &[u16]) -> Selection {
+        values.sort_unstable();
+        values.dedup();
+        let mut letters: Vec<u8> = letters.iter().map(|letter| *letter as u8).collect();
+        letters.sort_unstable();
+        Selection { by: By::Tags(Tags { values, letters, kinds: kinds.to_vec() }), authors: None }
     }
 }
 
@@ -81,8 +105,8 @@ pub enum IdSet {
 const SCAN_WORTH: u64 = 8;
 
 impl Store {
-    /// Gives time and id of every committed, unexpired event of a selection to `f`, some of them twice, in no particular
-    /// order: at most `max`. It looks at no more than that many.
+    /// Gives every committed, unexpired event of a selection to `f`, under each letter by which it is found and some of
+    /// them twice, in no particular order: at most `max`. It looks at no more than that many.
     ///
     /// # Errors
     ///
@@ -92,17 +116,14 @@ impl Store {
         selection: &Selection,
         now: UnixTime,
         max: usize,
-        f: &mut dyn FnMut(UnixTime, EventId),
+        f: &mut dyn FnMut(Selected),
     ) -> Result<IdSet, StoreError> {
         let snapshot = self.snapshot()?;
-        let mut walk = Walk { snapshot, expired: expired(snapshot, now)?, places: Vec::new(), left: max };
+        let mut walk = Walk { snapshot, expired: expired(snapshot, now)?, noted: Vec::new(), left: max };
         let noted = match &selection.by {
             By::Nothing => return walk.all(f),
-            By::Kinds(kinds) => {
-                let prefixes: Vec<_> = kinds.iter().map(|kind| kind.to_be_bytes()).collect();
-                walk.index(snapshot.by_kind(), &prefixes, &[])?
-            }
-            By::Tags(prefixes, kinds) => walk.index(snapshot.by_tag(), prefixes, kinds)?,
+            By::Kinds(kinds) => walk.kinds(kinds)?,
+            By::Tags(tags) => walk.tags(tags)?,
         };
         if !noted {
             return Ok(IdSet::TooLarge);
@@ -128,97 +149,125 @@ fn expired(snapshot: &Snapshot, now: UnixTime) -> Result<BTreeSet<Seq>, StoreErr
 struct Walk<'a> {
     snapshot: &'a Snapshot,
     expired: BTreeSet<Seq>,
-    /// Where what is wanted stands.
-    places: Vec<Place>,
+    /// Where what is wanted stands, and by which letter it was found.
+    noted: Vec<(Place, Option<char>)>,
     /// Entries that may still be looked at: the loop waits.
     left: usize,
 }
 
 impl Walk<'_> {
     /// Every event: the table of ids has all that is needed, in one piece.
-    fn all(&self, f: &mut dyn FnMut(UnixTime, EventId)) -> Result<IdSet, StoreError> {
+    fn all(&self, f: &mut dyn FnMut(Selected)) -> Result<IdSet, StoreError> {
         if self.snapshot.ids_len()? > self.left as u64 {
             return Ok(IdSet::TooLarge);
         }
         for entry in self.snapshot.ids()? {
             let (id, seq, created_at) = entry?;
             if seq != schema::DELETED && !self.expired.contains(&seq) {
-                f(UnixTime::from_secs(created_at), id);
+                f(Selected { created_at: UnixTime::from_secs(created_at), id, letter: None });
             }
         }
         Ok(IdSet::Whole)
     }
 
-    /// Notes what stands in an index under some prefixes and is of these kinds, if there are any. Says whether that is
-    /// not too much to look at.
-    fn index<const N: usize, const P: usize>(
+    /// Notes what is of some kinds. Says whether that is not too much to look at.
+    fn kinds(&mut self, kinds: &[u16]) -> Result<bool, StoreError> {
+        for kind in kinds {
+            let prefix = kind.to_be_bytes();
+            let from = schema::index_key(&prefix, &schema::FIRST_PLACE);
+            let to = schema::index_key(&prefix, &schema::LAST_PLACE);
+            let entries = self.snapshot.by_kind().range(Bound::Included(&from), Bound::Included(&to))?;
+            if !self.note(entries, |_, _| Some(None))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes what has some tags, likewise.
+    fn tags(&mut self, tags: &Tags) -> Result<bool, StoreError> {
+        let (Some(first), Some(last)) = (tags.letters.first(), tags.letters.last()) else { return Ok(true) };
+        for value in &tags.values {
+            let from = schema::index_key(&schema::digest_prefix(*first, value), &schema::FIRST_PLACE);
+            let to = schema::index_key(&schema::digest_prefix(*last, value), &schema::LAST_PLACE);
+            let entries = self.snapshot.by_tag().range(Bound::Included(&from), Bound::Included(&to))?;
+            let wanted = |key: &[u8], kind: u16| {
+                let letter = key[schema::TAG_DIGEST_LEN];
+                let is_wanted = tags.letters.contains(&letter) && (tags.kinds.is_empty() || tags.kinds.contains(&kind));
+                is_wanted.then_some(Some(char::from(letter)))
+            };
+            if !self.note(entries, wanted)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes of some entries those that are `wanted`, which is asked for the letter by key and kind.
+    fn note<const N: usize>(
         &mut self,
-        index: Index<'_, N>,
-        prefixes: &[[u8; P]],
-        kinds: &[u16],
+        mut entries: Entries<'_, N>,
+        wanted: impl Fn(&[u8], u16) -> Option<Option<char>>,
     ) -> Result<bool, StoreError> {
-        for prefix in prefixes {
-            let from: [u8; N] = schema::index_key(prefix, &schema::FIRST_PLACE);
-            let to: [u8; N] = schema::index_key(prefix, &schema::LAST_PLACE);
-            let mut entries = index.range(Bound::Included(&from), Bound::Included(&to))?;
-            while let Some((key, kind)) = entries.next()? {
-                if self.left == 0 {
-                    return Ok(false);
-                }
-                self.left -= 1;
-                let place = schema::key_place(&key);
-                if (kinds.is_empty() || kinds.contains(&kind)) && !self.expired.contains(&schema::place_seq(&place)) {
-                    self.places.push(place);
-                }
+        while let Some((key, kind)) = entries.next()? {
+            if self.left == 0 {
+                return Ok(false);
+            }
+            self.left -= 1;
+            let place = schema::key_place(&key);
+            if let Some(letter) = wanted(&key, kind).filter(|_| !self.expired.contains(&schema::place_seq(&place))) {
+                self.noted.push((place, letter));
             }
         }
         Ok(true)
     }
 
     /// Finds the whole ids of what was noted: a place has but the beginning of one.
-    fn give(mut self, f: &mut dyn FnMut(UnixTime, EventId)) -> Result<(), StoreError> {
-        if self.places.len() as u64 * SCAN_WORTH >= self.snapshot.ids_len()? {
+    fn give(mut self, f: &mut dyn FnMut(Selected)) -> Result<(), StoreError> {
+        if self.noted.len() as u64 * SCAN_WORTH >= self.snapshot.ids_len()? {
             return self.give_by_scan(f);
         }
-        self.look_at_each(|at, json| id_of(json).map(|id| f(at, id)))
+        self.look_at_each(|json| id_of(json).map(Some), f)
     }
 
     /// The same of those that are by some authors.
-    fn give_by(
-        mut self,
-        authors: &BTreeSet<PublicKey>,
-        f: &mut dyn FnMut(UnixTime, EventId),
-    ) -> Result<(), StoreError> {
-        self.look_at_each(|at, json| {
-            if authors.contains(&author_of(json)?) {
-                f(at, id_of(json)?);
-            }
-            Ok(())
-        })
+    fn give_by(mut self, authors: &BTreeSet<PublicKey>, f: &mut dyn FnMut(Selected)) -> Result<(), StoreError> {
+        let by_them = |json: &str| author_of(json).map(|author| authors.contains(&author));
+        self.look_at_each(|json| by_them(json)?.then(|| id_of(json)).transpose(), f)
     }
 
+    /// Looks at each event that was noted, once, and gives those of which `id` finds the id.
     fn look_at_each(
         &mut self,
-        mut look: impl FnMut(UnixTime, &str) -> Result<(), StoreError>,
+        id: impl Fn(&str) -> Result<Option<EventId>, StoreError>,
+        f: &mut dyn FnMut(Selected),
     ) -> Result<(), StoreError> {
         // Neighbours in the table of events are read together.
-        self.places.sort_unstable_by_key(schema::place_seq);
-        for place in &self.places {
+        self.noted.sort_unstable_by_key(|(place, _)| schema::place_seq(place));
+        for same in self.noted.chunk_by(|(a, _), (b, _)| schema::place_seq(a) == schema::place_seq(b)) {
+            let place = &same[0].0;
             let json = self.snapshot.events.get(schema::place_seq(place))?.ok_or(StoreError::Corrupt)?;
-            look(UnixTime::from_secs(schema::place_created_at(place)), json.value())?;
+            let Some(id) = id(json.value())? else { continue };
+            let created_at = UnixTime::from_secs(schema::place_created_at(place));
+            same.iter().for_each(|(_, letter)| f(Selected { created_at, id, letter: *letter }));
         }
         Ok(())
     }
 
-    fn give_by_scan(&self, f: &mut dyn FnMut(UnixTime, EventId)) -> Result<(), StoreError> {
-        let mut wanted: Vec<Seq> = self.places.iter().map(schema::place_seq).collect();
+    fn give_by_scan(&self, f: &mut dyn FnMut(Selected)) -> Result<(), StoreError> {
+        let mut wanted: Vec<(Seq, Option<char>)> = Vec::with_capacity(self.noted.len());
+        wanted.extend(self.noted.iter().map(|(place, letter)| (schema::place_seq(place), *letter)));
         wanted.sort_unstable();
         wanted.dedup();
         for entry in self.snapshot.ids()? {
             let (id, seq, created_at) = entry?;
-            if seq != schema::DELETED && wanted.binary_search(&seq).is_ok() {
-                f(UnixTime::from_secs(created_at), id);
+            if seq == schema::DELETED {
+                continue;
             }
+            let created_at = UnixTime::from_secs(created_at);
+            let first = wanted.partition_point(|(of, _)| *of < seq);
+            let these = wanted[first..].iter().take_while(|(of, _)| *of == seq);
+            these.for_each(|(_, letter)| f(Selected { created_at, id, letter: *letter }));
         }
         Ok(())
     }
@@ -262,7 +311,8 @@ mod tests {
 
     fn ids(store: &Store, selection: &Selection, max: usize) -> Option<BTreeSet<(u64, EventId)>> {
         let mut found = BTreeSet::new();
-        let set = store.for_each_id(selection, NOW, max, &mut |at, id| _ = found.insert((at.as_secs(), id))).unwrap();
+        let mut take = |held: Selected| _ = found.insert((held.created_at.as_secs(), held.id));
+        let set = store.for_each_id(selection, NOW, max, &mut take).unwrap();
         (set == IdSet::Whole).then_some(found)
     }
 
@@ -279,13 +329,17 @@ mod tests {
         // Enough of them that looking up each is cheaper than a walk over all.
         events.extend((0..100).map(|n| event(9, 1, n, &[], &n.to_string())));
         let store = store_of(&events);
-        let tag = |letter| Selection::tagging(letter, [&value], &[]);
+        let tag = |letter| Selection::tagging(&[letter], [&value], &[]);
         assert_eq!(ids(&store, &tag('e'), 500), placed(&[&events[0], &events[2]]));
         assert_eq!(ids(&store, &tag('E'), 500), placed(&[&events[1]]));
         assert_eq!(ids(&store, &tag('q'), 500), placed(&[]));
-        assert_eq!(ids(&store, &Selection::tagging('e', [&value], &[7]), 500), placed(&[]));
+        assert_eq!(ids(&store, &Selection::tagging(&['e'], [&value], &[7]), 500), placed(&[]));
         let id = EventId::from_byte_array([0xab; 32]);
-        assert_eq!(Selection::tagging_events('e', [&id], &[]), tag('e'), "an id is tagged by its hexadecimal digits");
+        assert_eq!(
+            Selection::tagging_events(&['e'], [&id], &[]),
+            tag('e'),
+            "an id is tagged by its hexadecimal digits"
+        );
         let deletions = Selection::of_kinds_by(&[5], [author(3), author(9)]);
         assert_eq!(ids(&store, &deletions, 1), placed(&[&events[3]]), "nothing else of theirs is looked at");
         assert_eq!(ids(&store, &Selection::of_kinds(&[1]), 500), placed(&events[4..].iter().collect::<Vec<_>>()));
@@ -302,8 +356,8 @@ mod tests {
             Selection::of_kinds(&[1]),
             Selection::of_kinds_by(&[1], [author(1)]),
             Selection::of_kinds_by(&[1], [author(2)]),
-            Selection::tagging('t', ["x"], &[1]),
-            Selection::tagging('t', ["x"], &[7]),
+            Selection::tagging(&['t'], ["x"], &[1]),
+            Selection::tagging(&['t'], ["x"], &[7]),
         ] {
             assert!(ids(&store, &selection, 10).is_some());
             assert_eq!(ids(&store, &selection, 9), None, "{selection:?}");

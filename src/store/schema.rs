@@ -32,13 +32,15 @@ pub(super) type AddressKey = [u8; 66];
 pub(super) type IdAuthorKey = [u8; 64];
 /// `digest of the value ‖ letter`: a comment names one event with `e` and `E` (NIP-22) and changes one page for both.
 pub(super) type TagPrefix = [u8; TAG_PREFIX_LEN];
+/// What of a tag's value is in a key.
+pub(super) type TagDigest = [u8; TAG_DIGEST_LEN];
 
 /// Bytes of a number in a place, the low ones.
 const NUMBER_LEN: usize = 5;
 const NUMBER_MAX: u64 = (1 << (8 * NUMBER_LEN)) - 1;
 const PLACE_ID_LEN: usize = 6;
 pub(super) const PLACE_LEN: usize = NUMBER_LEN + PLACE_ID_LEN + NUMBER_LEN;
-const TAG_DIGEST_LEN: usize = 8;
+pub(super) const TAG_DIGEST_LEN: usize = 8;
 const SHA256_LEN: usize = 32;
 pub(super) const TAG_PREFIX_LEN: usize = TAG_DIGEST_LEN + 1;
 pub(super) const BY_TIME_LEN: usize = PLACE_LEN;
@@ -250,26 +252,33 @@ pub(super) fn id_author_key(id: &EventId, author: &PublicKey) -> IdAuthorKey {
     key
 }
 
-/// `digest ‖ letter`. Ids and keys, most of all values, are their own digest; values that share one only cost a look at
-/// the event.
+/// `digest ‖ letter` of a value.
 pub(super) fn tag_prefix(letter: u8, value: &str) -> TagPrefix {
-    let mut prefix = [0; TAG_PREFIX_LEN];
-    prefix[TAG_DIGEST_LEN] = letter;
-    let digest = &mut prefix[..TAG_DIGEST_LEN];
-    if is_lower_hex(value, 2 * SHA256_LEN) {
-        hex_decode(&value.as_bytes()[..2 * TAG_DIGEST_LEN], digest).expect("it was checked");
-    } else {
-        digest.copy_from_slice(&sha256(value.as_bytes())[..TAG_DIGEST_LEN]);
-    }
+    digest_prefix(letter, &tag_digest(value))
+}
+
+/// `digest ‖ letter`.
+pub(super) fn digest_prefix(letter: u8, digest: &TagDigest) -> TagPrefix {
+    let mut prefix = [letter; TAG_PREFIX_LEN];
+    prefix[..TAG_DIGEST_LEN].copy_from_slice(digest);
     prefix
 }
 
-/// [`tag_prefix`] of an event's id.
-pub(super) fn id_tag_prefix(letter: u8, id: &EventId) -> TagPrefix {
-    let mut prefix = [0; TAG_PREFIX_LEN];
-    prefix[TAG_DIGEST_LEN] = letter;
-    prefix[..TAG_DIGEST_LEN].copy_from_slice(&id.as_bytes()[..TAG_DIGEST_LEN]);
-    prefix
+/// What stands for a tag's value. Ids and keys, most of all values, are their own digest; values that share one only cost
+/// a look at the event.
+pub(super) fn tag_digest(value: &str) -> TagDigest {
+    let mut digest = [0; TAG_DIGEST_LEN];
+    if is_lower_hex(value, 2 * SHA256_LEN) {
+        hex_decode(&value.as_bytes()[..2 * TAG_DIGEST_LEN], &mut digest).expect("it was checked");
+    } else {
+        digest.copy_from_slice(&sha256(value.as_bytes())[..TAG_DIGEST_LEN]);
+    }
+    digest
+}
+
+/// [`tag_digest`] of an event's id.
+pub(super) fn id_tag_digest(id: &EventId) -> TagDigest {
+    *id.as_bytes().first_chunk().expect("an id is longer")
 }
 
 fn sha256(bytes: &[u8]) -> [u8; SHA256_LEN] {

@@ -32,6 +32,9 @@ pub enum Unit {
     Roots(Rc<[RootId]>),
 }
 
+/// The tags by which events name a root event (NIP-10, NIP-22, NIP-18).
+pub const ROOT_TAG_LETTERS: [char; 3] = ['e', 'E', 'q'];
+
 /// What one filter asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
@@ -45,7 +48,7 @@ pub enum Subject {
     Identifiers(Rc<[RepoId]>),
     /// Events that tag some repos with `a`, `A` or `q`.
     RepoTag(char, Rc<[RepoId]>),
-    /// Events that tag some root events with `e`, `E` or `q`.
+    /// Events that tag some root events with one of [`ROOT_TAG_LETTERS`].
     RootTag(char, Rc<[RootId]>),
     /// Deletions by some authors.
     Deletions(Rc<[PublicKey]>),
@@ -70,7 +73,7 @@ impl Unit {
             Unit::Identifiers(repos) => vec![Subject::Identifiers(repos.clone())],
             Unit::Everything => vec![Subject::Everything],
             Unit::Repos(repos) => ['a', 'A', 'q'].map(|letter| Subject::RepoTag(letter, repos.clone())).into(),
-            Unit::Roots(roots) => ['e', 'E', 'q'].map(|letter| Subject::RootTag(letter, roots.clone())).into(),
+            Unit::Roots(roots) => ROOT_TAG_LETTERS.map(|letter| Subject::RootTag(letter, roots.clone())).into(),
         }
     }
 

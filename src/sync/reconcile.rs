@@ -3,7 +3,9 @@
 //! A **pass** is one exchange over our current set. What it finds is sifted by the caller, who knows what is held or was
 //! refused, and the rest is fetched in batches while the exchange goes on. A pass that found much is cut short, so that
 //! what waits is bounded; the next one begins with what has come meanwhile. A pass that ran to its end and brought
-//! nothing new ends the reconciliation: some peers' exchanges end early and lose items, and a second look finds those.
+//! nothing new ends the reconciliation: some peers lose items where they cut an answer to a frame's length, and a second
+//! look finds those. There is nothing to look for where the one list of ids that we sent was answered with one that was too
+//! short to be cut.
 //!
 //! Nothing that failed is taken for complete: what the relay lists and does not serve, a peer that breaks the protocol,
 //! an exchange without end all end in a [`Verdict::Failed`], and the question is then asked by pages.
@@ -18,7 +20,7 @@ use nostr::event::EventId;
 
 use crate::limits::{
     ELSEWHERE_FIRST_LOOK, ELSEWHERE_WAIT_MAX, FETCH_IDS_MAX, FETCH_IDS_MIN, RECONCILE_FRAME_BYTES,
-    RECONCILE_MESSAGES_MAX, RECONCILE_NEEDED_MAX, RECONCILE_PASSES_MAX, RECONCILE_USELESS_MAX,
+    RECONCILE_MESSAGES_MAX, RECONCILE_NEEDED_MAX, RECONCILE_PASSES_MAX, RECONCILE_UNCUT_BYTES, RECONCILE_USELESS_MAX,
 };
 use crate::time::{Duration, Instant, UnixTime};
 
@@ -43,6 +45,8 @@ pub struct Reconciliation {
     passes: usize,
     /// This pass ended before it had seen everything.
     cut: bool,
+    /// Something may have been lost in this pass, for all that the exchange tells.
+    doubtful: bool,
     /// What this pass fetched that was not known before.
     new: usize,
     /// Found and not yet looked up by the caller.
@@ -102,6 +106,9 @@ pub enum Failure {
     Unserved,
 }
 
+/// How a step begins that is a list of all ids in its set: the protocol's version, a bound without end, the mode.
+const ONE_LIST: [u8; 4] = [0x61, 0, 0, 2];
+
 /// REQs that may bring nothing of a batch before its ids count as not served.
 const BARREN_MAX: u8 = 2;
 
@@ -116,6 +123,7 @@ impl Reconciliation {
             messages: 0,
             passes: 0,
             cut: false,
+            doubtful: false,
             new: 0,
             unsifted: Vec::new(),
             elsewhere: Vec::new(),
@@ -145,6 +153,7 @@ impl Reconciliation {
         self.messages = 0;
         self.passes += 1;
         self.cut = false;
+        self.doubtful = !payload.starts_with(&ONE_LIST);
         self.new = 0;
         self.look_after = ELSEWHERE_FIRST_LOOK;
         hex_string(&payload)
@@ -164,6 +173,7 @@ impl Reconciliation {
             return Err(Failure::Endless);
         }
         let payload = from_hex(payload).ok_or(Failure::Broken)?;
+        self.doubtful |= payload.len() > RECONCILE_UNCUT_BYTES;
         let (mut have, mut need) = (Vec::new(), Vec::new());
         let answer = exchange.reconcile_with_ids(&payload, &mut have, &mut need).map_err(|_| Failure::Broken)?;
         // They come in no order that could be repeated.
@@ -180,7 +190,7 @@ impl Reconciliation {
         if self.next_look().is_some_and(|at| at <= now) {
             self.unsifted = std::mem::take(&mut self.elsewhere);
             self.look_after = self.look_after.saturating_mul(2);
-            // What has come from there is new all the same: another pass will tell.
+            // What has come from there is new all the same.
             self.new += self.unsifted.len();
         }
         std::mem::take(&mut self.unsifted)
@@ -261,11 +271,11 @@ impl Reconciliation {
         Batch { asked: left.len(), left, barren }
     }
 
-    /// An event came that another reconciliation had asked for: it need not be fetched twice.
-    pub fn on_came_elsewhere(&mut self, id: &EventId) {
+    /// An event came that another reconciliation had asked for: it need not be fetched twice. Says whether it was needed.
+    pub fn on_came_elsewhere(&mut self, id: &EventId) -> bool {
         let waited = self.needed.remove(id) || self.late.remove(id);
-        // As after any fetch, another pass will tell.
         self.new += usize::from(waited);
+        waited
     }
 
     /// An event of a batch has come. `is_new`: it was not known before.
@@ -310,7 +320,7 @@ impl Reconciliation {
             Verdict::Busy
         } else if !self.unserved.is_empty() {
             Verdict::Failed(Failure::Unserved)
-        } else if self.passes > 0 && !self.cut && self.new == 0 {
+        } else if self.passes > 0 && !self.cut && (self.new == 0 || !self.doubtful) {
             Verdict::Complete
         } else if self.passes >= RECONCILE_PASSES_MAX {
             Verdict::Failed(Failure::Endless)
@@ -322,6 +332,11 @@ impl Reconciliation {
     /// Ids that were listed and not served.
     pub fn unserved(&self) -> &[EventId] {
         &self.unserved
+    }
+
+    /// Whether there has been a pass.
+    pub fn was_opened(&self) -> bool {
+        self.passes > 0
     }
 
     /// Whether the relay has answered once.

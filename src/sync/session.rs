@@ -30,7 +30,7 @@ mod refused;
 mod subscription;
 mod timing;
 
-pub use reconciling::{Found, Sifted};
+pub use reconciling::{Found, Sifted, WantedSet};
 pub use refused::Lockout;
 
 use live::Postponed;
@@ -363,7 +363,7 @@ impl Session {
                 *barren &= !is_new;
                 task
             }
-            Subscription::Fetch { .. } => return self.on_fetched(number, arrival, cx.now.mono),
+            Subscription::Fetch { .. } => return self.on_fetched(number, arrival, cx),
         };
         match task.sweep.subject() {
             Subject::Announcements => self.seen.by_kind += 1,

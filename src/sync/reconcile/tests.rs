@@ -184,6 +184,23 @@ fn items_that_an_exchange_loses_are_found_by_the_next() {
 }
 
 #[test]
+fn an_answer_that_cannot_have_been_cut_is_not_asked_for_twice() {
+    let list_max = (RECONCILE_UNCUT_BYTES / 32) as u64;
+    for (ours, theirs, passes) in [
+        (0..0, 0..list_max - 1, 1),
+        (0..0, 0..list_max + 1, 2),
+        (0..31, 0..100, 1),
+        (0..40, 0..100, 2),
+        (0..40, 0..40, 1),
+    ] {
+        let mut peer = Peer { frame: 4_096, ..Peer::of(theirs.clone()) };
+        let done = reconcile(ours.clone(), &mut peer, &BTreeSet::new());
+        assert_eq!((done.verdict, done.ours), (Verdict::Complete, ids(theirs.clone())));
+        assert_eq!(done.run.passes, passes, "{ours:?} {theirs:?}");
+    }
+}
+
+#[test]
 fn what_is_listed_and_not_served_is_no_silent_success() {
     let mut peer = Peer { ghosts: ids(100..103), ..Peer::of(0..1_000) };
     let done = reconcile(0..50, &mut peer, &BTreeSet::new());
@@ -288,7 +305,7 @@ fn nothing_is_asked_for_twice_at_once() {
     let batch = run.next_batch(100, &ids(0..7)).unwrap();
     assert_eq!(batch.left, ids(7..10));
     run.return_batch(batch);
-    (0..7).for_each(|n| run.on_came_elsewhere(&id(n)));
+    (0..7).for_each(|n| assert!(run.on_came_elsewhere(&id(n))));
     assert_eq!(run.next_batch(100, &ids(7..8)), None);
     assert_eq!(run.next_batch(100, &BTreeSet::new()).unwrap().left, ids(7..10));
 }
@@ -322,5 +339,18 @@ fn what_is_fetched_elsewhere_is_waited_for_and_in_the_end_fetched_all_the_same()
     let batch = run.next_batch(100, &BTreeSet::new()).expect("patience is at its end");
     assert_eq!(batch.asked, 10 - looks);
     assert!(!run.on_batch_end(Batch { left: BTreeSet::new(), ..batch }));
-    assert_eq!(run.verdict(), Verdict::Again, "what came from elsewhere is news, too");
+    assert_eq!(run.verdict(), Verdict::Complete, "what is elsewhere was looked up, and the list was short");
+}
+
+#[test]
+fn what_came_from_elsewhere_is_news_too() {
+    let mut peer = Peer::of(0..1_000);
+    let mut run = Reconciliation::new(NOW);
+    let answer = peer.open(&run.open(&[], NOW));
+    assert_eq!(run.on_message(&answer, NOW), Ok(None));
+    let found = run.take_unsifted(NOW);
+    run.add_elsewhere(found, NOW);
+    let at = run.next_look().expect("it is waited for");
+    assert_eq!(run.take_unsifted(at).len(), 1_000);
+    assert_eq!(run.verdict(), Verdict::Again);
 }

@@ -4,8 +4,7 @@ use nostr::event::EventId;
 
 use super::{Relay, linked_in};
 use crate::sync::Cx;
-use crate::sync::filters::Subject;
-use crate::sync::session::{Found, Session, Sifted};
+use crate::sync::session::{Found, Session, Sifted, WantedSet};
 use crate::time::{Instant, UnixTime};
 
 impl Relay {
@@ -14,8 +13,8 @@ impl Relay {
         self.session().map_or(0, Session::ids_held)
     }
 
-    /// What is asked, if its ids among what we hold are wanted with [`Relay::add_set`], and whether it names kinds.
-    pub fn wanted_set(&self) -> Option<(&Subject, bool)> {
+    /// The set that is wanted with [`Relay::add_set`], if one is.
+    pub fn wanted_set(&self) -> Option<WantedSet<'_>> {
         self.session()?.wanted_set()
     }
 

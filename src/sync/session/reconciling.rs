@@ -60,6 +60,17 @@ impl Open {
     }
 }
 
+/// The ids among what we hold that a reconciliation wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedSet<'a> {
+    /// What is asked.
+    pub subject: &'a Subject,
+    /// Whether it names kinds ([`Subject::unbounded`]).
+    pub names_kinds: bool,
+    /// Something came since it was told last.
+    pub again: bool,
+}
+
 /// What one reconciliation has found.
 #[derive(Debug)]
 pub struct Found {
@@ -160,10 +171,11 @@ impl Session {
 
 /// What the session wants to know.
 impl Session {
-    /// What is asked, if its ids among what we hold are wanted, and whether it names kinds ([`Subject::unbounded`]).
-    pub fn wanted_set(&self) -> Option<(&Subject, bool)> {
+    /// The set that is wanted, if one is.
+    pub fn wanted_set(&self) -> Option<WantedSet<'_>> {
         let open = self.reconciling.open.values().find(|open| open.wants_set() && self.may_ask())?;
-        Some((open.task.sweep.subject(), self.budget.learnt.named_kinds))
+        let names_kinds = self.budget.learnt.named_kinds;
+        Some(WantedSet { subject: open.task.sweep.subject(), names_kinds, again: open.run.was_opened() })
     }
 
     /// The ids of [`Session::wanted_set`]; `None` if there are more than reconciliations may hold.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::*;
 use crate::limits::FETCH_IDS_MAX;
 use crate::sync::filters::Subject;
-use crate::sync::session::{Found, Sifted};
+use crate::sync::session::{Found, Sifted, WantedSet};
 
 const DAY: u64 = 86_400;
 
@@ -28,6 +28,8 @@ enum Manners {
 struct Peer {
     manners: Manners,
     theirs: BTreeSet<u32>,
+    /// These tag our repo, with every letter.
+    tagging: std::ops::Range<u32>,
     ours: BTreeSet<EventId>,
     /// It lists these and does not serve them.
     ghosts: BTreeSet<u32>,
@@ -50,6 +52,7 @@ impl Peer {
         Peer {
             manners: Manners::Reconciles,
             theirs: theirs.collect(),
+            tagging: 0..0,
             ours: ours.map(root_id).collect(),
             ghosts: BTreeSet::new(),
             closes_ids: None,
@@ -90,7 +93,7 @@ impl Rig {
         } else if let Some(Found { of, mut ids, .. }) = self.relay.take_found(self.bench.now.mono) {
             ids.retain(|id| !peer.ours.contains(id));
             self.tell(|relay, cx| relay.add_needed(of, Sifted { needed: ids, elsewhere: Vec::new() }, cx));
-        } else if let Some((subject, _)) = self.relay.wanted_set() {
+        } else if let Some(WantedSet { subject, .. }) = self.relay.wanted_set() {
             let layer_1 = *subject == Subject::Announcements;
             let held = if layer_1 { peer.ours.iter().map(|id| (time_of(id), *id)).collect() } else { vec![] };
             self.tell(|relay, cx| relay.add_set(Some(held), cx));
@@ -126,11 +129,15 @@ impl Rig {
                     Manners::Reconciles => {
                         let mut set = NegentropyStorageVector::new();
                         let filter = message[2].to_string();
-                        if filter == LAYER_1 {
-                            for n in &peer.theirs {
-                                let id = root_id(*n);
-                                set.insert(time_of(&id).as_secs(), Id::from_byte_array(id.to_bytes())).unwrap();
+                        let listed: Vec<u32> = match &filter {
+                            filter if filter == LAYER_1 => peer.theirs.iter().copied().collect(),
+                            filter if filter.starts_with("{\"#") && !filter.contains("#d") => {
+                                peer.tagging.clone().collect()
                             }
+                            _ => Vec::new(),
+                        };
+                        for id in listed.into_iter().map(root_id) {
+                            set.insert(time_of(&id).as_secs(), Id::from_byte_array(id.to_bytes())).unwrap();
                         }
                         set.seal().unwrap();
                         peer.open.insert(name.to_owned(), Negentropy::owned(set, 4_096).unwrap());
@@ -210,6 +217,19 @@ fn what_is_missing_is_fetched_by_id_and_the_catch_up_is_complete() {
     rig.next_full(&mut peer);
     assert_eq!((peer.asked("NEG-OPEN"), peer.pages()), (5, 0), "layer 1, identifiers, three letters: {:#?}", peer.log);
     assert!(!peer.log.iter().any(|text| text.contains("\"ids\"")));
+}
+
+#[test]
+fn what_several_questions_find_is_fetched_for_one_and_ends_them_all() {
+    let (mut rig, mut peer) = (rig(), Peer::of(0..10, 0..5));
+    rig.open();
+    rig.talk(&mut peer);
+    peer.log.clear();
+    peer.tagging = 100..150;
+    rig.next_full(&mut peer);
+    assert_eq!(peer.ours, all_of(0..10).union(&all_of(100..150)).copied().collect());
+    let fetches = peer.log.iter().filter(|text| text.contains("\"ids\"")).count();
+    assert_eq!((peer.asked("NEG-OPEN"), fetches), (5, 1), "what was fetched is looked for once: {:#?}", peer.log);
 }
 
 #[test]
@@ -444,7 +464,8 @@ fn a_fetch_that_is_not_answered_is_no_success() {
 fn no_room_for_more_ids_means_pages() {
     let mut rig = rig();
     rig.open();
-    assert_eq!(rig.relay.wanted_set(), Some((&Subject::Announcements, false)));
+    let wanted = WantedSet { subject: &Subject::Announcements, names_kinds: false, again: false };
+    assert_eq!(rig.relay.wanted_set(), Some(wanted));
     rig.tell(|relay, cx| relay.add_set(None, cx));
     let mut peer = Peer::of(0..10, 0..5);
     rig.talk(&mut peer);

@@ -11,7 +11,6 @@ use crate::sync::filters::{ID_BYTES, ids_req};
 use crate::sync::refusal::Refusal;
 use crate::sync::session::subscription::{Subscription, name_of};
 use crate::sync::session::{Arrival, Fate, Session};
-use crate::time::Instant;
 
 impl Session {
     /// Asks for some ids, if any are needed.
@@ -39,18 +38,23 @@ impl Session {
     }
 
     /// An event came for a REQ for ids.
-    pub(in crate::sync::session) fn on_fetched(&mut self, number: u64, arrival: &Arrival, now: Instant) {
+    pub(in crate::sync::session) fn on_fetched(&mut self, number: u64, arrival: &Arrival, cx: &mut Cx<'_>) {
         let Arrival { id, created_at, fate, .. } = *arrival;
         let Some(Subscription::Fetch { of, batch, heard_at }) = self.subscriptions.get_mut(&number) else { return };
-        if created_at.is_some() && batch.left.remove(&id) {
-            *heard_at = now;
-            for (key, open) in &mut self.reconciling.open {
-                match key == of {
-                    true => open.run.on_event(id, fate == Fate::New),
-                    false => open.run.on_came_elsewhere(&id),
-                }
+        if created_at.is_none() || !batch.left.remove(&id) {
+            return;
+        }
+        *heard_at = cx.now.mono;
+        let mut others = Vec::new();
+        for (key, open) in &mut self.reconciling.open {
+            match key == of {
+                true => open.run.on_event(id, fate == Fate::New),
+                false if open.run.on_came_elsewhere(&id) => others.push(*key),
+                false => {}
             }
         }
+        // It may have been the last that one of them waited for.
+        others.into_iter().for_each(|key| self.advance(key, cx));
     }
 
     /// A REQ for ids has had its answer. `open`: it has to be closed.
