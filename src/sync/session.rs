@@ -370,7 +370,9 @@ impl Session {
             Subject::Identifiers(_) => self.seen.by_identifier += 1,
             _ => {}
         }
-        let flooded = arrival.created_at.is_some_and(|at| task.sweep.on_event(arrival.id, at) == PageEvent::Flood);
+        let is_asked = arrival.fate != Fate::Unasked;
+        let page_event = arrival.created_at.map(|at| task.sweep.on_event(arrival.id, at, is_asked));
+        let flooded = page_event == Some(PageEvent::Flood);
         if flooded && let Some(task) = self.close_page(number, cx) {
             self.fail(task, cx);
         }

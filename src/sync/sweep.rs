@@ -30,7 +30,7 @@ pub struct Sweep {
     boundary: BTreeSet<EventId>,
     page: Page,
     pages: usize,
-    /// Events in the largest page so far: the relay's cap is not below that.
+    /// Events that were asked for in the largest page so far: the relay's cap is not below that.
     largest_page: usize,
 }
 
@@ -38,6 +38,8 @@ pub struct Sweep {
 #[derive(Clone, Debug, Default)]
 struct Page {
     events: usize,
+    /// Of these, events that match nothing we ask for.
+    unasked: usize,
     new: usize,
     oldest: Option<UnixTime>,
     /// Ids at `oldest`.
@@ -114,13 +116,15 @@ impl Sweep {
         self.page = Page::default();
     }
 
-    /// An event came. `created_at` must be vouched for: by a valid signature or by the store.
-    pub fn on_event(&mut self, id: EventId, created_at: UnixTime) -> PageEvent {
+    /// An event came. `created_at` must be vouched for: by a valid signature or by the store. `is_asked`: it matches
+    /// something that we ask for; what a relay sends besides does not tell how much it gives at once.
+    pub fn on_event(&mut self, id: EventId, created_at: UnixTime, is_asked: bool) -> PageEvent {
         if self.until.is_some_and(|until| created_at > until) || self.since.is_some_and(|since| created_at < since) {
             return PageEvent::OutOfRange;
         }
         let page = &mut self.page;
         page.events += 1;
+        page.unasked += usize::from(!is_asked);
         if page.events > SWEEP_PAGE_EVENTS_MAX {
             return PageEvent::Flood;
         }
@@ -140,7 +144,7 @@ impl Sweep {
     /// The page ended (EOSE).
     pub fn on_eose(&mut self) -> PageEnd {
         self.pages += 1;
-        let Page { events, new, oldest, oldest_ids } = std::mem::take(&mut self.page);
+        let Page { events, unasked, new, oldest, oldest_ids } = std::mem::take(&mut self.page);
         let Some(oldest) = oldest else { return PageEnd::Done };
         if self.pages >= SWEEP_PAGES_MAX {
             return PageEnd::PagesExceeded;
@@ -154,7 +158,7 @@ impl Sweep {
             return PageEnd::PagesExceeded;
         }
         self.until = Some(oldest);
-        self.largest_page = self.largest_page.max(events);
+        self.largest_page = self.largest_page.max(events - unasked);
         match (new, one_second && events >= self.largest_page.max(SWEEP_FULL_PAGE_MIN)) {
             (0, false) => PageEnd::Done,
             (0, true) => self.step_over_second(oldest),
@@ -210,7 +214,7 @@ mod tests {
             pages += 1;
             assert!(pages < 10_000, "must end");
             for (n, at) in answer(history, sweep.bounds(), cap) {
-                sweep.on_event(id(n), UnixTime::from_secs(at));
+                sweep.on_event(id(n), UnixTime::from_secs(at), true);
                 had.insert(n);
             }
             match sweep.on_eose() {
@@ -250,8 +254,21 @@ mod tests {
     }
 
     #[test]
+    fn a_full_second_is_seen_beside_what_was_not_asked_for() {
+        let mut sweep = Sweep::new(Subject::Announcements, None);
+        let mut ends = Vec::new();
+        for _ in 0..2 {
+            // Strangers of just now come with each page; on all but the first, that is out of range.
+            (1_000..1_020).for_each(|n| _ = sweep.on_event(id(n), UnixTime::from_secs(70), false));
+            (0..60).for_each(|n| _ = sweep.on_event(id(n), UnixTime::from_secs(9), true));
+            ends.push(sweep.on_eose());
+        }
+        assert!(matches!(ends[..], [PageEnd::Next, PageEnd::NextPastGap]), "{ends:?}");
+    }
+
+    #[test]
     fn known_and_refused_events_count_like_new_ones() {
-        // The sweep is never told what became of an event, so it cannot end early for that.
+        // The sweep is never told what became of an event that was asked for, so it cannot end early for that.
         let history: Vec<(u32, u64)> = (0..1_000).map(|n| (n, 10_000 + u64::from(n))).collect();
         assert_eq!(run(&history, 500, None).0.len(), 1_000);
     }
@@ -276,7 +293,7 @@ mod tests {
         let mut sweep = Sweep::new(Subject::Deletions(authors), None);
         let mut split = None;
         for _ in 0..2 {
-            (0..60).for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9)), PageEvent::Counted));
+            (0..60).for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9), true), PageEvent::Counted));
             match sweep.on_eose() {
                 PageEnd::Next => {}
                 PageEnd::Split(halves) => split = Some(halves),
@@ -293,19 +310,23 @@ mod tests {
     #[test]
     fn times_outside_the_question_neither_end_nor_move_it() {
         let mut sweep = Sweep::new(Subject::Announcements, Some(UnixTime::from_secs(100)));
-        sweep.on_event(id(1), UnixTime::from_secs(200));
+        sweep.on_event(id(1), UnixTime::from_secs(200), true);
         assert!(matches!(sweep.on_eose(), PageEnd::Next));
-        assert_eq!(sweep.on_event(id(2), UnixTime::from_secs(201)), PageEvent::OutOfRange);
-        assert_eq!(sweep.on_event(id(3), UnixTime::from_secs(99)), PageEvent::OutOfRange);
+        assert_eq!(sweep.on_event(id(2), UnixTime::from_secs(201), true), PageEvent::OutOfRange);
+        assert_eq!(sweep.on_event(id(3), UnixTime::from_secs(99), true), PageEvent::OutOfRange);
         assert!(matches!(sweep.on_eose(), PageEnd::Done));
-        assert_eq!(sweep.on_event(id(4), UnixTime::from_secs(200)), PageEvent::Counted);
-        assert_eq!(sweep.on_event(id(5), UnixTime::from_secs(100)), PageEvent::Counted, "both ends are inclusive");
+        assert_eq!(sweep.on_event(id(4), UnixTime::from_secs(200), true), PageEvent::Counted);
+        assert_eq!(
+            sweep.on_event(id(5), UnixTime::from_secs(100), true),
+            PageEvent::Counted,
+            "both ends are inclusive"
+        );
     }
 
     #[test]
     fn a_page_without_end_is_a_flood() {
         let mut sweep = Sweep::new(Subject::Announcements, None);
-        let mut on_event = |n| sweep.on_event(id(n), UnixTime::from_secs(9));
+        let mut on_event = |n| sweep.on_event(id(n), UnixTime::from_secs(9), true);
         (0..SWEEP_PAGE_EVENTS_MAX as u32).for_each(|n| assert_eq!(on_event(n), PageEvent::Counted));
         assert_eq!(on_event(SWEEP_PAGE_EVENTS_MAX as u32), PageEvent::Flood);
     }
@@ -314,7 +335,7 @@ mod tests {
     fn a_page_that_is_asked_for_again_counts_once() {
         let mut sweep = Sweep::new(Subject::Announcements, None);
         let page = |sweep: &mut Sweep| {
-            (0..40).for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9)), PageEvent::Counted));
+            (0..40).for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9), true), PageEvent::Counted));
         };
         page(&mut sweep);
         sweep.restart_page();
@@ -330,10 +351,10 @@ mod tests {
         // Not every relay gives the events of one second in the same order each time.
         let mut sweep = Sweep::new(Subject::Announcements, None);
         for ids in [0..5, 3..8] {
-            ids.for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9)), PageEvent::Counted));
+            ids.for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9), true), PageEvent::Counted));
             assert!(matches!(sweep.on_eose(), PageEnd::Next));
         }
-        (0..5).for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9)), PageEvent::Counted));
+        (0..5).for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9), true), PageEvent::Counted));
         assert!(matches!(sweep.on_eose(), PageEnd::Done), "those of both pages are remembered");
     }
 
@@ -341,7 +362,7 @@ mod tests {
     fn a_history_without_end_is_given_up() {
         let mut older_and_older = Sweep::new(Subject::Announcements, None);
         for page in 1..=SWEEP_PAGES_MAX {
-            older_and_older.on_event(id(page as u32), UnixTime::from_secs(1_000_000 - page as u64));
+            older_and_older.on_event(id(page as u32), UnixTime::from_secs(1_000_000 - page as u64), true);
             let end = older_and_older.on_eose();
             let last = page == SWEEP_PAGES_MAX;
             assert_eq!(matches!(end, PageEnd::PagesExceeded), last, "page {page}: {end:?}");
@@ -350,7 +371,7 @@ mod tests {
         let mut ids = 0..;
         for had in (1_024..=SWEEP_BOUNDARY_IDS_MAX + 1_024).step_by(1_024) {
             for n in ids.by_ref().take(1_024) {
-                one_second.on_event(id(n), UnixTime::from_secs(9));
+                one_second.on_event(id(n), UnixTime::from_secs(9), true);
             }
             let end = one_second.on_eose();
             assert_eq!(matches!(end, PageEnd::PagesExceeded), had > SWEEP_BOUNDARY_IDS_MAX, "{had} ids: {end:?}");
