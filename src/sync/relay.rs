@@ -302,8 +302,7 @@ impl Relay {
             Some(since) if self.full_catchup_in(cx) > Duration::ZERO => Reach::Since(since),
             _ => Reach::Full,
         };
-        let mut budget = self.budget.take().expect("no link was open");
-        budget.forget_old(cx.now.wall);
+        let budget = self.budget.take().expect("no link was open");
         let mut linked = Box::new(Linked::new(Session::new(link, budget, cx), cx.now.mono));
         linked.plan_catchup(&self.url, reach, &self.progress, cx);
         self.enter(Why::Opened, cx, |_| State::Catchup { linked, reach, deletions: Deletions::of(reach) });

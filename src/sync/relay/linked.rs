@@ -86,7 +86,7 @@ impl Linked {
     }
 
     /// Begins anew with everything the relay shares. The minimal set opens live first, then come the sweeps: in this
-    /// order nothing published meanwhile is missed.
+    /// order nothing published meanwhile is missed. What refusals taught long ago is forgotten: links last for months.
     pub fn plan_catchup(&mut self, relay: &RelayUrl, reach: Reach, progress: &RelayProgress, cx: &mut Cx<'_>) {
         self.planned = cx.state.repos_of(relay).collect();
         self.planned_upto = cx.state.last_seq();
@@ -95,6 +95,7 @@ impl Linked {
         self.broken = false;
         self.stale = None;
         self.in_round = true;
+        self.session.budget_mut().forget_old(cx.now.wall);
         self.open_minimal(relay, cx);
         self.session.begin_round(cx);
         if reach == Reach::Full {

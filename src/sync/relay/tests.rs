@@ -315,6 +315,24 @@ fn the_daily_turn_asks_for_everything_again() {
 }
 
 #[test]
+fn what_a_relay_taught_is_forgotten_after_a_week_on_one_link() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    let link = rig.relay.link();
+    rig.relay.budget_mut().name_everything(rig.bench.now.wall);
+    rig.answer_all();
+    for day in 1..=8 {
+        rig.bench.advance(86_400);
+        rig.relay.on_alive(&mut rig.bench.cx());
+        rig.tick();
+        let texts = rig.answer_all();
+        let names_kinds = texts.iter().any(|text| text.contains("{\"kinds\":[6,"));
+        assert_eq!(names_kinds, day < 7, "day {day}: {texts:#?}");
+    }
+    assert_eq!((rig.relay.link(), rig.state()), (link, StateName::Live));
+}
+
+#[test]
 fn a_lost_repo_is_no_longer_asked_about_and_its_progress_is_forgotten() {
     let mut rig = Rig::new(with_repo);
     rig.bench.state.set_announcement(&announcement(1, "b", &["one"]), 2);
