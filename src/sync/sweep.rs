@@ -5,8 +5,8 @@
 //! and has ended when a page brings no id that *this sweep* has not had before. Only the ids of the boundary second
 //! have to be kept for that: everything newer is excluded by `until`.
 //!
-//! A second that holds more events than the relay's cap would stop the walk. Then the question is split, and where it
-//! cannot be, the walk steps over the second and counts a gap.
+//! A second that holds more events than the relay's cap would stop the walk, and so does a relay that ignores `until`. Then
+//! the question is split, and where it cannot be, the walk steps over the second and counts a gap.
 //!
 //! This module knows ids and times. It does not know links, subscriptions or whether an event was kept.
 
@@ -40,6 +40,8 @@ struct Page {
     events: usize,
     /// Of these, events that match nothing we ask for.
     unasked: usize,
+    /// Events besides that were asked for, but not now: they are newer than `until`.
+    newer: usize,
     new: usize,
     oldest: Option<UnixTime>,
     /// Ids at `oldest`.
@@ -119,10 +121,12 @@ impl Sweep {
     /// An event came. `created_at` must be vouched for: by a valid signature or by the store. `is_asked`: it matches
     /// something that we ask for; what a relay sends besides does not tell how much it gives at once.
     pub fn on_event(&mut self, id: EventId, created_at: UnixTime, is_asked: bool) -> PageEvent {
-        if self.until.is_some_and(|until| created_at > until) || self.since.is_some_and(|since| created_at < since) {
+        let page = &mut self.page;
+        let is_newer = self.until.is_some_and(|until| created_at > until);
+        if is_newer || self.since.is_some_and(|since| created_at < since) {
+            page.newer += usize::from(is_newer && is_asked);
             return PageEvent::OutOfRange;
         }
-        let page = &mut self.page;
         page.events += 1;
         page.unasked += usize::from(!is_asked);
         if page.events > SWEEP_PAGE_EVENTS_MAX {
@@ -144,7 +148,7 @@ impl Sweep {
     /// The page ended (EOSE).
     pub fn on_eose(&mut self) -> PageEnd {
         self.pages += 1;
-        let Page { events, unasked, new, oldest, oldest_ids } = std::mem::take(&mut self.page);
+        let Page { events, unasked, newer, new, oldest, oldest_ids } = std::mem::take(&mut self.page);
         let Some(oldest) = oldest else { return PageEnd::Done };
         if self.pages >= SWEEP_PAGES_MAX {
             return PageEnd::PagesExceeded;
@@ -159,15 +163,16 @@ impl Sweep {
         }
         self.until = Some(oldest);
         self.largest_page = self.largest_page.max(events - unasked);
-        match (new, one_second && events >= self.largest_page.max(SWEEP_FULL_PAGE_MIN)) {
+        let is_full = events + newer >= self.largest_page.max(SWEEP_FULL_PAGE_MIN);
+        match (new, one_second && is_full) {
             (0, false) => PageEnd::Done,
             (0, true) => self.step_over_second(oldest),
             _ => PageEnd::Next,
         }
     }
 
-    /// A page as full as the relay's cap may be, all of one second, brought nothing new: more may hide in that second
-    /// and everything older hides behind it.
+    /// A page as full as the relay's cap may be brought nothing new, since it was all of one second or the relay ignores
+    /// `until`: more may hide in that second and everything older hides behind it.
     fn step_over_second(&mut self, second: UnixTime) -> PageEnd {
         if let Some(halves) = self.halves() {
             return PageEnd::Split(Box::new(halves));
@@ -264,6 +269,25 @@ mod tests {
             ends.push(sweep.on_eose());
         }
         assert!(matches!(ends[..], [PageEnd::Next, PageEnd::NextPastGap]), "{ends:?}");
+    }
+
+    #[test]
+    fn a_relay_that_ignores_until_is_asked_for_less_at_once_and_in_the_end_a_gap_is_counted() {
+        let page = |sweep: &mut Sweep, cap: u32| {
+            (0..cap).for_each(|n| _ = sweep.on_event(id(n), UnixTime::from_secs(u64::from(1_000 - n)), true));
+            sweep.on_eose()
+        };
+        let authors: Rc<[_]> =
+            (1..=2u8).map(|n| nostr::key::Keys::parse(&format!("{n:064x}")).unwrap().public_key()).collect();
+        let mut sweep = Sweep::new(Subject::Deletions(authors), None);
+        assert!(matches!(page(&mut sweep, 60), PageEnd::Next));
+        assert!(matches!(page(&mut sweep, 60), PageEnd::Split(_)));
+        let mut sweep = Sweep::new(Subject::Announcements, None);
+        let ends: Vec<_> = (0..3).map(|_| page(&mut sweep, 60)).collect();
+        assert!(matches!(ends[..], [PageEnd::Next, PageEnd::NextPastGap, PageEnd::Done]), "{ends:?}");
+        let mut few = Sweep::new(Subject::Announcements, None);
+        let ends: Vec<_> = (0..2).map(|_| page(&mut few, SWEEP_FULL_PAGE_MIN as u32 - 1)).collect();
+        assert!(matches!(ends[..], [PageEnd::Next, PageEnd::Done]), "it may have no more: {ends:?}");
     }
 
     #[test]

@@ -12,10 +12,10 @@ use std::rc::Rc;
 /// 2,207,730,663: a window that fell due asleep was closed after what came on waking. 915,695,328: the check took an hour
 /// asleep for one in which a window closes. 25,233: what nobody had asked for made a page look larger than the relay's cap,
 /// and pages full of one second look like the last ones. 223,574,049: what a relay's refusals had taught was forgotten
-/// only when its link was lost.
+/// only when its link was lost. 2,329,982,771: a relay that ignores `until` was taken for one that has no more.
 #[test]
 fn drawn_worlds_that_once_failed_pass() {
-    for seed in [2, 3, 7, 8, 13, 2_207_730_663, 915_695_328, 25_233, 223_574_049] {
+    for seed in [2, 3, 7, 8, 13, 2_207_730_663, 915_695_328, 25_233, 223_574_049, 2_329_982_771] {
         swarm("drawn_worlds_that_once_failed_pass", seed);
     }
 }
