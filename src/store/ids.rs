@@ -4,7 +4,7 @@
 //! nothing else, and what it lacks is known when it comes. So tags are looked up by their digest and not checked again
 //! on the event.
 
-use super::index::Entries;
+use super::index::Index;
 use super::schema::{self, Place, TagDigest};
 use super::snapshot::Snapshot;
 use super::{Seq, Store, StoreError};
@@ -174,10 +174,7 @@ impl Walk<'_> {
     fn kinds(&mut self, kinds: &[u16]) -> Result<bool, StoreError> {
         for kind in kinds {
             let prefix = kind.to_be_bytes();
-            let from = schema::index_key(&prefix, &schema::FIRST_PLACE);
-            let to = schema::index_key(&prefix, &schema::LAST_PLACE);
-            let entries = self.snapshot.by_kind().range(Bound::Included(&from), Bound::Included(&to))?;
-            if !self.note(entries, |_, _| Some(None))? {
+            if !self.note(self.snapshot.by_kind(), &prefix, &prefix, |_, _| Some(None))? {
                 return Ok(false);
             }
         }
@@ -188,27 +185,31 @@ impl Walk<'_> {
     fn tags(&mut self, tags: &Tags) -> Result<bool, StoreError> {
         let (Some(first), Some(last)) = (tags.letters.first(), tags.letters.last()) else { return Ok(true) };
         for value in &tags.values {
-            let from = schema::index_key(&schema::digest_prefix(*first, value), &schema::FIRST_PLACE);
-            let to = schema::index_key(&schema::digest_prefix(*last, value), &schema::LAST_PLACE);
-            let entries = self.snapshot.by_tag().range(Bound::Included(&from), Bound::Included(&to))?;
+            let (first, last) = (schema::digest_prefix(*first, value), schema::digest_prefix(*last, value));
             let wanted = |key: &[u8], kind: u16| {
                 let letter = key[schema::TAG_DIGEST_LEN];
                 let is_wanted = tags.letters.contains(&letter) && (tags.kinds.is_empty() || tags.kinds.contains(&kind));
                 is_wanted.then_some(Some(char::from(letter)))
             };
-            if !self.note(entries, wanted)? {
+            if !self.note(self.snapshot.by_tag(), &first, &last, wanted)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Notes of some entries those that are `wanted`, which is asked for the letter by key and kind.
+    /// Notes of the entries from one prefix to another those that are `wanted`, which is asked for the letter by key and
+    /// kind.
     fn note<const N: usize>(
         &mut self,
-        mut entries: Entries<'_, N>,
+        index: Index<'_, N>,
+        first: &[u8],
+        last: &[u8],
         wanted: impl Fn(&[u8], u16) -> Option<Option<char>>,
     ) -> Result<bool, StoreError> {
+        let from = schema::index_key(first, &schema::FIRST_PLACE);
+        let to = schema::index_key(last, &schema::LAST_PLACE);
+        let mut entries = index.range(Bound::Included(&from), Bound::Included(&to))?;
         while let Some((key, kind)) = entries.next()? {
             if self.left == 0 {
                 return Ok(false);
