@@ -325,8 +325,8 @@ pub const REFUSED_IDS_MAX: usize = 65_536;
 pub const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
 /// Events removed by one look for expired ones; the rest waits for the next.
 pub const EXPIRY_BATCH: usize = 1_000;
-/// Index entries of committed events that wait in memory to be written together: some 10 an event, 50 bytes each. At
-/// this: the next commit writes them.
+/// Index entries of committed events that wait in memory to be written together: some 8 an event, 50 bytes each. At
+/// this: the next commit writes the index for which most waits.
 pub const STORE_UNINDEXED_MAX: usize = 80_000;
 /// Bytes of memory for writing one event that are kept for the next.
 pub const SCRATCH_BYTES_KEPT: usize = 16 << 10;

@@ -12,6 +12,7 @@
 //! signatures, and who may publish what is `policy`'s to say.
 
 mod batch;
+mod blocks;
 mod check;
 mod error;
 mod ids;
@@ -28,6 +29,7 @@ mod snapshot;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod unindexed;
 
 pub use error::StoreError;
 pub use ids::{IdSet, Selected, Selection};
@@ -39,13 +41,14 @@ use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
 use crate::time::UnixTime;
 use batch::{Batch, IdChange};
-use index::{Indexing, RemovedEvent, Unindexed};
 use medium::Medium;
 use nostr::event::{Event, EventId};
 use nostr::key::PublicKey;
 use redb::Database;
+use schema::Part;
 use snapshot::Snapshot;
 use std::borrow::Cow;
+use unindexed::{RemovedEvent, Unindexed};
 
 /// The order in which events were staged: from 1, never used twice, not without gaps.
 pub type Seq = u64;
@@ -199,7 +202,7 @@ impl Store {
     }
 
     /// The same with another bound than [`STORE_UNINDEXED_MAX`] on the index entries that wait in memory. With 0 every
-    /// commit writes the indexes.
+    /// commit writes those of the one before.
     #[must_use]
     pub fn with_unindexed_max(self, entries: usize) -> Store {
         Store { unindexed_max: entries, ..self }
@@ -303,7 +306,7 @@ impl Store {
     /// As [`Store::commit`].
     pub fn close(mut self) -> Result<(), StoreError> {
         debug_assert!(self.batch.is_empty(), "the last commit comes first");
-        if !self.snapshot()?.unindexed.entries.is_empty() {
+        if !self.snapshot()?.unindexed.is_empty() {
             self.change(|store| store.try_commit(0))?;
         }
         Ok(())
@@ -311,12 +314,12 @@ impl Store {
 
     fn try_commit(&mut self, unindexed_max: usize) -> Result<Vec<StoredEvent>, StoreError> {
         // A reader that stays behind would keep pages that this commit could use.
-        let Snapshot { unindexed, .. } = self.snapshot.take().ok_or(StoreError::Failed)?;
-        let indexing = unindexed.indexing(self.batch.index_entries(), unindexed_max);
-        match self.write_batch(&unindexed, indexing) {
+        let Snapshot { unindexed, next_seq: first_new, .. } = self.snapshot.take().ok_or(StoreError::Failed)?;
+        let due = unindexed.due(self.batch.index_entries(), unindexed_max);
+        match self.write_batch(&unindexed, &due, first_new) {
             Ok(removed) => {
                 let batch = std::mem::take(&mut self.batch);
-                let unindexed = unindexed.after(indexing, &removed, batch.new_events(), self.next_seq);
+                let unindexed = unindexed.after(&due, &removed, batch.new_events(), first_new);
                 self.snapshot = Some(Snapshot::take(&self.db, unindexed)?);
                 Ok(batch
                     .into_events()
@@ -331,11 +334,16 @@ impl Store {
         }
     }
 
-    fn write_batch(&self, unindexed: &Unindexed, indexing: Indexing) -> Result<Vec<RemovedEvent>, StoreError> {
+    fn write_batch(
+        &self,
+        unindexed: &Unindexed,
+        due: &[Part],
+        first_new: Seq,
+    ) -> Result<Vec<RemovedEvent>, StoreError> {
         let txn = self.db.begin_write()?;
         schema::write_next_seq(&txn, self.next_seq)?;
         let removed = self.batch.write_events(&txn)?;
-        unindexed.write(&txn, indexing, &removed, self.batch.new_events(), self.next_seq)?;
+        unindexed.write(&txn, due, &removed, first_new)?;
         // After the ids of what is removed have gone: some of them stay known as deleted.
         self.batch.write_rest(&txn)?;
         txn.commit()?;

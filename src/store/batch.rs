@@ -1,8 +1,8 @@
 //! What waits for one commit: new events, removals, deletions and progress. Lookups see it on top of what is committed;
 //! queries do not. It decides nothing: the store applies the rules, the batch remembers and writes their outcome.
 
-use super::index::{IndexEntries, Key, RemovedEvent};
 use super::schema::{self, AddressKey, IdAuthorKey};
+use super::unindexed::{Key, RemovedEvent, Unindexed};
 use super::{Progress, Seq, StoreError};
 use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
@@ -300,7 +300,7 @@ impl Batch {
 
     /// Entries that the new events make in the indexes, at most.
     pub(super) fn index_entries(&self) -> usize {
-        self.new_events().map(|(_, event)| IndexEntries::most_of(event)).sum()
+        self.new_events().map(|(_, event)| Unindexed::most_of(event)).sum()
     }
 
     /// The new events, in sequence order.

@@ -1,5 +1,6 @@
 //! What must hold between the tables at every moment, for tests and simulations to assert.
 
+use super::blocks;
 use super::index::Index;
 use super::schema::{self, Place};
 use super::snapshot::Snapshot;
@@ -52,21 +53,20 @@ pub(super) fn assert_consistent(snapshot: &Snapshot) -> Result<(), StoreError> {
     assert_eq!(held, ids, "each id speaks for an event");
     assert_eq!(snapshot.replaceable.len()?, versions, "each version is an event");
     assert_eq!(snapshot.expirations.len()?, expirations, "each expiration is an event's");
-    let first = snapshot.unindexed.first;
-    assert_eq!(entries(&snapshot.by_time(), first)?, times);
-    assert_eq!(entries(&snapshot.by_kind(), first)?, kinds);
-    assert_eq!(entries(&snapshot.by_author(), first)?, authors);
-    assert_eq!(entries(&snapshot.by_tag(), first)?, tags);
+    let unindexed = &snapshot.unindexed;
+    assert_eq!(entries(&snapshot.by_time(), unindexed.by_time.first)?, times);
+    assert_eq!(entries(&snapshot.by_kind(), unindexed.by_kind.first)?, kinds);
+    assert_eq!(entries(&snapshot.by_author(), unindexed.by_author.first)?, authors);
+    assert_eq!(entries(&snapshot.by_tag(), unindexed.by_tag.first)?, tags);
     Ok(())
 }
 
 /// All of an index. What is in its table is older than `first`, and the rest is not.
 fn entries<const N: usize>(index: &Index<'_, N>, first: Seq) -> Result<BTreeSet<(Vec<u8>, u16)>, StoreError> {
     let mut entries = BTreeSet::new();
-    for entry in index.table.iter()? {
-        let (key, kind) = entry?;
-        assert!(schema::place_seq(&schema::key_place(key.value())) < first, "an entry is written before its time");
-        entries.insert((key.value().to_vec(), kind.value()));
+    for (key, kind) in blocks::checked(index.table)? {
+        assert!(schema::place_seq(&schema::key_place(&key)) < first, "an entry is written before its time");
+        entries.insert((key.to_vec(), kind));
     }
     for (key, kind) in index.unindexed {
         assert!(schema::place_seq(&schema::key_place(&key.0)) >= first, "an entry is held back for too long");

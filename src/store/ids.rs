@@ -209,7 +209,7 @@ impl Walk<'_> {
     ) -> Result<bool, StoreError> {
         let from = schema::index_key(first, &schema::FIRST_PLACE);
         let to = schema::index_key(last, &schema::LAST_PLACE);
-        let mut entries = index.range(Bound::Included(&from), Bound::Included(&to))?;
+        let mut entries = index.range(Bound::Included(&from), &to)?;
         while let Some((key, kind)) = entries.next()? {
             if self.left == 0 {
                 return Ok(false);

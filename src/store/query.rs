@@ -123,7 +123,7 @@ impl Query {
         for prefix in prefixes {
             let from: Bound<[u8; N]> = start.map(|place| schema::index_key(prefix, &place));
             let to: [u8; N] = schema::index_key(prefix, &last);
-            let mut range = index.range(from.as_ref(), Bound::Included(&to))?;
+            let mut range = index.range(from.as_ref(), &to)?;
             if let Some((place, kind)) = next(&mut range)? {
                 heads.push(Reverse((place, ranges.len(), kind)));
                 ranges.push(range);

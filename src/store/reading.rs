@@ -1,5 +1,6 @@
 //! What can be read of a store beside single ids: committed events and progress, whole or by filter.
 
+use super::blocks;
 use super::schema;
 use super::{Progress, Query, QueryStep, Seq, Store, StoreError, check};
 use crate::protocol::relay_url::RelayUrl;
@@ -41,7 +42,7 @@ impl Store {
             let prefix = kind.to_be_bytes();
             let from: [u8; schema::BY_KIND_LEN] = schema::index_key(&prefix, &schema::place_not_after(u64::MAX));
             let to: [u8; schema::BY_KIND_LEN] = schema::index_key(&prefix, &schema::place_not_before(0));
-            let mut entries = snapshot.by_kind().range(Bound::Included(&from), Bound::Included(&to))?;
+            let mut entries = snapshot.by_kind().range(Bound::Included(&from), &to)?;
             while let Some((key, _)) = entries.next()? {
                 found.push((schema::place_seq(&schema::key_place(&key)), *kind));
             }
@@ -129,7 +130,7 @@ impl Store {
         let index = self.snapshot()?.by_author();
         let mut from: Bound<[u8; schema::BY_AUTHOR_LEN]> = Bound::Unbounded;
         loop {
-            let Some((key, _)) = index.range(from.as_ref(), Bound::Unbounded)?.next()? else { return Ok(()) };
+            let Some((key, _)) = index.range(from.as_ref(), &blocks::last_fence())?.next()? else { return Ok(()) };
             let mut author = [0; 32];
             author.copy_from_slice(&key[..32]);
             f(PublicKey::from_byte_array(author));

@@ -3,13 +3,14 @@
 //! An event is held once, as its JSON, under its sequence number. Each index entry is `prefix ‖ place`, where a place is
 //! `!created_at ‖ start of the id ‖ seq`, all big-endian, so that walking an index forward meets the newest event first
 //! and, within a second, the lowest id first (NIP-01). The value is the event's kind: a filter that names kinds passes
-//! over the rest without fetching them.
+//! over the rest without fetching them. The tables of the indexes hold blocks of such entries (`blocks`).
 //!
 //! Keys are as short as their purpose allows, for a batch changes almost every page of an index that is spread over
 //! time, and the bytes of these pages are what a commit costs. So tag values are cut to a digest, and a match is always
 //! checked again on the event itself; and a place has 5 + 6 + 5 bytes, enough for dates up to the year 36812 (later ones
 //! are in no order among themselves) and 10^12 events.
 
+use super::blocks::{self, Entry};
 use super::{Seq, StoreError};
 use crate::protocol::{is_lower_hex, public_key, repo};
 use crate::time::UnixTime;
@@ -20,9 +21,9 @@ use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableHandle, WriteTransaction,
 };
 
-/// The schema that this program writes, and the newest that it reads. Version 1 lacks the table of what relays allow, and
-/// in version 2 the indexes lack nothing.
-pub(super) const VERSION: u64 = 3;
+/// The schema that this program writes, and the newest that it reads. Version 1 lacks the table of what relays allow, in
+/// version 2 the indexes lack nothing, and up to version 3 each of their entries is one of the table's.
+pub(super) const VERSION: u64 = 4;
 
 /// `!created_at ‖ id[..6] ‖ seq`.
 pub(super) type Place = [u8; PLACE_LEN];
@@ -42,14 +43,18 @@ const PLACE_ID_LEN: usize = 6;
 pub(super) const PLACE_LEN: usize = NUMBER_LEN + PLACE_ID_LEN + NUMBER_LEN;
 pub(super) const TAG_DIGEST_LEN: usize = 8;
 const SHA256_LEN: usize = 32;
+/// Entries of an index that an upgrade takes up at once.
+const UPGRADE_ENTRIES: usize = 10_000;
 pub(super) const TAG_PREFIX_LEN: usize = TAG_DIGEST_LEN + 1;
 pub(super) const BY_TIME_LEN: usize = PLACE_LEN;
 pub(super) const BY_KIND_LEN: usize = 2 + PLACE_LEN;
 pub(super) const BY_AUTHOR_LEN: usize = 32 + PLACE_LEN;
 pub(super) const BY_TAG_LEN: usize = TAG_PREFIX_LEN + PLACE_LEN;
 
-/// An index whose keys are `N` bytes; the value is the kind.
-pub(super) type IndexTable<const N: usize> = TableDefinition<'static, &'static [u8; N], u16>;
+/// An index whose keys are `N` bytes, in blocks by their fences.
+pub(super) type IndexTable<const N: usize> = TableDefinition<'static, &'static [u8; N], &'static [u8]>;
+/// An index as it was until version 3: the kind by key.
+type FlatTable<const N: usize> = TableDefinition<'static, &'static [u8; N], u16>;
 
 /// Schema version and next sequence number, by name. Its own name marks the database as ours.
 pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("grasp_sync");
@@ -58,13 +63,13 @@ pub(super) const EVENTS: TableDefinition<'static, u64, &str> = TableDefinition::
 /// `(seq, created_at)` by id; a seq of [`DELETED`] says that the event was held or verified, and is deleted.
 pub(super) const IDS: TableDefinition<'static, &[u8; 32], (u64, u64)> = TableDefinition::new("ids");
 /// Every event.
-pub(super) const BY_TIME: IndexTable<BY_TIME_LEN> = TableDefinition::new("by_time");
+pub(super) const BY_TIME: IndexTable<BY_TIME_LEN> = TableDefinition::new("time_blocks");
 /// Events by kind.
-pub(super) const BY_KIND: IndexTable<BY_KIND_LEN> = TableDefinition::new("by_kind");
+pub(super) const BY_KIND: IndexTable<BY_KIND_LEN> = TableDefinition::new("kind_blocks");
 /// Events by author.
-pub(super) const BY_AUTHOR: IndexTable<BY_AUTHOR_LEN> = TableDefinition::new("by_author");
+pub(super) const BY_AUTHOR: IndexTable<BY_AUTHOR_LEN> = TableDefinition::new("author_blocks");
 /// Events by single-letter tag and its first value.
-pub(super) const BY_TAG: IndexTable<BY_TAG_LEN> = TableDefinition::new("by_tag");
+pub(super) const BY_TAG: IndexTable<BY_TAG_LEN> = TableDefinition::new("tag_blocks");
 /// `(created_at, id, seq)` of the version held, by address.
 pub(super) const REPLACEABLE: TableDefinition<'static, &[u8; 66], (u64, &[u8; 32], u64)> =
     TableDefinition::new("replaceable");
@@ -87,8 +92,33 @@ pub(super) const DELETED: Seq = 0;
 
 const META_SCHEMA: &str = "schema";
 const META_NEXT_SEQ: &str = "next_seq";
-/// The first sequence number that the table of ids and the indexes know nothing of.
-const META_UNINDEXED: &str = "unindexed";
+
+/// What is written for many commits at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The table of ids.
+    Ids,
+    ByTime,
+    ByKind,
+    ByAuthor,
+    ByTag,
+}
+
+impl Part {
+    pub(super) const ALL: [Part; 5] = [Part::Ids, Part::ByTime, Part::ByKind, Part::ByAuthor, Part::ByTag];
+
+    /// Under which name [`META`] has the first sequence number that this part knows nothing of. Until version 3 that of
+    /// the ids spoke for all.
+    fn unindexed_name(self) -> &'static str {
+        match self {
+            Part::Ids => "unindexed",
+            Part::ByTime => "unindexed_time",
+            Part::ByKind => "unindexed_kind",
+            Part::ByAuthor => "unindexed_author",
+            Part::ByTag => "unindexed_tag",
+        }
+    }
+}
 
 /// Makes the tables in a new database, or checks that the database is ours. Changes nothing that is not empty.
 pub(super) fn prepare(db: &Database) -> Result<(), StoreError> {
@@ -103,7 +133,7 @@ pub(super) fn prepare(db: &Database) -> Result<(), StoreError> {
     let meta = txn.open_table(META)?;
     match meta.get(META_SCHEMA)?.map(|version| version.value()) {
         Some(VERSION) => Ok(()),
-        Some(1 | 2) => {
+        Some(1..=3) => {
             drop((meta, txn));
             upgrade(db)
         }
@@ -116,13 +146,39 @@ pub(super) fn prepare(db: &Database) -> Result<(), StoreError> {
 fn upgrade(db: &Database) -> Result<(), StoreError> {
     let txn = db.begin_write()?;
     txn.open_table(BUDGETS)?;
-    {
+    let unindexed = {
         let mut meta = txn.open_table(META)?;
         let next_seq = meta.get(META_NEXT_SEQ)?.ok_or(StoreError::Corrupt)?.value();
-        meta.insert(META_UNINDEXED, next_seq)?;
         meta.insert(META_SCHEMA, VERSION)?;
+        meta.get(Part::Ids.unindexed_name())?.map_or(next_seq, |first| first.value())
+    };
+    for part in Part::ALL {
+        write_unindexed(&txn, part, unindexed)?;
     }
+    pack(&txn, FlatTable::new("by_time"), BY_TIME)?;
+    pack(&txn, FlatTable::new("by_kind"), BY_KIND)?;
+    pack(&txn, FlatTable::new("by_author"), BY_AUTHOR)?;
+    pack(&txn, FlatTable::new("by_tag"), BY_TAG)?;
     txn.commit()?;
+    Ok(())
+}
+
+/// Puts an index of before version 4 into blocks.
+fn pack<const N: usize>(txn: &WriteTransaction, flat: FlatTable<N>, index: IndexTable<N>) -> Result<(), StoreError> {
+    let mut table = txn.open_table(index)?;
+    let entries = txn.open_table(flat)?;
+    let mut some: Vec<Entry<N>> = Vec::with_capacity(UPGRADE_ENTRIES);
+    for entry in entries.iter()? {
+        let (key, kind) = entry?;
+        some.push((*key.value(), kind.value()));
+        if some.len() == UPGRADE_ENTRIES {
+            blocks::write(&mut table, &some, &[])?;
+            some.clear();
+        }
+    }
+    blocks::write(&mut table, &some, &[])?;
+    drop(entries);
+    txn.delete_table(flat)?;
     Ok(())
 }
 
@@ -131,7 +187,9 @@ fn create(db: &Database) -> Result<(), StoreError> {
     let txn = db.begin_write()?;
     txn.open_table(META)?.insert(META_SCHEMA, VERSION)?;
     write_next_seq(&txn, 1)?;
-    write_unindexed(&txn, 1)?;
+    for part in Part::ALL {
+        write_unindexed(&txn, part, 1)?;
+    }
     txn.open_table(EVENTS)?;
     txn.open_table(IDS)?;
     txn.open_table(BY_TIME)?;
@@ -163,14 +221,14 @@ pub(super) fn write_next_seq(txn: &WriteTransaction, next: Seq) -> Result<(), St
     Ok(())
 }
 
-/// The first sequence number that the indexes know nothing of.
-pub(super) fn unindexed(txn: &ReadTransaction) -> Result<Seq, StoreError> {
-    txn.open_table(META)?.get(META_UNINDEXED)?.map(|seq| seq.value()).ok_or(StoreError::Corrupt)
+/// The first sequence number that a part knows nothing of.
+pub(super) fn unindexed(txn: &ReadTransaction, part: Part) -> Result<Seq, StoreError> {
+    txn.open_table(META)?.get(part.unindexed_name())?.map(|seq| seq.value()).ok_or(StoreError::Corrupt)
 }
 
-/// Remembers that the indexes know all events before `first`, and none after.
-pub(super) fn write_unindexed(txn: &WriteTransaction, first: Seq) -> Result<(), StoreError> {
-    txn.open_table(META)?.insert(META_UNINDEXED, first)?;
+/// Remembers that a part knows all events before `first`, and none after.
+pub(super) fn write_unindexed(txn: &WriteTransaction, part: Part, first: Seq) -> Result<(), StoreError> {
+    txn.open_table(META)?.insert(part.unindexed_name(), first)?;
     Ok(())
 }
 

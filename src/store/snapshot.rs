@@ -1,13 +1,14 @@
 //! What is committed, as every reader sees it: one read transaction with its tables open, so that a lookup costs the
 //! lookup alone, and beside it what the indexes lack.
 
-use super::index::{Index, IndexEntries, Key, Unindexed};
+use super::index::Index;
 use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN};
+use super::unindexed::{Key, Unindexed};
 use super::{Seq, StoreError};
 use nostr::event::{Event, EventId};
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 
-type OpenIndex<const N: usize> = ReadOnlyTable<&'static [u8; N], u16>;
+type OpenIndex<const N: usize> = ReadOnlyTable<&'static [u8; N], &'static [u8]>;
 
 pub(super) struct Snapshot {
     pub next_seq: Seq,
@@ -30,18 +31,20 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// The first of a database that was just opened: finds what its indexes lack.
     pub(super) fn open(db: &Database) -> Result<Snapshot, StoreError> {
-        let first = schema::unindexed(&db.begin_read()?)?;
-        let mut snapshot = Snapshot::take(db, Unindexed { first, entries: IndexEntries::default() })?;
-        if first > snapshot.next_seq {
+        let unindexed = Unindexed::nothing(&db.begin_read()?)?;
+        let (first, last) = unindexed.firsts();
+        let mut snapshot = Snapshot::take(db, unindexed)?;
+        if last > snapshot.next_seq {
             return Err(StoreError::Corrupt);
         }
         for entry in snapshot.events.range(first..)? {
             let (seq, json) = entry?;
             let event = schema::parse(json.value())?;
-            if seq.value() >= snapshot.next_seq || snapshot.id(&event.id)?.is_some() {
+            let is_listed = seq.value() < snapshot.unindexed.ids.first;
+            if seq.value() >= snapshot.next_seq || snapshot.id(&event.id)?.is_some() != is_listed {
                 return Err(StoreError::Corrupt);
             }
-            snapshot.unindexed.entries.add(seq.value(), &event);
+            snapshot.unindexed.add(seq.value(), &event);
         }
         Ok(snapshot)
     }
@@ -76,7 +79,7 @@ impl Snapshot {
     /// `(seq, created_at)` of an event; a seq of [`schema::DELETED`] if it is deleted.
     pub(super) fn id(&self, id: &EventId) -> Result<Option<(Seq, u64)>, StoreError> {
         // What came lately is asked about most, while much comes: several relays and several tags lead to it.
-        match self.unindexed.entries.ids.get(&Key(id.to_bytes())) {
+        match self.unindexed.ids.entries.get(&Key(id.to_bytes())) {
             Some(place) => Ok(Some(*place)),
             None => Ok(self.ids.get(id.as_bytes())?.map(|entry| entry.value())),
         }
@@ -89,28 +92,28 @@ impl Snapshot {
             let (seq, created_at) = value.value();
             Ok((EventId::from_byte_array(*id.value()), seq, created_at))
         });
-        let unindexed = self.unindexed.entries.ids.iter();
+        let unindexed = self.unindexed.ids.entries.iter();
         Ok(stored.chain(unindexed.map(|(id, (seq, at))| Ok((EventId::from_byte_array(id.0), *seq, *at)))))
     }
 
     /// How many ids there are, those of deleted events included.
     pub(super) fn ids_len(&self) -> Result<u64, StoreError> {
-        Ok(self.ids.len()? + self.unindexed.entries.ids.len() as u64)
+        Ok(self.ids.len()? + self.unindexed.ids.entries.len() as u64)
     }
 
     pub(super) fn by_time(&self) -> Index<'_, BY_TIME_LEN> {
-        Index { table: &self.by_time, unindexed: &self.unindexed.entries.by_time }
+        Index { table: &self.by_time, unindexed: &self.unindexed.by_time.entries }
     }
 
     pub(super) fn by_kind(&self) -> Index<'_, BY_KIND_LEN> {
-        Index { table: &self.by_kind, unindexed: &self.unindexed.entries.by_kind }
+        Index { table: &self.by_kind, unindexed: &self.unindexed.by_kind.entries }
     }
 
     pub(super) fn by_author(&self) -> Index<'_, BY_AUTHOR_LEN> {
-        Index { table: &self.by_author, unindexed: &self.unindexed.entries.by_author }
+        Index { table: &self.by_author, unindexed: &self.unindexed.by_author.entries }
     }
 
     pub(super) fn by_tag(&self) -> Index<'_, BY_TAG_LEN> {
-        Index { table: &self.by_tag, unindexed: &self.unindexed.entries.by_tag }
+        Index { table: &self.by_tag, unindexed: &self.unindexed.by_tag.entries }
     }
 }

@@ -529,36 +529,41 @@ fn a_failed_commit_acknowledges_nothing_and_ends_writing() {
 fn what_the_indexes_lack_is_found_again_and_written_in_the_end() {
     let disk = Disk::default();
     let kinds = |store: &Store| all(store, Filter::new().kind(1.into()));
-    let entries = |store: &Store| {
-        let snapshot = store.snapshot.as_ref().unwrap();
-        (snapshot.unindexed.first, snapshot.unindexed.entries.ids.len())
+    // The first event that each part lacks: ids, times, kinds, authors, tags.
+    let firsts = |store: &Store| {
+        let unindexed = &store.snapshot.as_ref().unwrap().unindexed;
+        let Unindexed { ids, by_time, by_kind, by_author, by_tag } = unindexed;
+        [ids.first, by_time.first, by_kind.first, by_author.first, by_tag.first]
     };
-    let events: Vec<Event> = (0..10).map(|n| event(1, 1, 100 - n, &[&["t", "x"]], "")).collect();
+    let events: Vec<Event> = (0..10).map(|n| event(1, 1, 100 - n, &[&["t", "x"], &["p", "y"]], "")).collect();
     let ids = |range: std::ops::Range<usize>| events[range].iter().map(|e| e.id).collect::<Vec<_>>();
-    // Room for 5 entries each of three of them.
-    let mut store = open(&disk).with_unindexed_max(20);
+    // Room for 6 entries each of three of them.
+    let mut store = open(&disk).with_unindexed_max(24);
     for event in &events[..3] {
         stage(&mut store, event);
         commit(&mut store);
     }
-    assert_eq!((kinds(&store), entries(&store)), (ids(0..3), (1, 3)));
+    assert_eq!((kinds(&store), firsts(&store)), (ids(0..3), [1; 5]));
     drop(store);
-    let mut store = open(&disk).with_unindexed_max(20);
-    assert_eq!((kinds(&store), entries(&store)), (ids(0..3), (1, 3)), "a crash has lost nothing");
+    let mut store = open(&disk).with_unindexed_max(24);
+    assert_eq!((kinds(&store), firsts(&store)), (ids(0..3), [1; 5]), "a crash has lost nothing");
     stage(&mut store, &events[3]);
     commit(&mut store);
-    assert_eq!((kinds(&store), entries(&store)), (ids(0..4), (5, 0)), "all are written at once");
-    events[4..].iter().for_each(|event| _ = stage(&mut store, event));
+    assert_eq!((kinds(&store), firsts(&store)), (ids(0..4), [1, 1, 1, 1, 4]), "what most waits for is written");
+    stage(&mut store, &events[4]);
     commit(&mut store);
-    assert_eq!((kinds(&store), entries(&store)), (ids(0..10), (11, 0)), "a large commit writes its own");
-    let last = event(1, 1, 1, &[], "last");
-    stage(&mut store, &last);
+    assert_eq!((kinds(&store), firsts(&store)), (ids(0..5), [5, 1, 1, 1, 4]), "the others wait on");
+    drop(store);
+    let mut store = open(&disk).with_unindexed_max(24);
+    assert_eq!((kinds(&store), firsts(&store)), (ids(0..5), [5, 1, 1, 1, 4]), "each lacks its own after a crash");
+    store.assert_invariants().unwrap();
+    events[5..].iter().for_each(|event| _ = stage(&mut store, event));
     commit(&mut store);
-    assert_eq!(entries(&store), (11, 1));
+    assert_eq!((kinds(&store), firsts(&store)), (ids(0..10), [6; 5]), "a large commit finds nothing waiting");
     store.close().unwrap();
     let store = open(&disk);
-    assert_eq!(entries(&store), (12, 0), "a closed store lacks nothing");
-    assert_eq!(kinds(&store).last(), Some(&last.id));
+    assert_eq!(firsts(&store), [11; 5], "a closed store lacks nothing");
+    assert_eq!(kinds(&store), ids(0..10));
     store.assert_invariants().unwrap();
 }
 
@@ -610,7 +615,13 @@ fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_it_holds() {
     let db = Database::builder().create_with_backend(disk.clone()).unwrap();
     let txn = db.begin_write().unwrap();
     txn.delete_table(schema::BUDGETS).unwrap();
-    txn.open_table(schema::META).unwrap().remove("unindexed").unwrap();
+    for part in ["", "_time", "_kind", "_author", "_tag"] {
+        txn.open_table(schema::META).unwrap().remove(&*format!("unindexed{part}")).unwrap().unwrap();
+    }
+    flatten(&txn, "by_time", schema::BY_TIME);
+    flatten(&txn, "by_kind", schema::BY_KIND);
+    flatten(&txn, "by_author", schema::BY_AUTHOR);
+    flatten(&txn, "by_tag", schema::BY_TAG);
     txn.open_table(schema::META).unwrap().insert("schema", 1).unwrap();
     txn.commit().unwrap();
     drop(db);
@@ -622,6 +633,51 @@ fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_it_holds() {
     commit(&mut store);
     drop(store);
     assert_eq!(open(&disk).progress().unwrap(), [record]);
+}
+
+#[test]
+fn indexes_of_single_entries_are_brought_into_blocks() {
+    let disk = Disk::default();
+    let mut store = open(&disk);
+    for n in 0..500 {
+        stage(&mut store, &event(n as u8, 1, n, &[&["t", "x"], &["p", &n.to_string()]], ""));
+    }
+    commit(&mut store);
+    store.close().unwrap();
+    // As version 3 has it, where 20 events were left out of the indexes.
+    let mut store = open(&disk);
+    for n in 500..520 {
+        stage(&mut store, &event(n as u8, 1, n, &[&["t", "x"]], ""));
+    }
+    commit(&mut store);
+    drop(store);
+    let db = Database::builder().create_with_backend(disk.clone()).unwrap();
+    let txn = db.begin_write().unwrap();
+    flatten(&txn, "by_time", schema::BY_TIME);
+    flatten(&txn, "by_kind", schema::BY_KIND);
+    flatten(&txn, "by_author", schema::BY_AUTHOR);
+    flatten(&txn, "by_tag", schema::BY_TAG);
+    let mut meta = txn.open_table(schema::META).unwrap();
+    for part in ["time", "kind", "author", "tag"] {
+        assert_eq!(meta.remove(&*format!("unindexed_{part}")).unwrap().unwrap().value(), 501);
+    }
+    meta.insert("schema", 3).unwrap();
+    drop(meta);
+    txn.commit().unwrap();
+    drop(db);
+    let store = open(&disk);
+    store.assert_invariants().unwrap();
+    assert_eq!(all(&store, Filter::new().hashtag("x")).len(), 520);
+    assert_eq!(store.snapshot.as_ref().unwrap().unindexed.by_tag.entries.len(), 20);
+}
+
+fn flatten<const N: usize>(txn: &redb::WriteTransaction, name: &str, index: schema::IndexTable<N>) {
+    let flat: redb::TableDefinition<'_, &[u8; N], u16> = redb::TableDefinition::new(name);
+    let mut flat = txn.open_table(flat).unwrap();
+    for (key, kind) in blocks::checked(&txn.open_table(index).unwrap()).unwrap() {
+        flat.insert(&key, kind).unwrap();
+    }
+    txn.delete_table(index).unwrap();
 }
 
 #[test]
