@@ -130,7 +130,7 @@ impl Intake {
         if !asked(&event, desk.state) {
             return refuse(Refusal::NotAsked);
         }
-        let Some(json) = self.verifier.verify(&event) else { return refuse(Refusal::Forged) };
+        let Some(json) = self.verifier.verify(&event, raw) else { return refuse(Refusal::Forged) };
         let created_at = UnixTime::from(event.created_at);
         if let Err(refusal) = judge(&event, rules, desk)? {
             if refusal.is_final() {

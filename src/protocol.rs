@@ -4,6 +4,7 @@ pub mod auth;
 pub mod canonical;
 mod filter;
 pub mod message;
+pub mod plain;
 pub mod relay_info;
 pub mod relay_url;
 pub mod repo;

@@ -4,6 +4,7 @@ use nostr::event::Event;
 use serde_json::Value;
 
 use crate::limits::{CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX};
+use crate::protocol::canonical::Canonical;
 use crate::protocol::message::{
     self, ClientMessage, RawEvent, RelayMessage, filter_values, parse_client_message, parse_relay_message,
 };
@@ -64,9 +65,14 @@ pub fn client_message(data: &[u8]) {
 }
 
 fn raw_event(raw: &RawEvent<'_>) {
+    let any = RawEvent::from_any_json(raw.json).unwrap();
+    assert_eq!((any.id, any.parse()), (raw.id, raw.parse()), "the short way for events");
     let Ok(event) = raw.parse() else { return };
     assert_eq!(event.id, raw.id);
     assert_eq!(serde_json::from_str::<Event>(raw.json).unwrap(), event);
     let written = serde_json::to_string(&event).unwrap();
-    assert_eq!(RawEvent::from_json(&written).unwrap().parse(), Ok(event));
+    assert_eq!(RawEvent::from_json(&written).unwrap().parse().as_ref(), Ok(&event));
+    let mut canonical = Canonical::default();
+    canonical.write_parsed(&event, raw);
+    assert_eq!(canonical.json(), written);
 }

@@ -12,6 +12,7 @@ use secp256k1::{Secp256k1, VerifyOnly, XOnlyPublicKey};
 use super::recent::Recent;
 use crate::limits::AUTHOR_KEYS_MAX;
 use crate::protocol::canonical::Canonical;
+use crate::protocol::message::RawEvent;
 
 /// Verifies events.
 #[derive(Debug)]
@@ -29,9 +30,9 @@ impl Default for Verifier {
 }
 
 impl Verifier {
-    /// The JSON of an event if its id is its hash and the signature its author's (NIP-01).
-    pub fn verify(&mut self, event: &Event) -> Option<&str> {
-        self.canonical.write(event);
+    /// The JSON of an event if its id is its hash and the signature its author's (NIP-01). `raw` is what it was parsed of.
+    pub fn verify(&mut self, event: &Event, raw: &RawEvent<'_>) -> Option<&str> {
+        self.canonical.write_parsed(event, raw);
         if self.canonical.hash() != event.id {
             return None;
         }
@@ -69,33 +70,39 @@ pub(super) mod tests {
         Event::new(id, author, created_at, kind, tags, content, sig)
     }
 
+    fn verify(verifier: &mut Verifier, event: &Event) -> Option<String> {
+        let json = event.as_json();
+        let raw = RawEvent::from_json(&json).unwrap();
+        verifier.verify(event, &raw).map(str::to_owned)
+    }
+
     #[test]
     fn valid_with_and_without_a_remembered_key_and_forged_with_neither() {
         let mut verifier = Verifier::default();
         let (first, second) = (event(1, "one"), event(1, "two"));
         let mut forged = second.clone();
         forged.sig = first.sig;
-        assert!(verifier.verify(&forged).is_none(), "before its key is known");
+        assert!(verify(&mut verifier, &forged).is_none(), "before its key is known");
         assert_eq!(verifier.keys.len(), 0, "a forgery earns no place");
-        assert_eq!(verifier.verify(&first), Some(&*first.as_json()));
-        assert_eq!(verifier.verify(&second), Some(&*second.as_json()));
-        assert!(verifier.verify(&forged).is_none(), "and after");
+        assert_eq!(verify(&mut verifier, &first), Some(first.as_json()));
+        assert_eq!(verify(&mut verifier, &second), Some(second.as_json()));
+        assert!(verify(&mut verifier, &forged).is_none(), "and after");
         let mut altered = first.clone();
         altered.content = "three".to_owned();
-        assert!(verifier.verify(&altered).is_none());
+        assert!(verify(&mut verifier, &altered).is_none());
     }
 
     #[test]
     fn the_oldest_author_makes_room() {
         let mut verifier = Verifier::default();
         let first = event(1, "");
-        assert!(verifier.verify(&first).is_some());
+        assert!(verify(&mut verifier, &first).is_some());
         for n in 2..=AUTHOR_KEYS_MAX as u64 + 1 {
             let key = Keys::parse(&format!("{n:064x}")).unwrap().public_key();
             verifier.keys.insert(key, key.xonly().unwrap());
         }
         assert_eq!(verifier.keys.len(), AUTHOR_KEYS_MAX);
         assert!(verifier.keys.get(&first.pubkey).is_none());
-        assert!(verifier.verify(&first).is_some(), "it is found again the long way");
+        assert!(verify(&mut verifier, &first).is_some(), "it is found again the long way");
     }
 }

@@ -7,6 +7,7 @@ use faster_hex::hex_encode;
 use nostr::event::{Event, EventId, Tags};
 use ring::digest::{Context, SHA256};
 
+use super::message::RawEvent;
 use crate::limits::SCRATCH_BYTES_KEPT;
 
 /// The JSON of one event. Its memory serves the next as well.
@@ -21,11 +22,26 @@ pub struct Canonical {
 const HEX_MAX: usize = 128;
 
 impl Canonical {
+    /// Writes an event in place of the last, from what it was parsed of.
+    pub fn write_parsed(&mut self, event: &Event, raw: &RawEvent<'_>) {
+        let Some(plain) = &raw.plain else { return self.write(event) };
+        let json = self.begin();
+        json.push_str("{\"id\":");
+        json.push_str(plain.id);
+        let pubkey = field(json, ",\"pubkey\":", |json| json.push_str(plain.pubkey));
+        let created_at = field(json, ",\"created_at\":", |json| json.push_str(plain.created_at));
+        let kind = field(json, ",\"kind\":", |json| json.push_str(plain.kind));
+        let tags = field(json, ",\"tags\":", |json| json.push_str(plain.tags));
+        let content = field(json, ",\"content\":", |json| json.push_str(plain.content));
+        json.push_str(",\"sig\":");
+        json.push_str(plain.sig);
+        json.push('}');
+        self.hashed = [pubkey, created_at, kind, tags, content];
+    }
+
     /// Writes an event in place of the last.
     pub fn write(&mut self, event: &Event) {
-        self.json.clear();
-        self.json.shrink_to(SCRATCH_BYTES_KEPT);
-        let json = &mut self.json;
+        let json = self.begin();
         json.push_str("{\"id\":");
         push_hex(json, event.id.as_bytes());
         let pubkey = field(json, ",\"pubkey\":", |json| push_hex(json, event.pubkey.as_bytes()));
@@ -37,6 +53,13 @@ impl Canonical {
         push_hex(json, &event.sig.to_bytes());
         json.push('}');
         self.hashed = [pubkey, created_at, kind, tags, content];
+    }
+
+    /// Empties the memory.
+    fn begin(&mut self) -> &mut String {
+        self.json.clear();
+        self.json.shrink_to(SCRATCH_BYTES_KEPT);
+        &mut self.json
     }
 
     /// The event's JSON.
@@ -116,22 +139,47 @@ fn push_escaped(json: &mut String, byte: u8) {
     }
 }
 
-fn is_to_escape(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
-}
-
 /// Where the first byte is that cannot stand as it is. All of those are ASCII.
-fn first_to_escape(bytes: &[u8]) -> Option<usize> {
+pub(super) fn first_to_escape(bytes: &[u8]) -> Option<usize> {
+    /// Names, ids and keys end within so many.
+    const SHORT: usize = 64;
     const AT_ONCE: usize = 32;
-    let mut from = 0;
-    for block in bytes.chunks(AT_ONCE) {
+    let (short, long) = bytes.split_at(bytes.len().min(SHORT));
+    if let Some(at) = first_in_words(short) {
+        return Some(at);
+    }
+    let mut from = short.len();
+    for block in long.chunks(AT_ONCE) {
         // The whole block at once: without a way out the compiler looks at many bytes together.
         if block.iter().fold(false, |found, byte| found | is_to_escape(*byte)) {
-            break;
+            return first_in_words(block).map(|at| from + at);
         }
         from += block.len();
     }
-    bytes[from..].iter().position(|byte| is_to_escape(*byte)).map(|at| from + at)
+    None
+}
+
+/// The same, eight bytes at once.
+fn first_in_words(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGH: u64 = 0x80 * ONES;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (n, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The high bit of each byte that is below a number; of those after the first it may be set for others, too.
+        let below = |word: u64, number: u64| word.wrapping_sub(number * ONES) & !word & HIGH;
+        let quote = word ^ (u64::from(b'"') * ONES);
+        let backslash = word ^ (u64::from(b'\\') * ONES);
+        let found = below(word, 0x20) | below(quote, 1) | below(backslash, 1);
+        if found != 0 {
+            return Some(8 * n + (found.trailing_zeros() / 8) as usize);
+        }
+    }
+    rest.iter().position(|byte| is_to_escape(*byte)).map(|at| 8 * words.len() + at)
+}
+
+fn is_to_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
 #[cfg(test)]
@@ -156,6 +204,7 @@ mod tests {
         // What has to be escaped, at every place of a block and between blocks.
         texts.extend((0..70).map(|n| format!("{}\"{}\\\n", "é".repeat(n / 2), "y".repeat(69 - n))));
         texts.extend((0..0x20).map(|n| char::from(n).to_string()));
+        texts.extend((0..200).map(|n| format!("{}\n{}", "z".repeat(n), "\u{1f}\u{20}\u{21}\u{80}".repeat(n % 9))));
         texts
     }
 

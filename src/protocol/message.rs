@@ -1,7 +1,7 @@
 //! Client and relay messages (NIP-01, NIP-77): text to borrowed values and back.
 //!
 //! An EVENT is the common case by far, and most are copies of what is already stored. So of an event only the claimed id
-//! is read at first and the rest stays a slice of the message, checked to be JSON but not built into anything;
+//! is read at first and the rest stays slices of the message, checked to be JSON but not built into anything;
 //! [`RawEvent::parse`] does that once the id has turned out to be new. What else a message says is parsed here and nowhere
 //! else. Surplus elements of a message are ignored, as are unknown fields of events and filters.
 
@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use super::filter::ClientFilter;
 pub use super::filter::{filter_matches, filter_values};
+use super::plain::Plain;
 use super::{Text, event_id, is_lower_hex, public_key};
 use crate::limits::CLIENT_FILTERS_MAX;
 use crate::time::UnixTime;
@@ -99,6 +100,8 @@ pub struct RawEvent<'a> {
     pub json: &'a str,
     /// The id as claimed. Whether it is the hash of the rest is not known yet.
     pub id: EventId,
+    /// Its values, if it is written as nearly all are.
+    pub plain: Option<Plain<'a>>,
 }
 
 impl<'a> RawEvent<'a> {
@@ -108,19 +111,30 @@ impl<'a> RawEvent<'a> {
     ///
     /// If it is not a JSON object, or has not exactly one field `id` of 64 lower-case hexadecimal digits.
     pub fn from_json(json: &'a str) -> Result<RawEvent<'a>, EventError> {
+        let json = json.trim_matches([' ', '\t', '\r', '\n']);
+        match Plain::of(json) {
+            Some(plain) => {
+                let id = event_id(plain.claimed_id()).ok_or(EventError::BadId)?;
+                Ok(RawEvent { json, id, plain: Some(plain) })
+            }
+            None => RawEvent::from_any_json(json),
+        }
+    }
+
+    /// The same of a text that need not be plain.
+    pub(crate) fn from_any_json(json: &'a str) -> Result<RawEvent<'a>, EventError> {
         #[derive(Deserialize)]
         struct Claim<'a> {
             #[serde(borrow)]
             id: Cow<'a, str>,
         }
 
-        let json = json.trim_matches([' ', '\t', '\r', '\n']);
         // serde would take an array for a struct as well.
         if !json.starts_with('{') {
             return Err(EventError::NotAnEvent);
         }
         let claim: Claim<'_> = serde_json::from_str(json).map_err(|_| EventError::NotAnEvent)?;
-        Ok(RawEvent { json, id: event_id(&claim.id).ok_or(EventError::BadId)? })
+        Ok(RawEvent { json, id: event_id(&claim.id).ok_or(EventError::BadId)?, plain: None })
     }
 
     /// The `created_at` that it claims, even if the rest is no event to us; by it a relay sorts what it serves.
@@ -140,6 +154,13 @@ impl<'a> RawEvent<'a> {
     ///
     /// If it is not an event in canonical form; see [`EventError`].
     pub fn parse(&self) -> Result<Event, EventError> {
+        match &self.plain {
+            Some(plain) => plain.event(self.id),
+            None => self.parse_any(),
+        }
+    }
+
+    fn parse_any(&self) -> Result<Event, EventError> {
         #[derive(Deserialize)]
         struct Fields<'a> {
             #[serde(borrow)]

@@ -12,6 +12,7 @@
 
 use super::blocks::{self, Entry};
 use super::{Seq, StoreError};
+use crate::protocol::message::RawEvent;
 use crate::protocol::{is_lower_hex, public_key, repo};
 use crate::time::UnixTime;
 use faster_hex::hex_decode;
@@ -234,7 +235,7 @@ pub(super) fn write_unindexed(txn: &WriteTransaction, part: Part, first: Seq) ->
 
 /// An event as the store wrote it; anything else is damage.
 pub(super) fn parse(json: &str) -> Result<Event, StoreError> {
-    Event::from_json(json).map_err(|_| StoreError::Corrupt)
+    RawEvent::from_json(json).and_then(|raw| raw.parse()).map_err(|_| StoreError::Corrupt)
 }
 
 /// Where an event stands in every index.
