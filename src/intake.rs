@@ -141,7 +141,7 @@ impl Intake {
             }
             return Ok(Outcome::Refused { refusal, created_at: Some(created_at) });
         }
-        let (changes, removed) = take_in(event, json, desk)?;
+        let (changes, removed) = take_in(&event, json, desk)?;
         self.unwanted.on_taken_in(removed.iter().any(|removed| !removed.superseded));
         Ok(Outcome::Staged { created_at, changes, removed: removed.len() })
     }
@@ -212,8 +212,8 @@ fn judge(event: &Event, rules: Rules, desk: &Desk<'_>) -> Result<Result<(), Refu
 
 /// Puts an event into the batch and applies it to what we follow. The state runs ahead of the disk by at most one batch,
 /// so that an issue may follow its announcement at once; nothing is served or acknowledged before the commit.
-fn take_in(event: Event, json: &str, desk: &mut Desk<'_>) -> Result<(Changes, Vec<Removed>), StoreError> {
-    let change = StateChange::of(&event);
+fn take_in(event: &Event, json: &str, desk: &mut Desk<'_>) -> Result<(Changes, Vec<Removed>), StoreError> {
+    let change = StateChange::of(event);
     let staged = desk.store.stage_written(event, json)?;
     let mut changes = Changes::default();
     for removed in &staged.removed {

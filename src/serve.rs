@@ -172,11 +172,15 @@ impl Serve {
 
     /// An event is durable: it goes to every live subscription that matches, whatever its source. Called once for each
     /// event that a commit returned, in order.
-    pub fn on_stored(&mut self, event: &StoredEvent, metrics: &mut Metrics) {
-        for key in self.fanout.candidates(&event.event) {
+    pub fn on_stored(&mut self, stored: &StoredEvent, metrics: &mut Metrics) {
+        if self.fanout.is_empty() {
+            return;
+        }
+        let event = stored.event();
+        for key in self.fanout.candidates(&event) {
             // The client may have been closed by an earlier subscription of its own.
             let Some(session) = self.sessions.get_mut(&key.client) else { continue };
-            if session.on_stored(key.number, event, &mut self.out, metrics) {
+            if session.on_stored(key.number, stored, &event, &mut self.out, metrics) {
                 self.note_work(key.client);
             } else {
                 metrics.clients_closed.add("slow");

@@ -47,8 +47,7 @@ use nostr::key::PublicKey;
 use redb::Database;
 use schema::Part;
 use snapshot::Snapshot;
-use std::borrow::Cow;
-use unindexed::{RemovedEvent, Unindexed};
+use unindexed::{Keys, Unindexed};
 
 /// The order in which events were staged: from 1, never used twice, not without gaps.
 pub type Seq = u64;
@@ -117,10 +116,15 @@ pub struct Staged {
 pub struct StoredEvent {
     /// Its sequence number.
     pub seq: Seq,
-    /// The event.
-    pub event: Event,
     /// Its JSON as stored.
     pub json: Box<str>,
+}
+
+impl StoredEvent {
+    /// The event.
+    pub fn event(&self) -> Event {
+        schema::parse(&self.json).expect("the store has written it")
+    }
 }
 
 /// How far the sync has come with a relay (spec section 6).
@@ -249,7 +253,7 @@ impl Store {
     /// # Errors
     ///
     /// If the store cannot be read, or has failed before. It takes no more writes then.
-    pub fn stage_written(&mut self, event: Event, json: &str) -> Result<Staged, StoreError> {
+    pub fn stage_written(&mut self, event: &Event, json: &str) -> Result<Staged, StoreError> {
         self.change(|store| store.try_stage(event, json))
     }
 
@@ -261,7 +265,7 @@ impl Store {
     pub fn stage(&mut self, event: Event) -> Result<Staged, StoreError> {
         let mut canonical = Canonical::default();
         canonical.write(&event);
-        self.stage_written(event, canonical.json())
+        self.stage_written(&event, canonical.json())
     }
 
     /// Puts progress into the batch.
@@ -319,12 +323,9 @@ impl Store {
         match self.write_batch(&unindexed, &due, first_new) {
             Ok(removed) => {
                 let batch = std::mem::take(&mut self.batch);
-                let unindexed = unindexed.after(&due, &removed, batch.new_events(), first_new);
+                let unindexed = unindexed.after(&due, &removed, batch.new_keys(), first_new);
                 self.snapshot = Some(Snapshot::take(&self.db, unindexed)?);
-                Ok(batch
-                    .into_events()
-                    .map(|(seq, pending)| StoredEvent { seq, event: pending.event, json: pending.json })
-                    .collect())
+                Ok(batch.into_events().map(|(seq, json)| StoredEvent { seq, json }).collect())
             }
             Err(error) => {
                 // What was committed before can still be read if the medium allows it.
@@ -334,12 +335,7 @@ impl Store {
         }
     }
 
-    fn write_batch(
-        &self,
-        unindexed: &Unindexed,
-        due: &[Part],
-        first_new: Seq,
-    ) -> Result<Vec<RemovedEvent>, StoreError> {
+    fn write_batch(&self, unindexed: &Unindexed, due: &[Part], first_new: Seq) -> Result<Vec<Keys>, StoreError> {
         let txn = self.db.begin_write()?;
         schema::write_next_seq(&txn, self.next_seq)?;
         let removed = self.batch.write_events(&txn)?;
@@ -366,11 +362,11 @@ impl Store {
     }
 
     /// The event that stands under `seq`, in the batch or committed.
-    fn event(&self, seq: Seq) -> Result<Cow<'_, Event>, StoreError> {
+    fn event(&self, seq: Seq) -> Result<Event, StoreError> {
         debug_assert!(!self.batch.is_removed(seq));
         match self.batch.pending(seq) {
-            Some(event) => Ok(Cow::Borrowed(event)),
-            None => self.snapshot()?.event(seq)?.map(Cow::Owned).ok_or(StoreError::Corrupt),
+            Some(json) => schema::parse(json),
+            None => self.snapshot()?.event(seq)?.ok_or(StoreError::Corrupt),
         }
     }
 }

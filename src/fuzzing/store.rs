@@ -270,7 +270,7 @@ impl Run<'_> {
                 let before: BTreeSet<EventId> = self.committed.rules.held.iter().map(|event| event.id).collect();
                 let held = self.staged.rules.held.iter();
                 let new: Vec<EventId> = held.map(|event| event.id).filter(|id| !before.contains(id)).collect();
-                let stored: Vec<EventId> = stored.iter().map(|stored| stored.event.id).collect();
+                let stored: Vec<EventId> = stored.iter().map(|stored| stored.event().id).collect();
                 // One that expired or was deleted and came again within a batch is new as well.
                 assert!(new.iter().all(|id| stored.contains(id)), "{new:?} {stored:?}");
                 self.committed = self.staged.clone();

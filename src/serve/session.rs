@@ -159,13 +159,20 @@ impl Session {
 
     /// An event has been stored that may match this subscription. `false`: too many are waiting already, the client cannot
     /// be kept complete and has to come again.
-    pub fn on_stored(&mut self, number: u64, event: &StoredEvent, out: &mut Outbox, metrics: &mut Metrics) -> bool {
+    pub fn on_stored(
+        &mut self,
+        number: u64,
+        stored: &StoredEvent,
+        event: &Event,
+        out: &mut Outbox,
+        metrics: &mut Metrics,
+    ) -> bool {
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return true };
-        if event.seq <= subscription.snapshot || !subscription.matches(&event.event) {
+        if stored.seq <= subscription.snapshot || !subscription.matches(event) {
             return true;
         }
         if subscription.eose && subscription.held.is_empty() && self.undrained < CLIENT_PAGE_BYTES {
-            let text = message::event_message(&subscription.id, &event.json);
+            let text = message::event_message(&subscription.id, &stored.json);
             metrics.client_events_live += 1;
             self.send(text, out);
             return true;
@@ -173,7 +180,7 @@ impl Session {
         if self.held == CLIENT_HELD_EVENTS_MAX {
             return false;
         }
-        subscription.held.push_back(event.seq);
+        subscription.held.push_back(stored.seq);
         self.held += 1;
         if subscription.eose {
             self.behind.insert(number);

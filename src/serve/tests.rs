@@ -381,7 +381,7 @@ fn a_client_too_far_behind_is_closed_and_others_are_not() {
     world.answers(2);
     let big = event(1, 1, 1, &[], &"x".repeat(CLIENT_PAGE_BYTES));
     world.publish(&[big]);
-    let stored = StoredEvent { seq: 2, event: note(2), json: "{}".into() };
+    let stored = StoredEvent { seq: 2, json: note(2).as_json().into() };
     for seq in 0..=CLIENT_HELD_EVENTS_MAX as u64 {
         let stored = StoredEvent { seq: 2 + seq, ..stored.clone() };
         world.serve.on_stored(&stored, &mut world.metrics);

@@ -2,7 +2,7 @@
 //! queries do not. It decides nothing: the store applies the rules, the batch remembers and writes their outcome.
 
 use super::schema::{self, AddressKey, IdAuthorKey};
-use super::unindexed::{Key, RemovedEvent, Unindexed};
+use super::unindexed::{Key, Keys};
 use super::{Progress, Seq, StoreError};
 use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
@@ -15,10 +15,11 @@ use std::ops::Bound;
 /// What one entry that is no event counts for in [`Batch::bytes`]: its keys and its node.
 const ENTRY_BYTES: usize = 128;
 
-/// An event that waits, with the JSON that will be stored.
-pub(super) struct Pending {
-    pub event: Event,
-    pub json: Box<str>,
+/// An event that waits: the JSON that will be stored, and what the indexes will say of it. The event itself has many
+/// parts, each with memory of its own; few ask for it.
+struct Pending {
+    json: Box<str>,
+    keys: Keys,
 }
 
 /// What the batch makes of an id.
@@ -105,8 +106,9 @@ impl Batch {
         self.ids.get(&Key(id.to_bytes())).copied()
     }
 
-    pub(super) fn pending(&self, seq: Seq) -> Option<&Event> {
-        self.events.get(&seq).map(|pending| &pending.event)
+    /// The JSON of a new event.
+    pub(super) fn pending(&self, seq: Seq) -> Option<&str> {
+        self.events.get(&seq).map(|pending| &*pending.json)
     }
 
     /// `Some(None)`: there was a version, and it is gone.
@@ -134,17 +136,17 @@ impl Batch {
     // What the store's rules change.
 
     /// Takes in an event that is new under `seq`, with its JSON.
-    pub(super) fn add(&mut self, seq: Seq, event: Event, json: Box<str>) {
+    pub(super) fn add(&mut self, seq: Seq, event: &Event, json: Box<str>) {
         let created_at = event.created_at.as_secs();
-        if let Some(address) = schema::event_address(&event) {
+        if let Some(address) = schema::event_address(event) {
             self.versions.insert(address, Some(Version { created_at, id: event.id, seq }));
         }
-        if let Some(at) = schema::expiration(&event) {
+        if let Some(at) = schema::expiration(event) {
             self.expirations.insert((at, seq));
         }
         self.ids.insert(Key(event.id.to_bytes()), IdChange::Pending { seq, created_at });
         self.json_bytes += json.len();
-        let before = self.events.insert(seq, Pending { event, json });
+        let before = self.events.insert(seq, Pending { json, keys: Keys::of(seq, event) });
         assert!(before.is_none(), "a sequence number was given twice");
     }
 
@@ -203,8 +205,8 @@ impl Batch {
 
     // The commit.
 
-    /// Writes the events into `txn`, each table in key order, and returns those that leave it.
-    pub(super) fn write_events(&self, txn: &WriteTransaction) -> Result<Vec<RemovedEvent>, StoreError> {
+    /// Writes the events into `txn`, each table in key order, and returns what the indexes say of those that leave it.
+    pub(super) fn write_events(&self, txn: &WriteTransaction) -> Result<Vec<Keys>, StoreError> {
         let mut events = txn.open_table(schema::EVENTS)?;
         let mut expirations = txn.open_table(schema::EXPIRATIONS)?;
         let mut removed = Vec::with_capacity(self.removed.len());
@@ -214,7 +216,7 @@ impl Batch {
             if let Some(at) = schema::expiration(&event) {
                 expirations.remove((at, *seq))?;
             }
-            removed.push((*seq, event));
+            removed.push(Keys::of(*seq, &event));
         }
         // Each is newer than all that are there; one by one they would make every page of the table's end anew.
         let mut end = events.upper_bound_mut(Bound::<u64>::Unbounded)?;
@@ -293,19 +295,19 @@ impl Batch {
         Ok(())
     }
 
-    /// The new events, in sequence order.
-    pub(super) fn new_events(&self) -> impl Iterator<Item = (Seq, &Event)> {
-        self.events.iter().map(|(seq, pending)| (*seq, &pending.event))
+    /// What the indexes will say of the new events, in sequence order.
+    pub(super) fn new_keys(&self) -> impl Iterator<Item = &Keys> + Clone {
+        self.events.values().map(|pending| &pending.keys)
     }
 
-    /// Entries that the new events make in the indexes, at most.
+    /// Entries that the new events make in the indexes.
     pub(super) fn index_entries(&self) -> usize {
-        self.new_events().map(|(_, event)| Unindexed::most_of(event)).sum()
+        self.new_keys().map(Keys::len).sum()
     }
 
-    /// The new events, in sequence order.
-    pub(super) fn into_events(self) -> impl Iterator<Item = (Seq, Pending)> {
-        self.events.into_iter()
+    /// The JSON of the new events, in sequence order.
+    pub(super) fn into_events(self) -> impl Iterator<Item = (Seq, Box<str>)> {
+        self.events.into_iter().map(|(seq, pending)| (seq, pending.json))
     }
 }
 

@@ -9,7 +9,6 @@ use crate::protocol::repo::DELETION_KIND;
 use crate::time::UnixTime;
 use nostr::event::{Event, EventId, Tag};
 use nostr::key::PublicKey;
-use std::borrow::Cow;
 
 /// Why an event leaves the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -97,24 +96,24 @@ impl Store {
             due.truncate(max);
             let mut removed = Vec::with_capacity(due.len());
             for (_, seq) in due {
-                let event = store.event(seq)?.into_owned();
+                let event = store.event(seq)?;
                 removed.push(store.remove(seq, &event, Cause::Expired));
             }
             Ok(removed)
         })
     }
 
-    pub(super) fn try_stage(&mut self, event: Event, json: &str) -> Result<Staged, StoreError> {
-        debug_assert_eq!(self.verdict(&event), Ok(Verdict::Fresh), "only a fresh event is staged");
+    pub(super) fn try_stage(&mut self, event: &Event, json: &str) -> Result<Staged, StoreError> {
+        debug_assert_eq!(self.verdict(event), Ok(Verdict::Fresh), "only a fresh event is staged");
         let mut removed = Vec::new();
-        if let Some(address) = schema::event_address(&event)
+        if let Some(address) = schema::event_address(event)
             && let Some(older) = self.version(&address)?
         {
             assert!(!older.wins_over(event.created_at.as_secs(), &event.id), "a superseded event was staged");
             removed.push(self.remove_by_seq(older.seq, Cause::Superseded)?);
         }
         if event.kind.as_u16() == DELETION_KIND {
-            self.apply_deletion(&event, &mut removed)?;
+            self.apply_deletion(event, &mut removed)?;
         }
         let seq = self.next_seq;
         self.next_seq += 1;
@@ -129,7 +128,6 @@ impl Store {
             match Target::of_tag(tag, author) {
                 Some(Target::Id(id)) => match self.held(&id)? {
                     Some((seq, held)) if is_deletable_by(&held, author) => {
-                        let held = held.into_owned();
                         removed.push(self.remove(seq, &held, Cause::Deleted));
                     }
                     // Held and not theirs, or a deletion itself: the id will never be another event's.
@@ -152,7 +150,7 @@ impl Store {
     }
 
     fn remove_by_seq(&mut self, seq: Seq, cause: Cause) -> Result<Removed, StoreError> {
-        let event = self.event(seq)?.into_owned();
+        let event = self.event(seq)?;
         Ok(self.remove(seq, &event, cause))
     }
 
@@ -172,7 +170,7 @@ impl Store {
         }
     }
 
-    fn held(&self, id: &EventId) -> Result<Option<(Seq, Cow<'_, Event>)>, StoreError> {
+    fn held(&self, id: &EventId) -> Result<Option<(Seq, Event)>, StoreError> {
         let seq = match self.batch.id(id) {
             Some(IdChange::Pending { seq, .. }) => seq,
             Some(IdChange::Deleted { .. } | IdChange::Gone) => return Ok(None),

@@ -3,7 +3,7 @@
 
 use super::index::Index;
 use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN};
-use super::unindexed::{Key, Unindexed};
+use super::unindexed::{Key, Keys, Unindexed};
 use super::{Seq, StoreError};
 use nostr::event::{Event, EventId};
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
@@ -44,7 +44,7 @@ impl Snapshot {
             if seq.value() >= snapshot.next_seq || snapshot.id(&event.id)?.is_some() != is_listed {
                 return Err(StoreError::Corrupt);
             }
-            snapshot.unindexed.add(seq.value(), &event);
+            snapshot.unindexed.add([Keys::of(seq.value(), &event)].iter());
         }
         Ok(snapshot)
     }

@@ -20,7 +20,7 @@ fn stage(store: &mut Store, event: &Event) -> Staged {
 }
 
 fn commit(store: &mut Store) -> Vec<EventId> {
-    store.commit().expect("the disk works").iter().map(|stored| stored.event.id).collect()
+    store.commit().expect("the disk works").iter().map(|stored| stored.event().id).collect()
 }
 
 /// Everything that can be read of a store, in words.
@@ -77,7 +77,7 @@ fn an_event_is_pending_then_stored() {
 
     let stored = store.commit().unwrap();
     assert_eq!(stored.len(), 1);
-    assert_eq!((stored[0].seq, &stored[0].event), (1, &note));
+    assert_eq!((stored[0].seq, stored[0].event()), (1, note.clone()));
     assert_eq!(&*stored[0].json, note.as_json());
     assert_eq!(store.known(&note.id), Ok(Some(Known::Stored { seq: 1, created_at })));
     assert_eq!(store.event_json(1), Ok(Some(note.as_json())));

@@ -6,16 +6,13 @@
 //! is found again in the events themselves.
 
 use super::blocks;
-use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN, IndexTable, Part};
+use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN, IndexTable, Part, Place};
 use super::{Seq, StoreError};
 use nostr::event::Event;
 use redb::{ReadTransaction, WriteTransaction};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
-
-/// A committed event that leaves the store.
-pub(super) type RemovedEvent = (Seq, Event);
 
 /// What waits to be written into each part.
 pub(super) struct Unindexed {
@@ -76,27 +73,21 @@ impl Unindexed {
         }
     }
 
-    /// Entries that an event makes at most.
-    pub(super) fn most_of(event: &Event) -> usize {
-        Part::ALL.len() - 1 + event.tags.len()
-    }
-
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         Part::ALL.iter().all(|part| self.len(*part) == 0)
     }
 
-    /// Takes in a committed event, for each part that lacks it.
-    pub(super) fn add(&mut self, seq: Seq, event: &Event) {
-        let (keys, kind) = (Keys::of(seq, event), event.kind.as_u16());
-        if seq >= self.ids.first {
-            let before = self.ids.entries.insert(keys.id, (seq, event.created_at.as_secs()));
+    /// Takes in committed events, each for the parts that lack it.
+    pub(super) fn add<'a>(&mut self, events: impl Iterator<Item = &'a Keys> + Clone) {
+        for keys in events.clone().filter(|keys| keys.seq() >= self.ids.first) {
+            let before = self.ids.entries.insert(keys.id, (keys.seq(), keys.created_at));
             assert!(before.is_none(), "an event was stored twice");
         }
-        self.by_time.add(seq, kind, [keys.by_time]);
-        self.by_kind.add(seq, kind, [keys.by_kind]);
-        self.by_author.add(seq, kind, [keys.by_author]);
-        self.by_tag.add(seq, kind, keys.by_tag());
+        self.by_time.add(events.clone(), |keys| [keys.by_time()]);
+        self.by_kind.add(events.clone(), |keys| [keys.by_kind()]);
+        self.by_author.add(events.clone(), |keys| [keys.by_author()]);
+        self.by_tag.add(events, Keys::by_tag);
     }
 
     /// The parts that a commit of `new` more entries writes, if fewer than `max` may wait: those for which most does.
@@ -121,30 +112,19 @@ impl Unindexed {
         &self,
         txn: &WriteTransaction,
         due: &[Part],
-        removed: &[RemovedEvent],
+        removed: &[Keys],
         first_new: Seq,
     ) -> Result<(), StoreError> {
-        let removed: Vec<(Seq, Keys)> = removed.iter().map(|(seq, event)| (*seq, Keys::of(*seq, event))).collect();
         let is_due = |part| due.contains(&part);
-        let keys = || removed.iter().map(|(seq, keys)| (*seq, keys));
-        self.write_ids(txn, is_due(Part::Ids), keys().map(|(seq, keys)| (seq, keys.id)))?;
-        let gone = keys().map(|(seq, keys)| (seq, keys.by_time));
-        self.by_time.write(txn, schema::BY_TIME, is_due(Part::ByTime), gone)?;
-        let gone = keys().map(|(seq, keys)| (seq, keys.by_kind));
-        self.by_kind.write(txn, schema::BY_KIND, is_due(Part::ByKind), gone)?;
-        let gone = keys().map(|(seq, keys)| (seq, keys.by_author));
-        self.by_author.write(txn, schema::BY_AUTHOR, is_due(Part::ByAuthor), gone)?;
-        let gone = keys().flat_map(|(seq, keys)| keys.by_tag().map(move |key| (seq, key)));
-        self.by_tag.write(txn, schema::BY_TAG, is_due(Part::ByTag), gone)?;
+        self.write_ids(txn, is_due(Part::Ids), removed)?;
+        self.by_time.write(txn, schema::BY_TIME, is_due(Part::ByTime), removed, |keys| [keys.by_time()])?;
+        self.by_kind.write(txn, schema::BY_KIND, is_due(Part::ByKind), removed, |keys| [keys.by_kind()])?;
+        self.by_author.write(txn, schema::BY_AUTHOR, is_due(Part::ByAuthor), removed, |keys| [keys.by_author()])?;
+        self.by_tag.write(txn, schema::BY_TAG, is_due(Part::ByTag), removed, Keys::by_tag)?;
         due.iter().try_for_each(|part| schema::write_unindexed(txn, *part, first_new))
     }
 
-    fn write_ids(
-        &self,
-        txn: &WriteTransaction,
-        is_due: bool,
-        removed: impl Iterator<Item = (Seq, Key<32>)>,
-    ) -> Result<(), StoreError> {
+    fn write_ids(&self, txn: &WriteTransaction, is_due: bool, removed: &[Keys]) -> Result<(), StoreError> {
         let mut table = txn.open_table(schema::IDS)?;
         if is_due {
             // Neighbours share the pages they change.
@@ -155,7 +135,7 @@ impl Unindexed {
                 assert!(before.is_none(), "an event was stored twice");
             }
         }
-        for id in self.ids.written(is_due, removed) {
+        for id in self.ids.written(is_due, removed, |keys| [keys.id]) {
             table.remove(&id)?;
         }
         Ok(())
@@ -165,8 +145,8 @@ impl Unindexed {
     pub(super) fn after<'a>(
         mut self,
         due: &[Part],
-        removed: &[RemovedEvent],
-        new: impl Iterator<Item = (Seq, &'a Event)>,
+        removed: &[Keys],
+        new: impl Iterator<Item = &'a Keys> + Clone,
         first_new: Seq,
     ) -> Unindexed {
         for part in due {
@@ -178,17 +158,16 @@ impl Unindexed {
                 Part::ByTag => self.by_tag = Waiting::from(first_new),
             }
         }
-        removed.iter().for_each(|(seq, event)| self.take_out(*seq, event));
-        new.for_each(|(seq, event)| self.add(seq, event));
+        removed.iter().for_each(|keys| self.take_out(keys));
+        self.add(new);
         self
     }
 
-    fn take_out(&mut self, seq: Seq, event: &Event) {
-        let keys = Keys::of(seq, event);
+    fn take_out(&mut self, keys: &Keys) {
         self.ids.entries.remove(&keys.id);
-        self.by_time.entries.remove(&keys.by_time);
-        self.by_kind.entries.remove(&keys.by_kind);
-        self.by_author.entries.remove(&keys.by_author);
+        self.by_time.entries.remove(&keys.by_time());
+        self.by_kind.entries.remove(&keys.by_kind());
+        self.by_author.entries.remove(&keys.by_author());
         for key in keys.by_tag() {
             self.by_tag.entries.remove(&key);
         }
@@ -207,33 +186,46 @@ impl<M: Default> Waiting<M> {
 
 impl<M> Waiting<M> {
     /// The keys of removed events that the part's table has, or has once what waits is written; in order.
-    fn written<const N: usize>(&self, is_due: bool, removed: impl Iterator<Item = (Seq, Key<N>)>) -> Vec<[u8; N]> {
-        let mut keys: Vec<[u8; N]> =
-            removed.filter(|(seq, _)| is_due || *seq < self.first).map(|(_, key)| key.0).collect();
+    fn written<'a, const N: usize, I: IntoIterator<Item = Key<N>>>(
+        &self,
+        is_due: bool,
+        removed: &'a [Keys],
+        of: impl Fn(&'a Keys) -> I,
+    ) -> Vec<[u8; N]> {
+        let here = removed.iter().filter(|keys| is_due || keys.seq() < self.first);
+        let mut keys: Vec<[u8; N]> = here.flat_map(|keys| of(keys).into_iter().map(|key| key.0)).collect();
         keys.sort_unstable();
         keys
     }
 }
 
 impl<const N: usize> Waiting<IndexEntries<N>> {
-    fn add(&mut self, seq: Seq, kind: u16, keys: impl IntoIterator<Item = Key<N>>) {
-        if seq >= self.first {
-            self.entries.extend(keys.into_iter().map(|key| (key, kind)));
-        }
+    fn add<'a, I: IntoIterator<Item = Key<N>>>(
+        &mut self,
+        events: impl Iterator<Item = &'a Keys>,
+        of: impl Fn(&'a Keys) -> I,
+    ) {
+        let lacking = events.filter(|keys| keys.seq() >= self.first);
+        let mut new: Vec<(Key<N>, u16)> = Vec::new();
+        lacking.for_each(|keys| new.extend(of(keys).into_iter().map(|key| (key, keys.kind))));
+        // One after the other they go to places that are near each other.
+        new.sort_unstable();
+        self.entries.extend(new);
     }
 
-    fn write(
+    fn write<'a, I: IntoIterator<Item = Key<N>>>(
         &self,
         txn: &WriteTransaction,
         index: IndexTable<N>,
         is_due: bool,
-        removed: impl Iterator<Item = (Seq, Key<N>)>,
+        removed: &'a [Keys],
+        of: impl Fn(&'a Keys) -> I,
     ) -> Result<(), StoreError> {
         let new: Vec<blocks::Entry<N>> = match is_due {
             true => self.entries.iter().map(|(key, kind)| (key.0, *kind)).collect(),
             false => Vec::new(),
         };
-        blocks::write(&mut txn.open_table(index)?, &new, &self.written(is_due, removed))
+        blocks::write(&mut txn.open_table(index)?, &new, &self.written(is_due, removed, of))
     }
 }
 
@@ -267,28 +259,51 @@ impl<const N: usize> PartialOrd for Key<N> {
     }
 }
 
-/// The keys of one event.
-struct Keys {
-    id: Key<32>,
-    by_time: Key<BY_TIME_LEN>,
-    by_kind: Key<BY_KIND_LEN>,
-    by_author: Key<BY_AUTHOR_LEN>,
+/// What the table of ids and the indexes say of one event.
+pub(super) struct Keys {
+    pub id: Key<32>,
+    pub created_at: u64,
+    kind: u16,
+    author: [u8; 32],
+    place: Place,
     tags: Vec<schema::TagPrefix>,
 }
 
 impl Keys {
-    fn of(seq: Seq, event: &Event) -> Keys {
-        let place = schema::place(event.created_at.as_secs(), &event.id, seq);
+    pub(super) fn of(seq: Seq, event: &Event) -> Keys {
+        let created_at = event.created_at.as_secs();
         Keys {
             id: Key(event.id.to_bytes()),
-            by_time: Key(place),
-            by_kind: Key(schema::index_key(&event.kind.as_u16().to_be_bytes(), &place)),
-            by_author: Key(schema::index_key(event.pubkey.as_bytes(), &place)),
+            created_at,
+            kind: event.kind.as_u16(),
+            author: event.pubkey.to_bytes(),
+            place: schema::place(created_at, &event.id, seq),
             tags: schema::tag_prefixes(&event.tags),
         }
     }
 
+    fn seq(&self) -> Seq {
+        schema::place_seq(&self.place)
+    }
+
+    /// How many entries they are.
+    pub(super) fn len(&self) -> usize {
+        Part::ALL.len() - 1 + self.tags.len()
+    }
+
+    fn by_time(&self) -> Key<BY_TIME_LEN> {
+        Key(self.place)
+    }
+
+    fn by_kind(&self) -> Key<BY_KIND_LEN> {
+        Key(schema::index_key(&self.kind.to_be_bytes(), &self.place))
+    }
+
+    fn by_author(&self) -> Key<BY_AUTHOR_LEN> {
+        Key(schema::index_key(&self.author, &self.place))
+    }
+
     fn by_tag(&self) -> impl Iterator<Item = Key<BY_TAG_LEN>> {
-        self.tags.iter().map(|prefix| Key(schema::index_key(prefix, &self.by_time.0)))
+        self.tags.iter().map(|prefix| Key(schema::index_key(prefix, &self.place)))
     }
 }
