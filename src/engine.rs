@@ -405,7 +405,9 @@ impl Engine {
         match &mut outcome {
             Outcome::Staged { changes, removed, .. } => {
                 self.metrics.events_removed += *removed as u64;
-                self.owed.changes.merge(std::mem::take(changes));
+                let changes = std::mem::take(changes);
+                self.on_repos_lost(&changes.lost);
+                self.owed.changes.merge(changes);
                 self.owed.sources.push(source);
             }
             Outcome::Stored { .. } | Outcome::Pending { .. } => self.metrics.events_duplicate += 1,

@@ -36,8 +36,8 @@ pub struct Changes {
     pub gained: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
     /// Repos that a relay shares and that have new maintainers: what these published before was refused.
     pub restaffed: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
-    /// Relays that share a repo less than before.
-    pub lost: BTreeSet<RelayUrl>,
+    /// Repos that a relay shared with us until then. They may be back: what came of them meanwhile was refused.
+    pub lost: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
     /// New root events.
     pub roots: BTreeSet<RootId>,
     /// Everything up to this store sequence number has been brought, with what came before.
@@ -60,7 +60,9 @@ impl Changes {
         for (relay, repos) in later.restaffed {
             self.restaffed.entry(relay).or_default().extend(repos);
         }
-        self.lost.extend(later.lost);
+        for (relay, repos) in later.lost {
+            self.lost.entry(relay).or_default().extend(repos);
+        }
         self.roots.extend(later.roots);
         self.upto = self.upto.max(later.upto);
         self.relays_refused += later.relays_refused;
@@ -402,7 +404,7 @@ impl State {
             if repos.is_empty() && !self.settings.bootstrap.contains(relay) {
                 self.sync_relays.remove(relay);
             }
-            changes.lost.insert(relay.clone());
+            changes.lost.entry(relay.clone()).or_default().insert(repo);
         }
         for relay in relays.iter().filter(|relay| !before.contains(relay)) {
             self.sync_relays.entry(relay.clone()).or_default().insert(repo);
@@ -419,6 +421,10 @@ mod tests {
 
     fn gained(changes: &Changes) -> Vec<String> {
         changes.gained.keys().map(RelayUrl::to_string).collect()
+    }
+
+    fn lost(changes: &Changes) -> Vec<String> {
+        changes.lost.keys().map(RelayUrl::to_string).collect()
     }
 
     #[test]
@@ -452,7 +458,7 @@ mod tests {
         assert_eq!(state.relays().collect::<Vec<_>>(), [&relay("boot")]);
         state.set_announcement(&announcement(1, "a", &["boot", "one"]), 1);
         let changes = state.remove_announcement(&addr(1, "a"));
-        assert_eq!(changes.lost, [relay("boot"), relay("one")].into());
+        assert_eq!(lost(&changes), ["wss://boot.example", "wss://one.example"]);
         assert!(state.needs(&relay("boot")) && !state.needs(&relay("one")));
     }
 
@@ -461,13 +467,28 @@ mod tests {
         let mut state = State::new(settings());
         state.set_announcement(&announcement(1, "a", &["one", "two"]), 1);
         let changes = state.set_announcement(&announcement(1, "a", &["two", "three"]), 2);
-        assert_eq!((gained(&changes), changes.lost), (vec!["wss://three.example".into()], [relay("one")].into()));
+        assert_eq!(
+            (&*gained(&changes), &*lost(&changes)),
+            (&["wss://three.example".into()][..], &["wss://one.example".into()][..])
+        );
         let mut unlisting = announcement(1, "a", &["two"]);
         unlisting.clone_urls.clear();
         let changes = state.set_announcement(&unlisting, 3);
-        assert_eq!(changes.lost, [relay("two"), relay("three")].into());
+        assert_eq!(lost(&changes), ["wss://three.example", "wss://two.example"]);
         assert!(!state.is_followed(&addr(1, "a")));
         assert!(state.is_announced(&addr(1, "a")), "a later version may come back");
+    }
+
+    #[test]
+    fn a_repo_that_comes_back_is_both_lost_and_gained_and_one_that_is_replaced_is_neither() {
+        let mut state = State::new(settings());
+        state.set_announcement(&announcement(1, "a", &["one"]), 1);
+        assert!(state.set_announcement(&announcement(1, "a", &["one"]), 2).is_empty());
+        let mut changes = state.remove_announcement(&addr(1, "a"));
+        changes.merge(state.set_announcement(&announcement(1, "a", &["one"]), 3));
+        let repo = state.repo_id(&addr(1, "a")).unwrap();
+        assert_eq!(changes.lost, [(relay("one"), [repo].into())].into());
+        assert_eq!(changes.gained, changes.lost);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The engine's relays: which exist, how their machines are driven, and what a closed window means to each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use log::warn;
 use slab::Slab;
@@ -11,7 +11,7 @@ use crate::contract::LinkId;
 use crate::intake::Intake;
 use crate::limits::{FORGOTTEN_RELAYS_MAX, THROUGH_SAVE_AFTER};
 use crate::protocol::relay_url::RelayUrl;
-use crate::state::Changes;
+use crate::state::{Changes, RepoId};
 use crate::store::{Progress, Store, StoreError};
 use crate::sync::Cx;
 use crate::sync::health::Rest;
@@ -27,11 +27,6 @@ impl Engine {
         for key in unneeded.collect::<Vec<_>>() {
             self.forget_relay(now, key)?;
         }
-        for url in &changes.lost {
-            if let Some(&key) = self.keys.get(url) {
-                self.drive(now, key, |relay, cx| relay.on_repos_lost(cx))?;
-            }
-        }
         for (key, news) in self.news_by_relay(&changes) {
             self.drive(now, key, |relay, cx| relay.on_window(&news, cx))?;
         }
@@ -39,7 +34,23 @@ impl Engine {
         Ok(())
     }
 
-    /// What is new to each followed relay that something is new to.
+    /// Relays share some repos no more. What came of these was accepted until now and is refused from here on, so nothing is
+    /// complete of them any longer, by the batch that takes them: should they come back, however soon, they are new.
+    pub(super) fn on_repos_lost(&mut self, lost: &BTreeMap<RelayUrl, BTreeSet<RepoId>>) {
+        for (url, repos) in lost {
+            if let Some(&key) = self.keys.get(url) {
+                self.relays[key].relay.on_repos_lost(repos);
+            } else if let Some((progress, _)) = self.restored.get_mut(url) {
+                repos.iter().for_each(|repo| progress.forget(*repo));
+            }
+            for repo in repos {
+                let repo = self.state.addr(*repo).clone();
+                self.store.stage_progress(Progress::ForgetRepo { relay: url.clone(), repo });
+            }
+        }
+    }
+
+    /// What each followed relay is to be told: what is new to it, or nothing, if it has only lost something.
     fn news_by_relay(&self, changes: &Changes) -> BTreeMap<usize, News> {
         let mut by_relay: BTreeMap<usize, News> = BTreeMap::new();
         let mut tell = |url: &RelayUrl, what: &dyn Fn(&mut News)| {
@@ -51,9 +62,8 @@ impl Engine {
         for (url, repos) in &changes.restaffed {
             tell(url, &|news| news.restaffed.extend(repos));
         }
-        // The state is ahead by one batch: a relay that has lost a repo there may get it back before the next window.
-        for url in &self.owed.changes.lost {
-            tell(url, &|news| news.roots.extend(&changes.roots));
+        for url in changes.lost.keys() {
+            tell(url, &|_| ());
         }
         for root in &changes.roots {
             for repo in self.state.repos_of_root(*root) {

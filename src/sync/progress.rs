@@ -61,9 +61,9 @@ impl RelayProgress {
         before != Some(seq)
     }
 
-    /// The relay no longer shares this repo: should it come back, it starts anew. Says whether it was confirmed.
-    pub fn forget(&mut self, repo: RepoId) -> bool {
-        self.confirmed.remove(&repo).is_some()
+    /// The relay no longer shares this repo: should it come back, it starts anew.
+    pub fn forget(&mut self, repo: RepoId) {
+        self.confirmed.remove(&repo);
     }
 
     /// Repos that are confirmed, or were while the relay shared them.

@@ -418,8 +418,11 @@ impl Relay {
         let Some(linked) = linked_in(&mut self.state) else { return };
         let (repos, roots) = linked.take_new(url, news, cx);
         let restaffed = linked.asked_of(&news.restaffed).difference(&repos).copied().collect::<BTreeSet<_>>();
+        if linked.follows_too_much {
+            linked.stale.get_or_insert(Why::ReposLost);
+        }
         if repos.is_empty() && roots.is_empty() && restaffed.is_empty() {
-            return;
+            return self.settle(cx);
         }
         let shape = linked.session.shape(cx);
         linked.session.add_sweeps(identifier_sweeps(&restaffed, shape, cx.state));
@@ -445,22 +448,13 @@ impl Relay {
         self.settle(cx);
     }
 
-    /// The relay shares fewer repos than before: what it is no longer asked about is forgotten.
-    pub fn on_repos_lost(&mut self, cx: &mut Cx<'_>) {
-        let gone = |repo: &RepoId| !cx.state.shares(&self.url, *repo);
-        let forgotten: Vec<RepoId> = self.progress.confirmed_repos().filter(gone).collect();
-        for repo in forgotten {
-            self.progress.forget(repo);
-            let repo = cx.state.addr(repo).clone();
-            self.unsaved.push(Progress::ForgetRepo { relay: self.url.clone(), repo });
+    /// The relay shares some repos no more: if they come back, they are new to it. The caller writes that they are not
+    /// confirmed.
+    pub fn on_repos_lost(&mut self, repos: &BTreeSet<RepoId>) {
+        repos.iter().for_each(|repo| self.progress.forget(*repo));
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.let_go(repos);
         }
-        let Some(linked) = linked_in(&mut self.state) else { return };
-        let planned = linked.planned.len();
-        linked.planned.retain(|repo| !gone(repo));
-        if linked.planned.len() < planned {
-            linked.stale = Some(Why::ReposLost);
-        }
-        self.settle(cx);
     }
 
     /// Time has passed.

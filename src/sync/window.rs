@@ -48,13 +48,14 @@ impl Window {
 mod tests {
     use super::*;
     use crate::protocol::relay_url::RelayUrl;
+    use std::collections::BTreeSet;
 
     fn at(millis: u64) -> Instant {
         Instant::ZERO + Duration::from_millis(millis)
     }
 
     fn lost(relay: &str) -> Changes {
-        Changes { lost: [RelayUrl::parse(relay).unwrap()].into(), ..Changes::default() }
+        Changes { lost: [(RelayUrl::parse(relay).unwrap(), BTreeSet::new())].into(), ..Changes::default() }
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub mod window;
 use crate::clock::{Micros, SECOND};
 use crate::events::{EventRef, SimEvent};
 use crate::link::Far;
-use claims::{Claims, Times};
+use claims::Claims;
 use durable::Durable;
 use health::HealthCheck;
 use link::{Allowed, LinkCheck};
@@ -82,7 +82,7 @@ impl Checks {
         self.rules = rules;
         self.durable.refresh_needed(&self.rules);
         let now = self.durable.shared(&self.rules);
-        self.claims.on_shared(Times { wall, awake: at }, now);
+        self.claims.on_shared(wall, now);
     }
 
     /// Judges a dial to relay `n` at `url`.
@@ -196,8 +196,7 @@ impl Checks {
     }
 
     fn note_needed(&mut self, now: Moment) -> Vec<String> {
-        let times = Times { wall: now.wall.1, awake: now.at };
-        self.claims.on_shared(times, self.durable.shared(&self.rules));
+        self.claims.on_shared(now.wall.1, self.durable.shared(&self.rules));
         let before = self.durable.needed_relays().clone();
         self.durable.refresh_needed(&self.rules);
         let gone: Vec<String> = before.difference(self.durable.needed_relays()).cloned().collect();

@@ -6,6 +6,7 @@ use crate::model_relay::{Mode, Refusal, notice};
 use crate::scenario;
 use crate::setup::{OLD, quiet, settle, village};
 use crate::swarm::swarm;
+use crate::world::World;
 use std::rc::Rc;
 
 /// 2, 3, 7, 8, 13: two owners of one identifier had it asked twice, word for word, at the same time.
@@ -13,9 +14,10 @@ use std::rc::Rc;
 /// asleep for one in which a window closes. 25,233: what nobody had asked for made a page look larger than the relay's cap,
 /// and pages full of one second look like the last ones. 223,574,049: what a relay's refusals had taught was forgotten
 /// only when its link was lost. 2,329,982,771: a relay that ignores `until` was taken for one that has no more.
+/// 26,016: what came while its repo was gone for 25 ms was never asked for.
 #[test]
 fn drawn_worlds_that_once_failed_pass() {
-    for seed in [2, 3, 7, 8, 13, 2_207_730_663, 915_695_328, 25_233, 223_574_049, 2_329_982_771] {
+    for seed in [2, 3, 7, 8, 13, 2_207_730_663, 915_695_328, 25_233, 223_574_049, 2_329_982_771, 26_016] {
         swarm("drawn_worlds_that_once_failed_pass", seed);
     }
 }
@@ -112,7 +114,7 @@ fn a_repo_taken_off_a_relay_before_a_kill_and_put_back_later_is_swept_anew() {
         let both = ["wss://hub.example", "wss://far.example"];
         w.hold("hub", &v.owner.announcement("beta", &both, OLD));
         settle(w);
-        let kill = |w: &mut crate::World, announcement: EventRef| {
+        let kill = |w: &mut World, announcement: EventRef| {
             w.publish("hub", &announcement);
             w.run_until("its commit", SECOND, |w| w.has(&announcement));
             w.kill();
@@ -128,6 +130,44 @@ fn a_repo_taken_off_a_relay_before_a_kill_and_put_back_later_is_swept_anew() {
         let at = w.clock.wall();
         kill(w, v.owner.announcement("alpha", &both, at));
         w.run_until("the issue", 5 * MINUTE, |w| w.has(&issue));
+    });
+}
+
+/// A repo whose announcement is deleted and made anew within one window, while an issue of an hour ago comes in on `far`.
+fn gone_for_a_moment(w: &mut World) -> EventRef {
+    let v = village(w, 60);
+    settle(w);
+    w.run_for(2 * HOUR);
+    let deletion = v.owner.deletion(&[], &[&v.repo], w.clock.wall());
+    w.publish("hub", &deletion);
+    w.run_until("the deletion", SECOND, |w| w.has(&deletion));
+    let issue = v.owner.issue(&v.repo, w.clock.wall() - HOUR / SECOND, "of a moment without its repo");
+    w.publish("far", &issue);
+    w.run_for(SECOND);
+    assert!(!w.has(&issue), "it belongs nowhere");
+    let back = v.owner.announcement("alpha", &["wss://hub.example", "wss://far.example"], w.clock.wall());
+    w.publish("hub", &back);
+    w.run_until("the announcement", SECOND, |w| w.has(&back));
+    issue
+}
+
+/// What came while a repo was gone was refused, and the window that brought it back saw nothing new.
+#[test]
+fn what_came_while_its_repo_was_gone_for_a_moment_is_asked_for() {
+    scenario("what_came_while_its_repo_was_gone_for_a_moment_is_asked_for", |w| {
+        let issue = gone_for_a_moment(w);
+        w.run_until("the issue", MINUTE, |w| w.has(&issue));
+    });
+}
+
+/// The same, with a kill before the window closes: a record that outlived the moment would hide it.
+#[test]
+fn what_came_while_its_repo_was_gone_for_a_moment_is_asked_for_after_a_kill() {
+    scenario("what_came_while_its_repo_was_gone_for_a_moment_is_asked_for_after_a_kill", |w| {
+        let issue = gone_for_a_moment(w);
+        w.kill();
+        w.start();
+        w.run_until("the issue", MINUTE, |w| w.has(&issue));
     });
 }
 

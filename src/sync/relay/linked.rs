@@ -22,8 +22,10 @@ pub(super) struct Linked {
     pub session: Session,
     /// The connection has proved itself.
     pub stable: bool,
-    /// Repos that are asked about.
+    /// Repos that are asked about, without a pause since.
     pub planned: BTreeSet<RepoId>,
+    /// Live subscriptions may be open for repos that were lost.
+    pub follows_too_much: bool,
     /// Root events up to this number are asked about.
     pub planned_upto: Seq,
     /// How far back the last catch-up goes.
@@ -67,6 +69,7 @@ impl Linked {
             session,
             stable: false,
             planned: BTreeSet::new(),
+            follows_too_much: false,
             planned_upto: 0,
             reach: Reach::Full,
             in_round: false,
@@ -116,6 +119,7 @@ impl Linked {
         let allows = Allows::of(self.session.budget(), values_max);
         let minimal = Minimal::of(relay, allows, cx.state);
         self.oversize = Oversize::of(&minimal, allows);
+        self.follows_too_much = false;
         self.session.set_carriage(minimal.carriage);
         self.session.reopen(minimal.units, cx);
     }
@@ -135,9 +139,7 @@ impl Linked {
         };
         let new_repo = |repo: &RepoId| state.shares(relay, *repo) && !self.planned.contains(repo);
         let repos: BTreeSet<RepoId> = news.gained.iter().copied().filter(new_repo).collect();
-        // The state may have lost a repo that its window has not taken from us yet, and may have it back by then.
-        let ours = |repo: &RepoId| state.shares(relay, *repo) || self.planned.contains(repo);
-        let concerns = |root: &RootId| state.repos_of_root(*root).iter().any(ours);
+        let concerns = |root: &RootId| state.repos_of_root(*root).iter().any(|repo| state.shares(relay, *repo));
         let of_repos = repos.iter().flat_map(|repo| state.roots_of_repo(*repo));
         let of_roots = news.roots.iter().copied().filter(concerns);
         let mut new_roots: Vec<RootId> = of_repos.chain(of_roots).filter(|root| !asked(root)).collect();
@@ -150,6 +152,13 @@ impl Linked {
         self.planned.extend(&repos);
         self.planned_upto = self.planned_upto.max(news.upto);
         (repos, new_roots)
+    }
+
+    /// These repos were lost. What is open for them stays so until the window closes: they may be back by then.
+    pub fn let_go(&mut self, repos: &BTreeSet<RepoId>) {
+        let planned = self.planned.len();
+        self.planned.retain(|repo| !repos.contains(repo));
+        self.follows_too_much |= self.planned.len() < planned;
     }
 
     /// Those of some repos that are asked about.

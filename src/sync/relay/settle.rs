@@ -106,8 +106,7 @@ impl Relay {
         linked.broken |= round.is_broken();
         for repo in round.finished_repos() {
             // A repo that was lost meanwhile is planned no more, even if the state has it back before its window closes.
-            let kept = linked.planned.contains(&repo) && cx.state.shares(&self.url, repo);
-            let confirmed = kept && !linked.failed.contains(&repo);
+            let confirmed = linked.planned.contains(&repo) && !linked.failed.contains(&repo);
             if confirmed && self.progress.confirm(repo, linked.planned_upto) {
                 let addr = cx.state.addr(repo).clone();
                 self.unsaved.push(Progress::Confirmed {

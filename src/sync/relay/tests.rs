@@ -94,6 +94,18 @@ impl Rig {
         }
     }
 
+    /// The announcement of repo `a` is deleted.
+    fn lose_repo(&mut self) {
+        let changes = self.bench.state.remove_announcement(&addr(1, "a"));
+        self.relay.on_repos_lost(&changes.lost[&relay("one")]);
+    }
+
+    /// It is announced again, as number `seq`; what the next window says of it.
+    fn get_repo_back(&mut self, seq: Seq) -> News {
+        let changes = self.bench.state.set_announcement(&announcement(1, "a", &["one"]), seq);
+        News { gained: changes.gained[&relay("one")].clone(), upto: seq, ..News::default() }
+    }
+
     /// A window that brings one root event to repo `a`.
     fn window_with_root(&mut self) {
         self.seq += 1;
@@ -339,13 +351,52 @@ fn a_lost_repo_is_no_longer_asked_about_and_its_progress_is_forgotten() {
     rig.open();
     rig.answer_all();
     rig.relay.take_unsaved();
-    rig.bench.state.remove_announcement(&addr(1, "a"));
-    rig.relay.on_repos_lost(&mut rig.bench.cx());
+    assert_eq!(rig.relay.progress().confirmed_repos().count(), 2);
+    rig.lose_repo();
+    assert_eq!(rig.relay.progress().confirmed_repos().count(), 1, "at once");
+    assert!(rig.answer_all().is_empty(), "it may be back before the window closes");
+    rig.relay.on_window(&News::default(), &mut rig.bench.cx());
     let texts = rig.answer_all();
     let live = reqs(&texts).last().copied().unwrap();
     assert!(live.contains(":b\"") && !live.contains(":a\""), "{live}");
-    let forgotten = rig.relay.take_unsaved();
-    assert!(forgotten.iter().any(|p| matches!(p, Progress::ForgetRepo { repo, .. } if *repo == addr(1, "a"))));
+    assert_eq!(rig.relay.entered().1, Why::Consolidated);
+    rig.relay.on_window(&News::default(), &mut rig.bench.cx());
+    assert!(rig.answer_all().is_empty(), "once");
+}
+
+#[test]
+fn a_repo_that_came_back_within_a_window_is_asked_for_as_if_it_were_new() {
+    let mut rig = Rig::new(with_repo);
+    let old = rig.bench.state.add_root(root_id(1), 2, &[addr(1, "a")]);
+    assert_eq!(old.roots.len(), 1);
+    rig.open();
+    rig.answer_all();
+    rig.lose_repo();
+    let news = rig.get_repo_back(3);
+    rig.relay.on_window(&news, &mut rig.bench.cx());
+    assert_eq!(rig.relay.progress().confirmed_repos().count(), 0, "not before it has been asked for");
+    let texts = rig.answer_all();
+    let sweeps: Vec<_> = reqs(&texts).into_iter().filter(|text| !text.contains("\"since\"")).collect();
+    for wanted in ["\"#d\":[\"a\"]", ":a\"]", &root_id(1).to_hex()] {
+        assert!(sweeps.iter().any(|text| text.contains(wanted)), "{wanted}: {texts:#?}");
+    }
+    assert_eq!(rig.state(), StateName::Live);
+    assert_eq!(rig.relay.progress().confirmed_repos().count(), 1);
+}
+
+#[test]
+fn a_repo_that_came_back_while_the_link_was_down_is_asked_for_as_if_it_were_new() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    rig.answer_all();
+    rig.bench.advance(60);
+    rig.drop_link();
+    rig.lose_repo();
+    rig.get_repo_back(3);
+    rig.open();
+    let texts = rig.answer_all();
+    let of_repo: Vec<_> = reqs(&texts).into_iter().filter(|text| text.contains("\"#a\"")).collect();
+    assert!(of_repo.iter().any(|text| !text.contains("\"since\"")), "{of_repo:#?}");
 }
 
 #[test]
@@ -364,28 +415,30 @@ fn a_silent_link_is_pinged_and_then_given_up() {
 }
 
 #[test]
-fn a_root_event_of_a_repo_that_is_leaving_is_asked_about() {
+fn a_root_event_of_a_repo_that_is_leaving_is_asked_about_once_it_is_back() {
     let mut rig = Rig::new(with_repo);
     rig.open();
     rig.answer_all();
     let changes = rig.bench.state.add_root(root_id(1), 101, &[addr(1, "a")]);
     // The batch that is not committed yet takes the repo from the relay; before the next window it is back.
-    rig.bench.state.remove_announcement(&addr(1, "a"));
+    rig.lose_repo();
     rig.relay.on_window(&roots_upto(changes.roots, 101), &mut rig.bench.cx());
-    let texts = rig.answer_all();
-    assert!(reqs(&texts).iter().any(|text| text.contains(&root_id(1).to_hex())));
+    let asked = |texts: &[String]| reqs(texts).iter().any(|text| text.contains(&root_id(1).to_hex()));
+    assert!(!asked(&rig.answer_all()));
+    let news = rig.get_repo_back(102);
+    rig.relay.on_window(&news, &mut rig.bench.cx());
+    assert!(asked(&rig.answer_all()));
 }
 
 #[test]
 fn a_repo_that_was_lost_in_a_round_is_not_confirmed_by_it() {
     let mut rig = Rig::new(with_repo);
     rig.open();
-    rig.bench.state.remove_announcement(&addr(1, "a"));
-    rig.relay.on_repos_lost(&mut rig.bench.cx());
+    rig.lose_repo();
     let missed = rig.bench.state.add_root(root_id(1), 101, &[addr(1, "a")]);
     rig.relay.on_window(&roots_upto(missed.roots, 101), &mut rig.bench.cx());
     // Back in the state, but not in a window yet.
-    rig.bench.state.set_announcement(&announcement(1, "a", &["one"]), 102);
+    rig.get_repo_back(102);
     rig.answer_all();
     assert_eq!(rig.state(), StateName::Live);
     assert_eq!(rig.relay.progress().confirmed_repos().count(), 0);
@@ -399,11 +452,9 @@ fn a_question_is_not_asked_again_while_it_is_open() {
     let sent = rig.bench.sent();
     let open = reqs(&sent).into_iter().find(|text| text.contains("\"#d\"")).expect("identifiers").clone();
     let mut unanswered: Vec<String> = sent.iter().filter(|text| **text != open).cloned().collect();
-    rig.bench.state.remove_announcement(&addr(1, "a"));
-    rig.relay.on_repos_lost(&mut rig.bench.cx());
-    let changes = rig.bench.state.set_announcement(&announcement(1, "a", &["one"]), 2);
-    let gained = changes.gained.values().flatten().copied().collect();
-    rig.relay.on_window(&News { gained, upto: 2, ..News::default() }, &mut rig.bench.cx());
+    rig.lose_repo();
+    let news = rig.get_repo_back(2);
+    rig.relay.on_window(&news, &mut rig.bench.cx());
     while let Some(text) = unanswered.pop() {
         assert!(text.starts_with("[\"CLOSE\"") || question(&text) != question(&open), "asked again: {text}");
         if text.starts_with("[\"REQ\"") {

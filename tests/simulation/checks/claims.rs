@@ -7,7 +7,6 @@
 use super::Verdict;
 use super::durable::Durable;
 use super::rules::{Bench, ROOT_KINDS, event_references, repo_references};
-use crate::clock::{Micros, SECOND};
 use crate::events::EventRef;
 use crate::model_relay::ModelRelay;
 use grasp_sync::store::Progress;
@@ -18,9 +17,6 @@ const OVERLAP: u64 = 900;
 /// Seconds that frames may have been under way when a link was lost.
 const UNDER_WAY: u64 = 120;
 
-/// Within which a repo may be lost and come back without the relay being asked anew, by the clock that windows go by.
-const WINDOW: Micros = 6 * SECOND;
-
 /// When an event came to a relay, by the wall clock.
 #[derive(Clone)]
 struct Arrival {
@@ -30,18 +26,11 @@ struct Arrival {
     told: bool,
 }
 
-/// By the wall clock and by the one that stands still while the machine sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Times {
-    pub wall: u64,
-    pub awake: Micros,
-}
+/// From when to when each repo was shared, in order.
+type Shared = BTreeMap<String, Vec<(u64, u64)>>;
 
 /// Of what has not ended.
-const OPEN: Times = Times { wall: u64::MAX, awake: Micros::MAX };
-
-/// From when to when each repo was shared, in order.
-type Shared = BTreeMap<String, Vec<(Times, Times)>>;
+const OPEN: u64 = u64::MAX;
 
 #[derive(Default)]
 pub struct Claims {
@@ -96,7 +85,7 @@ impl Claims {
     }
 
     /// Which relays share which repos now.
-    pub fn on_shared(&mut self, at: Times, now: BTreeMap<String, Vec<String>>) {
+    pub fn on_shared(&mut self, at: u64, now: BTreeMap<String, Vec<String>>) {
         for (relay, repos) in &mut self.shared {
             for (repo, times) in repos {
                 let still = now.get(relay).is_some_and(|repos| repos.contains(repo));
@@ -195,21 +184,19 @@ fn read<'a>(shared: &'a BTreeMap<String, Shared>, progress: &[Progress]) -> BTre
 }
 
 impl Claim<'_> {
-    /// Since when any of some repos has been shared without a pause that a window would see.
+    /// Since when any of some repos has been shared without a pause.
     fn since<'r>(&self, repos: impl Iterator<Item = &'r str>) -> Option<u64> {
         let shared = self.shared?;
-        let mut times: Vec<(Times, Times)> = repos.filter_map(|repo| shared.get(repo)).flatten().copied().collect();
+        let mut times: Vec<(u64, u64)> = repos.filter_map(|repo| shared.get(repo)).flatten().copied().collect();
         times.sort_unstable();
-        let mut whole: Option<(Times, Times)> = None;
+        let mut whole: Option<(u64, u64)> = None;
         for (since, until) in times {
             whole = match whole {
-                Some((first, last)) if since.awake <= last.awake.saturating_add(WINDOW) => {
-                    Some((first, last.max(until)))
-                }
+                Some((first, last)) if since < last => Some((first, last.max(until))),
                 _ => Some((since, until)),
             };
         }
-        whole.filter(|(_, until)| *until == OPEN).map(|(since, _)| since.wall)
+        whole.filter(|(_, until)| *until == OPEN).map(|(since, _)| since)
     }
 
     /// Whether a repo is confirmed up to `seq`.
@@ -250,11 +237,11 @@ mod tests {
 
     /// Judges an issue of 5,000 that a relay has had since `arrived`, if it claims these.
     fn judged(arrived: u64, told: bool, through: u64, full_catchup: u64) -> Verdict {
-        judged_of(&[(2_000, 0, true)], arrived, told, through, full_catchup)
+        judged_of(&[(2_000, true)], arrived, told, through, full_catchup)
     }
 
-    /// `sharing`: when, by the wall clock and by the one that sleeps, in seconds, the repo was shared from or no more.
-    fn judged_of(sharing: &[(u64, u64, bool)], arrived: u64, told: bool, through: u64, full_catchup: u64) -> Verdict {
+    /// `sharing`: when the repo was shared from or no more.
+    fn judged_of(sharing: &[(u64, bool)], arrived: u64, told: bool, through: u64, full_catchup: u64) -> Verdict {
         let author = Author::new(1);
         let announcement = author.announcement("x", &["wss://r.example"], 1);
         let issue = author.issue(&author.repo("x"), 5_000, "");
@@ -266,9 +253,8 @@ mod tests {
         claims.on_held(0, &issue, arrived, told);
         claims.on_heard("wss://r.example", 8_000);
         let shared: BTreeMap<_, _> = [("wss://r.example".to_owned(), vec![author.repo("x")])].into();
-        for (wall, awake, now) in sharing {
-            let times = Times { wall: *wall, awake: awake * SECOND };
-            claims.on_shared(times, if *now { shared.clone() } else { BTreeMap::new() });
+        for (at, now) in sharing {
+            claims.on_shared(*at, if *now { shared.clone() } else { BTreeMap::new() });
         }
         let (relay_url, repo) = (RelayUrl::parse("wss://r.example"), RepoAddr::parse(&author.repo("x")));
         let (url, repo) = (relay_url.expect("a URL"), repo.expect("an address"));
@@ -308,13 +294,13 @@ mod tests {
     }
 
     #[test]
-    fn a_repo_that_came_back_within_a_window_is_not_asked_for_anew() {
-        let lost_for = |wall: u64, awake: u64| {
-            let sharing = [(2_000, 0, true), (6_000, 4_000, false), (6_000 + wall, 4_000 + awake, true)];
-            judged_of(&sharing, 5_900, false, 7_999, 3_000)
+    fn a_repo_that_came_back_is_asked_for_anew_however_soon() {
+        let lost_for = |secs: u64, arrived: u64| {
+            judged_of(&[(2_000, true), (6_000, false), (6_000 + secs, true)], arrived, false, 7_999, 3_000)
         };
-        lost_for(4, 4).expect("no window saw it go");
-        lost_for(1_500, 4).expect("nor did one while the machine slept, its clock too");
-        assert!(lost_for(8, 8).is_err(), "it was asked for anew, and the issue was there");
+        for secs in [0, 4, 1_500] {
+            assert!(lost_for(secs, 5_900).is_err(), "the issue was there when it was asked for anew");
+            lost_for(secs, 6_000 + secs).expect("it came afterwards, and nobody was told");
+        }
     }
 }
