@@ -406,7 +406,7 @@ impl Engine {
             Outcome::Staged { changes, removed, .. } => {
                 self.metrics.events_removed += *removed as u64;
                 let changes = std::mem::take(changes);
-                self.on_repos_lost(&changes.lost);
+                self.unconfirm(&changes);
                 self.owed.changes.merge(changes);
                 self.owed.sources.push(source);
             }

@@ -13,7 +13,7 @@ impl Engine {
         self.metrics.events_expired += removed.len() as u64;
         for removed in &removed {
             let changes = remove_from_state(removed, &mut self.state);
-            self.on_repos_lost(&changes.lost);
+            self.unconfirm(&changes);
             self.owed.changes.merge(changes);
         }
         if !removed.is_empty() {

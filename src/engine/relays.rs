@@ -34,19 +34,32 @@ impl Engine {
         Ok(())
     }
 
-    /// Relays share some repos no more. What came of these was accepted until now and is refused from here on, so nothing is
-    /// complete of them any longer, by the batch that takes them: should they come back, however soon, they are new.
-    pub(super) fn on_repos_lost(&mut self, lost: &BTreeMap<RelayUrl, BTreeSet<RepoId>>) {
-        for (url, repos) in lost {
-            if let Some(&key) = self.keys.get(url) {
-                self.relays[key].relay.on_repos_lost(repos);
-            } else if let Some((progress, _)) = self.restored.get_mut(url) {
-                repos.iter().for_each(|repo| progress.forget(*repo));
-            }
-            for repo in repos {
-                let repo = self.state.addr(*repo).clone();
-                self.store.stage_progress(Progress::ForgetRepo { relay: url.clone(), repo });
-            }
+    /// What came of some repos was refused until now, or will be from here on. So nothing is complete of them any longer, by
+    /// the batch that changes it: until a window has had them asked for anew, however soon that comes and whatever comes
+    /// between.
+    pub(super) fn unconfirm(&mut self, changes: &Changes) {
+        for (url, repos) in &changes.lost {
+            self.unconfirm_with(url, repos, Relay::on_repos_lost);
+        }
+        for (url, repos) in &changes.restaffed {
+            self.unconfirm_with(url, repos, Relay::on_repos_restaffed);
+        }
+    }
+
+    fn unconfirm_with(
+        &mut self,
+        url: &RelayUrl,
+        repos: &BTreeSet<RepoId>,
+        tell: fn(&mut Relay, &BTreeSet<RepoId>) -> Vec<RepoId>,
+    ) {
+        let confirmed = match (self.keys.get(url), self.restored.get_mut(url)) {
+            (Some(&key), _) => tell(&mut self.relays[key].relay, repos),
+            (None, Some((progress, _))) => progress.forget(repos),
+            (None, None) => Vec::new(),
+        };
+        for repo in confirmed {
+            let repo = self.state.addr(repo).clone();
+            self.store.stage_progress(Progress::ForgetRepo { relay: url.clone(), repo });
         }
     }
 

@@ -5,7 +5,7 @@
 //! relay was live with every sweep finished: what is confirmed has to be asked for only since then. Both are written in
 //! the transaction of the events they speak for, so a crash can never claim more than was kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits::CLOCK_SLACK_SECS;
 use crate::state::{RepoId, RootId, State};
@@ -61,12 +61,13 @@ impl RelayProgress {
         before != Some(seq)
     }
 
-    /// The relay no longer shares this repo: should it come back, it starts anew.
-    pub fn forget(&mut self, repo: RepoId) {
-        self.confirmed.remove(&repo);
+    /// These repos are to be asked for from the beginning again. Returns those that were confirmed.
+    pub fn forget(&mut self, repos: &BTreeSet<RepoId>) -> Vec<RepoId> {
+        repos.iter().copied().filter(|repo| self.confirmed.remove(repo).is_some()).collect()
     }
 
-    /// Repos that are confirmed, or were while the relay shared them.
+    /// Repos that are confirmed.
+    #[cfg(test)]
     pub fn confirmed_repos(&self) -> impl Iterator<Item = RepoId> {
         self.confirmed.keys().copied()
     }

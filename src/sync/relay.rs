@@ -417,7 +417,7 @@ impl Relay {
         let url = &self.url;
         let Some(linked) = linked_in(&mut self.state) else { return };
         let (repos, roots) = linked.take_new(url, news, cx);
-        let restaffed = linked.asked_of(&news.restaffed).difference(&repos).copied().collect::<BTreeSet<_>>();
+        let restaffed = linked.take_restaffed(&news.restaffed).difference(&repos).copied().collect::<BTreeSet<_>>();
         if linked.follows_too_much {
             linked.stale.get_or_insert(Why::ReposLost);
         }
@@ -448,13 +448,22 @@ impl Relay {
         self.settle(cx);
     }
 
-    /// The relay shares some repos no more: if they come back, they are new to it. The caller writes that they are not
-    /// confirmed.
-    pub fn on_repos_lost(&mut self, repos: &BTreeSet<RepoId>) {
-        repos.iter().for_each(|repo| self.progress.forget(*repo));
+    /// The relay shares some repos no more: if they come back, they are new to it. Returns those that were confirmed, for the
+    /// caller to write that they are no longer.
+    pub fn on_repos_lost(&mut self, repos: &BTreeSet<RepoId>) -> Vec<RepoId> {
         if let Some(linked) = linked_in(&mut self.state) {
             linked.let_go(repos);
         }
+        self.progress.forget(repos)
+    }
+
+    /// Some shared repos have new maintainers, as a window will say. Returns those that were confirmed, for the caller to
+    /// write that they are no longer.
+    pub fn on_repos_restaffed(&mut self, repos: &BTreeSet<RepoId>) -> Vec<RepoId> {
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.owing.extend(repos);
+        }
+        self.progress.forget(repos)
     }
 
     /// Time has passed.

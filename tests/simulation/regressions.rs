@@ -171,6 +171,56 @@ fn what_came_while_its_repo_was_gone_for_a_moment_is_asked_for_after_a_kill() {
     });
 }
 
+/// A repo that names a new maintainer, while the relay `far` has a state of his that is a month old.
+fn named_lately(w: &mut World, trouble: impl FnOnce(&mut World), end: impl FnOnce(&mut World)) {
+    let v = village(w, 60);
+    let helper = Author::new(2);
+    let state = helper.state("alpha", OLD + 60);
+    w.hold("far", &state);
+    settle(w);
+    w.run_for(HOUR);
+    trouble(w);
+    let listed = ["relays", "wss://grasp.example", "wss://hub.example", "wss://far.example"];
+    let at = w.clock.wall();
+    let naming = v.owner.announcement_on("alpha", &v.owner.clone_url("alpha"), &listed, &[&helper.hex], at);
+    w.publish("hub", &naming);
+    w.run_until("the announcement", SECOND, |w| w.has(&naming));
+    assert!(!w.has(&state), "not asked for yet");
+    end(w);
+    w.run_until("what the new maintainer published before", HOUR, |w| w.has(&state));
+}
+
+/// What a new maintainer had published before was asked for by the window alone: a link that was down then, or dropped
+/// before it was answered, hid it until the daily turn.
+#[test]
+fn what_a_new_maintainer_published_is_asked_for_on_a_link_that_was_down() {
+    scenario("what_a_new_maintainer_published_is_asked_for_on_a_link_that_was_down", |w| {
+        let down = |w: &mut World| {
+            w.relay("far").mode = Mode::Refuses;
+            w.drop_links("far");
+        };
+        named_lately(w, down, |w| {
+            w.run_for(MINUTE);
+            w.relay("far").mode = Mode::Up;
+        });
+    });
+}
+
+/// The same, with a kill before the window closes.
+#[test]
+fn what_a_new_maintainer_published_is_asked_for_after_a_kill() {
+    scenario("what_a_new_maintainer_published_is_asked_for_after_a_kill", |w| {
+        named_lately(
+            w,
+            |_| {},
+            |w| {
+                w.kill();
+                w.start();
+            },
+        );
+    });
+}
+
 /// A clock that had been years ahead left a daily turn that was years away and a cursor in the future.
 #[test]
 fn a_clock_that_was_far_ahead_for_a_while_leaves_no_gap_of_years() {

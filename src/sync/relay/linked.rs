@@ -24,6 +24,8 @@ pub(super) struct Linked {
     pub stable: bool,
     /// Repos that are asked about, without a pause since.
     pub planned: BTreeSet<RepoId>,
+    /// Repos that a window will have asked about once more: they are not confirmed before.
+    pub owing: BTreeSet<RepoId>,
     /// Live subscriptions may be open for repos that were lost.
     pub follows_too_much: bool,
     /// Root events up to this number are asked about.
@@ -69,6 +71,7 @@ impl Linked {
             session,
             stable: false,
             planned: BTreeSet::new(),
+            owing: BTreeSet::new(),
             follows_too_much: false,
             planned_upto: 0,
             reach: Reach::Full,
@@ -92,6 +95,7 @@ impl Linked {
     /// order nothing published meanwhile is missed. What refusals taught long ago is forgotten: links last for months.
     pub fn plan_catchup(&mut self, relay: &RelayUrl, reach: Reach, progress: &RelayProgress, cx: &mut Cx<'_>) {
         self.planned = cx.state.repos_of(relay).collect();
+        self.owing.clear();
         self.planned_upto = cx.state.last_seq();
         self.reach = reach;
         self.failed.clear();
@@ -161,9 +165,12 @@ impl Linked {
         self.follows_too_much |= self.planned.len() < planned;
     }
 
-    /// Those of some repos that are asked about.
-    pub fn asked_of(&self, repos: &BTreeSet<RepoId>) -> BTreeSet<RepoId> {
-        repos.intersection(&self.planned).copied().collect()
+    /// Of repos that a window says have new maintainers, those that are asked about: they are to be asked about these, too.
+    pub fn take_restaffed(&mut self, repos: &BTreeSet<RepoId>) -> BTreeSet<RepoId> {
+        self.owing.retain(|repo| !repos.contains(repo));
+        let restaffed: BTreeSet<RepoId> = repos.intersection(&self.planned).copied().collect();
+        self.session.round_mut().touch(restaffed.iter().copied());
+        restaffed
     }
 
     /// Whether adding some units live asks for a consolidation: there would be too many filters for what is needed, or

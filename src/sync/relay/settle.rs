@@ -106,7 +106,8 @@ impl Relay {
         linked.broken |= round.is_broken();
         for repo in round.finished_repos() {
             // A repo that was lost meanwhile is planned no more, even if the state has it back before its window closes.
-            let confirmed = linked.planned.contains(&repo) && !linked.failed.contains(&repo);
+            let asked = linked.planned.contains(&repo) && !linked.owing.contains(&repo);
+            let confirmed = asked && !linked.failed.contains(&repo);
             if confirmed && self.progress.confirm(repo, linked.planned_upto) {
                 let addr = cx.state.addr(repo).clone();
                 self.unsaved.push(Progress::Confirmed {

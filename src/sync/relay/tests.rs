@@ -94,10 +94,10 @@ impl Rig {
         }
     }
 
-    /// The announcement of repo `a` is deleted.
-    fn lose_repo(&mut self) {
+    /// The announcement of repo `a` is deleted. Returns the repos that were confirmed.
+    fn lose_repo(&mut self) -> Vec<RepoId> {
         let changes = self.bench.state.remove_announcement(&addr(1, "a"));
-        self.relay.on_repos_lost(&changes.lost[&relay("one")]);
+        self.relay.on_repos_lost(&changes.lost[&relay("one")])
     }
 
     /// It is announced again, as number `seq`; what the next window says of it.
@@ -352,7 +352,7 @@ fn a_lost_repo_is_no_longer_asked_about_and_its_progress_is_forgotten() {
     rig.answer_all();
     rig.relay.take_unsaved();
     assert_eq!(rig.relay.progress().confirmed_repos().count(), 2);
-    rig.lose_repo();
+    assert_eq!(rig.lose_repo(), [rig.bench.state.repo_id(&addr(1, "a")).unwrap()]);
     assert_eq!(rig.relay.progress().confirmed_repos().count(), 1, "at once");
     assert!(rig.answer_all().is_empty(), "it may be back before the window closes");
     rig.relay.on_window(&News::default(), &mut rig.bench.cx());
@@ -397,6 +397,31 @@ fn a_repo_that_came_back_while_the_link_was_down_is_asked_for_as_if_it_were_new(
     let texts = rig.answer_all();
     let of_repo: Vec<_> = reqs(&texts).into_iter().filter(|text| text.contains("\"#a\"")).collect();
     assert!(of_repo.iter().any(|text| !text.contains("\"since\"")), "{of_repo:#?}");
+}
+
+#[test]
+fn a_repo_with_new_maintainers_is_confirmed_when_a_window_has_asked_for_what_they_published() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    let confirmed = |rig: &Rig| rig.relay.progress().confirmed_repos().count();
+    let repos: BTreeSet<RepoId> = rig.bench.state.repo_id(&addr(1, "a")).into_iter().collect();
+    rig.relay.on_repos_restaffed(&repos);
+    rig.answer_all();
+    assert_eq!((rig.state(), confirmed(&rig)), (StateName::Live, 0), "the catch-up may have asked before");
+    let news = News { restaffed: repos.clone(), ..News::default() };
+    rig.relay.on_window(&news, &mut rig.bench.cx());
+    assert_eq!(confirmed(&rig), 0);
+    let texts = rig.answer_all();
+    assert!(reqs(&texts).iter().all(|text| text.contains("\"#d\":[\"a\"]")), "{texts:#?}");
+    assert_eq!(confirmed(&rig), 1);
+    // On a new link it is asked for as a whole.
+    rig.relay.on_repos_restaffed(&repos);
+    rig.bench.advance(60);
+    rig.drop_link();
+    rig.open();
+    let texts = rig.answer_all();
+    assert!(reqs(&texts).iter().any(|text| text.contains("\"#d\":[\"a\"]")), "{texts:#?}");
+    assert_eq!(confirmed(&rig), 1);
 }
 
 #[test]
