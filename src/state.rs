@@ -168,7 +168,9 @@ impl State {
         if ours {
             changes.relays_refused = announcement.relays_refused + listed.saturating_sub(max);
         }
-        let known = self.held(repo).map(|held| held.maintainers.clone()).unwrap_or_default();
+        // Of one that did not list us nobody was a maintainer.
+        let before = self.held(repo).filter(|held| held.ours || !ours);
+        let known = before.map(|held| held.maintainers.clone()).unwrap_or_default();
         let held = Held { relays, maintainers: announcement.maintainers.clone(), ours };
         self.repo_mut(repo).announcement = Some(held);
         self.announced.entry(announcement.addr.identifier.clone()).or_default().insert(repo);
@@ -549,11 +551,20 @@ mod tests {
         assert!(!changes.is_empty());
         assert_eq!(changes.restaffed.keys().collect::<Vec<_>>(), [&relay("one"), &relay("two")]);
         assert!(state.set_announcement(&owner, 4).is_empty(), "nobody new");
-        let mut second = announcement(2, "a", &["four"]);
+        let mut third = announcement(3, "a", &["four"]);
+        third.clone_urls.clear();
+        third.maintainers = vec![author(5)];
+        let _ = state.set_announcement(&third, 4);
+        assert!(state.set_announcement(&third, 4).is_empty(), "nobody new");
+        third.clone_urls = announcement(3, "a", &[]).clone_urls;
+        let changes = state.set_announcement(&third, 4);
+        assert_eq!(changes.restaffed.len(), 3, "it lists us now, and names someone");
+        let mut second = announcement(2, "a", &["five"]);
         second.clone_urls.clear();
         second.maintainers = vec![author(4)];
         let changes = state.set_announcement(&second, 5);
-        assert_eq!(changes.restaffed.keys().collect::<Vec<_>>(), [&relay("one"), &relay("two")], "where ours are");
+        let ours = [&relay("four"), &relay("one"), &relay("two")];
+        assert_eq!(changes.restaffed.keys().collect::<Vec<_>>(), ours, "where ours are");
     }
 
     #[test]
