@@ -171,3 +171,16 @@ pub enum Output {
         code: u16,
     },
 }
+
+impl Output {
+    /// The link that it is about.
+    pub fn link(&self) -> LinkId {
+        match self {
+            Output::Dial { link, .. }
+            | Output::Inquire { link, .. }
+            | Output::Send { link, .. }
+            | Output::Ping { link }
+            | Output::Close { link, .. } => *link,
+        }
+    }
+}

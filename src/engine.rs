@@ -152,6 +152,10 @@ impl Engine {
             && let Some(changes) = self.window.close_if_due(now.mono)
         {
             self.act_on_window(now, changes)?;
+            // To a link that has ended, as we are about to hear, it has nothing more to say.
+            if let Input::Closed { link, .. } | Input::Info { link, .. } = input {
+                self.out.retain(|output| output.link() != link);
+            }
         }
         match input {
             Input::Opened { link } => self.with_relay(now, link, |relay, cx| relay.on_opened(link, cx))?,

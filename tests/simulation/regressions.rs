@@ -14,10 +14,11 @@ use std::rc::Rc;
 /// asleep for one in which a window closes. 25,233: what nobody had asked for made a page look larger than the relay's cap,
 /// and pages full of one second look like the last ones. 223,574,049: what a relay's refusals had taught was forgotten
 /// only when its link was lost. 2,329,982,771: a relay that ignores `until` was taken for one that has no more.
-/// 26,016: what came while its repo was gone for 25 ms was never asked for.
+/// 26,016: what came while its repo was gone for 25 ms was never asked for. 27,432: a window that fell due asleep asked on
+/// a link whose end was the next thing to be heard.
 #[test]
 fn drawn_worlds_that_once_failed_pass() {
-    for seed in [2, 3, 7, 8, 13, 2_207_730_663, 915_695_328, 25_233, 223_574_049, 2_329_982_771, 26_016] {
+    for seed in [2, 3, 7, 8, 13, 2_207_730_663, 915_695_328, 25_233, 223_574_049, 2_329_982_771, 26_016, 27_432] {
         swarm("drawn_worlds_that_once_failed_pass", seed);
     }
 }
@@ -218,6 +219,21 @@ fn what_a_new_maintainer_published_is_asked_for_after_a_kill() {
                 w.start();
             },
         );
+    });
+}
+
+/// The window closed before the end of the link was heard, and asked on it.
+#[test]
+fn a_window_that_fell_due_asleep_asks_nothing_of_a_link_that_has_ended() {
+    scenario("a_window_that_fell_due_asleep_asks_nothing_of_a_link_that_has_ended", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "before the sleep");
+        w.publish("far", &issue);
+        w.run_until("the issue", SECOND, |w| w.has(&issue));
+        w.drop_links("far");
+        w.suspend(MINUTE, false);
+        w.run_until("a new link", 2 * MINUTE, |w| w.relay_status("far")["state"] == "Live");
     });
 }
 
