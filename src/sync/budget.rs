@@ -157,10 +157,14 @@ impl Budget {
 
     /// `limit` of a live filter: what a relay may send of the overlap before EOSE. Not the limit of any page: a live
     /// filter and a page that begin at the same second must differ, because some relays leave a REQ that is identical to
-    /// an open one unanswered.
+    /// an open one unanswered. Modest where layer 1 must be, which it goes with: by a clock that is behind, the overlap is
+    /// as long as a scraper's question.
     pub fn live_limit(&self) -> usize {
         let below = self.page_limit(false).saturating_sub(1);
-        let other = if below == SWEEP_PAGE_LIMIT_MODEST { below - 1 } else { below };
+        let other = match self.learnt.modest_layer_1 || below == SWEEP_PAGE_LIMIT_MODEST {
+            true => below.min(SWEEP_PAGE_LIMIT_MODEST - 1),
+            false => below,
+        };
         other.max(1)
     }
 
@@ -422,6 +426,17 @@ mod tests {
         assert!(learn(Unsupported).shape(100).named_kinds);
         let mut budget = Budget::default();
         assert!(budget.learn(UpperCaseTags, Refused { upper_case: true, ..REQ }, NOW) && budget.learnt.lower_case_tags);
+    }
+
+    #[test]
+    fn where_layer_1_must_be_modest_it_is_so_live_and_differs_from_a_page() {
+        let mut budget = Budget::default();
+        assert_eq!((budget.live_limit(), budget.page_limit(true)), (499, 500));
+        budget.be_modest(NOW);
+        assert_eq!((budget.live_limit(), budget.page_limit(true), budget.page_limit(false)), (99, 100, 500));
+        let mut few = told(20, 131_072, 60);
+        few.be_modest(NOW);
+        assert_eq!((few.live_limit(), few.page_limit(true)), (59, 60));
     }
 
     #[test]
