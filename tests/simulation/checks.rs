@@ -83,6 +83,7 @@ impl Checks {
         self.durable.refresh_needed(&self.rules);
         let now = self.durable.shared(&self.rules);
         self.claims.on_shared(wall, now);
+        self.claims.on_named(wall, self.rules.named(self.durable.announcements.values()));
     }
 
     /// Judges a dial to relay `n` at `url`.
@@ -197,6 +198,7 @@ impl Checks {
 
     fn note_needed(&mut self, now: Moment) -> Vec<String> {
         self.claims.on_shared(now.wall.1, self.durable.shared(&self.rules));
+        self.claims.on_named(now.wall.1, self.rules.named(self.durable.announcements.values()));
         let before = self.durable.needed_relays().clone();
         self.durable.refresh_needed(&self.rules);
         let gone: Vec<String> = before.difference(self.durable.needed_relays()).cloned().collect();

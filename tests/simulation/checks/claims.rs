@@ -10,7 +10,7 @@ use super::rules::{Bench, ROOT_KINDS, event_references, repo_references};
 use crate::events::EventRef;
 use crate::model_relay::ModelRelay;
 use grasp_sync::store::Progress;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Seconds by which every `since` looks back.
 const OVERLAP: u64 = 900;
@@ -40,6 +40,8 @@ pub struct Claims {
     shared: BTreeMap<String, Shared>,
     /// When root events became durable.
     roots: BTreeMap<String, u64>,
+    /// Since when whom has been named a maintainer of what: author and identifier.
+    named: BTreeMap<(String, String), u64>,
     /// The latest time on the clock at which the process heard anything of each relay, by its URL.
     heard: BTreeMap<String, u64>,
     /// What was judged last.
@@ -82,6 +84,14 @@ impl Claims {
 
     pub fn on_root(&mut self, id: &str, at: u64) {
         self.roots.insert(id.to_owned(), at);
+    }
+
+    /// Who is named a maintainer of what now.
+    pub fn on_named(&mut self, at: u64, now: BTreeSet<(String, String)>) {
+        self.named.retain(|named, _| now.contains(named));
+        for named in now {
+            self.named.entry(named).or_insert(at);
+        }
     }
 
     /// Which relays share which repos now.
@@ -138,7 +148,7 @@ impl Claims {
             });
             for arrival in arrivals.values().filter(|arrival| relay.holds(&arrival.event)) {
                 let event = &arrival.event;
-                let claimed = claim.covers(arrival, &self.roots, bench.durable);
+                let claimed = claim.covers(arrival, &self.roots, &self.named, bench.durable);
                 if claimed && bench.judge(event).is_ok() && !relay.hides(event) {
                     return Err(format!(
                         "{} is claimed complete through {} (full catch-up of {}), but {} (kind {}) of {}, there since {}, \
@@ -204,9 +214,25 @@ impl Claim<'_> {
         self.confirmed.get(repo).is_some_and(|upto| *upto >= seq)
     }
 
+    /// Since when a maintainer's state has been asked for: he is named, and a repo of that name is shared.
+    fn state_since(&self, event: &EventRef, named: &BTreeMap<(String, String), u64>) -> Option<u64> {
+        let since_named = named.get(&(event.author.clone(), event.identifier().to_owned()))?;
+        let of_name = |repo: &&str| repo.splitn(3, ':').nth(2) == Some(event.identifier());
+        let repos = self.confirmed.keys().map(String::as_str).filter(of_name);
+        let since = repos.filter_map(|repo| self.since(std::iter::once(repo))).min()?;
+        Some(since.max(*since_named))
+    }
+
     /// Whether the claim says of an event that it is stored.
-    fn covers(&self, arrival: &Arrival, roots: &BTreeMap<String, u64>, durable: &Durable) -> bool {
+    fn covers(
+        &self,
+        arrival: &Arrival,
+        roots: &BTreeMap<String, u64>,
+        named: &BTreeMap<(String, String), u64>,
+        durable: &Durable,
+    ) -> bool {
         let event = &arrival.event;
+        let by_name = (event.kind == 30618).then(|| self.state_since(event, named)).flatten();
         let by_repo = repo_references(event).filter(|repo| self.confirms(repo, 0));
         let by_repo = by_repo.filter_map(|repo| self.since(std::iter::once(repo)));
         let by_root = event_references(event).filter_map(|id| {
@@ -216,7 +242,7 @@ impl Claim<'_> {
             // The root is asked for as long as any of its repos is shared.
             root.values("a").any(confirmed).then(|| self.since(root.values("a")))?.map(|since| since.max(*stored))
         });
-        by_repo.chain(by_root).any(|asked_since| {
+        by_repo.chain(by_root).chain(by_name).any(|asked_since| {
             let swept = if asked_since <= self.full_catchup { self.full_catchup } else { asked_since };
             let was_there = arrival.at < swept && event.created_at <= arrival.at;
             let came_in_time = event.created_at <= arrival.at && arrival.at + UNDER_WAY <= event.created_at + OVERLAP;
@@ -245,12 +271,26 @@ mod tests {
         let author = Author::new(1);
         let announcement = author.announcement("x", &["wss://r.example"], 1);
         let issue = author.issue(&author.repo("x"), 5_000, "");
+        judged_as(&issue, &announcement, 2_000, sharing, (arrived, told), (through, full_catchup))
+    }
+
+    /// Judges an event of the repo that `announcement` announces; its maintainers are named since `named`.
+    fn judged_as(
+        event: &EventRef,
+        announcement: &EventRef,
+        named: u64,
+        sharing: &[(u64, bool)],
+        (arrived, told): (u64, bool),
+        (through, full_catchup): (u64, u64),
+    ) -> Verdict {
+        let author = Author::new(1);
         let mut durable = Durable::default();
-        durable.add(1, announcement, "");
+        durable.add(1, announcement.clone(), "");
         let mut relay = ModelRelay::new("wss://r.example", RelayConfig::strfry());
-        relay.hold(&issue);
+        relay.hold(event);
         let mut claims = Claims::default();
-        claims.on_held(0, &issue, arrived, told);
+        claims.on_held(0, event, arrived, told);
+        claims.on_named(named, Rules::default().named([announcement].into_iter()));
         claims.on_heard("wss://r.example", 8_000);
         let shared: BTreeMap<_, _> = [("wss://r.example".to_owned(), vec![author.repo("x")])].into();
         for (at, now) in sharing {
@@ -291,6 +331,22 @@ mod tests {
         judged(5_900, true, 7_000, 3_000).expect("it came too late");
         judged(5_000, false, 6_000, 3_000).expect("nobody was told");
         assert!(judged(5_900, false, 7_000, 6_500).is_err(), "a full catch-up came after it");
+    }
+
+    #[test]
+    fn a_state_is_claimed_since_its_author_is_named() {
+        let (author, helper) = (Author::new(1), Author::new(2));
+        let listed = ["relays", "wss://grasp.example", "wss://r.example"];
+        let announcement = author.announcement_on("x", &author.clone_url("x"), &listed, &[&helper.hex], 1);
+        let judged = |by: &Author, d: &str, named, arrived, told| {
+            let state = by.state(d, 5_000);
+            judged_as(&state, &announcement, named, &[(2_000, true)], (arrived, told), (7_999, 3_000))
+        };
+        assert!(judged(&helper, "x", 2_000, 5_000, true).is_err(), "it came live, in time");
+        judged(&helper, "x", 2_000, 5_900, false).expect("nobody was told");
+        assert!(judged(&helper, "x", 6_000, 5_900, false).is_err(), "it was there when he was named");
+        judged(&Author::new(3), "x", 6_000, 5_000, true).expect("a stranger's");
+        judged(&helper, "y", 6_000, 5_000, true).expect("of another repo");
     }
 
     #[test]

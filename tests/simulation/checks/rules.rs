@@ -76,25 +76,37 @@ impl Rules {
         listed.take(self.relays_per_repo_max).collect()
     }
 
-    /// Whether `author` may speak for a repo called `identifier`, by these announcements.
-    fn is_maintainer<'a>(
+    /// Who may speak for a repo called `identifier`, by these announcements: its owners on our service, and whom they name.
+    fn maintainers<'a>(
         &self,
-        author: &str,
         identifier: &str,
         announcements: impl Iterator<Item = &'a EventRef>,
-    ) -> bool {
-        let named: Vec<&EventRef> = announcements.filter(|a| a.identifier() == identifier).collect();
-        let mut speakers: BTreeSet<&str> =
-            named.iter().filter(|a| self.is_ours(a)).map(|a| a.author.as_str()).collect();
+    ) -> (BTreeSet<&'a str>, BTreeSet<&'a str>) {
+        let of_name: Vec<&EventRef> = announcements.filter(|a| a.identifier() == identifier).collect();
+        let owners: BTreeSet<&str> = of_name.iter().filter(|a| self.is_ours(a)).map(|a| a.author.as_str()).collect();
+        let mut named = BTreeSet::new();
         loop {
-            let before = speakers.len();
-            for announcement in named.iter().filter(|a| speakers.contains(&*a.author)).collect::<Vec<_>>() {
-                speakers.extend(listed(announcement, "maintainers"));
+            let before = named.len();
+            for announcement in &of_name {
+                let author = announcement.author.as_str();
+                if owners.contains(author) || named.contains(author) {
+                    named.extend(listed(announcement, "maintainers").filter(|other| *other != author));
+                }
             }
-            if speakers.len() == before {
-                return speakers.contains(author);
+            if named.len() == before {
+                return (owners, named);
             }
         }
+    }
+
+    /// Who is named a maintainer of what, by these announcements: author and identifier.
+    pub fn named<'a>(&self, announcements: impl Iterator<Item = &'a EventRef> + Clone) -> BTreeSet<(String, String)> {
+        let identifiers: BTreeSet<&str> = announcements.clone().map(|a| a.identifier()).collect();
+        let of_name = |d: &&'a str| {
+            let d = *d;
+            self.maintainers(d, announcements.clone()).1.into_iter().map(move |a| (a.to_owned(), d.to_owned()))
+        };
+        identifiers.iter().flat_map(of_name).collect()
     }
 }
 
@@ -150,7 +162,8 @@ impl Bench<'_> {
     }
 
     fn is_maintainer(&self, author: &str, identifier: &str) -> bool {
-        self.rules.is_maintainer(author, identifier, self.announcements())
+        let (owners, named) = self.rules.maintainers(identifier, self.announcements());
+        owners.contains(author) || named.contains(author)
     }
 
     /// Whether events that tag this repo belong here.
