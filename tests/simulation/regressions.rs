@@ -224,21 +224,6 @@ fn what_a_new_maintainer_published_is_asked_for_after_a_kill() {
     });
 }
 
-/// The window closed before the end of the link was heard, and asked on it.
-#[test]
-fn a_window_that_fell_due_asleep_asks_nothing_of_a_link_that_has_ended() {
-    scenario("a_window_that_fell_due_asleep_asks_nothing_of_a_link_that_has_ended", |w| {
-        let v = village(w, 60);
-        settle(w);
-        let issue = v.owner.issue(&v.repo, w.clock.wall(), "before the sleep");
-        w.publish("far", &issue);
-        w.run_until("the issue", SECOND, |w| w.has(&issue));
-        w.drop_links("far");
-        w.suspend(MINUTE, false);
-        w.run_until("a new link", 2 * MINUTE, |w| w.relay_status("far")["state"] == "Live");
-    });
-}
-
 /// A clock that had been years ahead left a daily turn that was years away and a cursor in the future.
 #[test]
 fn a_clock_that_was_far_ahead_for_a_while_leaves_no_gap_of_years() {
