@@ -58,6 +58,8 @@ fn stop(process: Process) {
 /// The least of several starts: processor time, and time on the clock.
 fn best_start(setup: &Setup, relays: &[MockRelay], end: impl Fn(Process)) -> (Duration, Duration) {
     let start = |_| {
+        // What the one before has sent may still be read.
+        wait_until("the relays are alone", LONG, || relays.iter().all(|relay| relay.connections() == 0));
         relays.iter().for_each(MockRelay::forget_seen);
         let begun = Instant::now();
         let process = setup.spawn();
