@@ -328,6 +328,8 @@ pub const EXPIRY_BATCH: usize = 1_000;
 /// Index entries of committed events that wait in memory to be written together: some 8 an event, 50 bytes each. At
 /// this: the next commit writes the index for which most waits.
 pub const STORE_UNINDEXED_MAX: usize = 80_000;
+/// Ids remembered that the store lacks, 33 bytes each. Beyond: they are looked up again.
+pub const STORE_ABSENT_IDS: usize = 8_192;
 /// Bytes of memory for writing one event that are kept for the next.
 pub const SCRATCH_BYTES_KEPT: usize = 16 << 10;
 /// Default bytes of the store's cache.

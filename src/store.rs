@@ -11,6 +11,7 @@
 //! The store applies the rules of replacement (NIP-01), deletion (NIP-09) and expiration (NIP-40). It does not verify
 //! signatures, and who may publish what is `policy`'s to say.
 
+mod absent;
 mod batch;
 mod blocks;
 mod check;
@@ -324,6 +325,7 @@ impl Store {
             Ok(removed) => {
                 let batch = std::mem::take(&mut self.batch);
                 let unindexed = unindexed.after(&due, &removed, batch.new_keys(), first_new);
+                batch.marked_ids().for_each(|(id, _)| unindexed.absent.remove(&id));
                 self.snapshot = Some(Snapshot::take(&self.db, unindexed)?);
                 Ok(batch.into_events().map(|(seq, json)| StoredEvent { seq, json }).collect())
             }

@@ -250,11 +250,7 @@ impl Batch {
 
     fn write_deletions(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
         let mut known = txn.open_table(schema::IDS)?;
-        let mut deleted: Vec<(Key<32>, u64)> = Vec::new();
-        deleted.extend(self.ids.iter().filter_map(|(id, change)| match *change {
-            IdChange::Deleted { created_at } => Some((*id, created_at)),
-            IdChange::Pending { .. } | IdChange::Gone => None,
-        }));
+        let mut deleted: Vec<(Key<32>, u64)> = self.marked_ids().collect();
         deleted.sort_unstable();
         for (id, created_at) in &deleted {
             known.insert(&id.0, (schema::DELETED, *created_at))?;
@@ -293,6 +289,14 @@ impl Batch {
             budgets.insert(relay.as_str(), record.as_str())?;
         }
         Ok(())
+    }
+
+    /// What the table of ids is to have as deleted: id and `created_at`, in no particular order.
+    pub(super) fn marked_ids(&self) -> impl Iterator<Item = (Key<32>, u64)> {
+        self.ids.iter().filter_map(|(id, change)| match *change {
+            IdChange::Deleted { created_at } => Some((*id, created_at)),
+            IdChange::Pending { .. } | IdChange::Gone => None,
+        })
     }
 
     /// What the indexes will say of the new events, in sequence order.

@@ -78,11 +78,19 @@ impl Snapshot {
 
     /// `(seq, created_at)` of an event; a seq of [`schema::DELETED`] if it is deleted.
     pub(super) fn id(&self, id: &EventId) -> Result<Option<(Seq, u64)>, StoreError> {
+        let id = Key(id.to_bytes());
         // What came lately is asked about most, while much comes: several relays and several tags lead to it.
-        match self.unindexed.ids.entries.get(&Key(id.to_bytes())) {
-            Some(place) => Ok(Some(*place)),
-            None => Ok(self.ids.get(id.as_bytes())?.map(|entry| entry.value())),
+        if let Some(place) = self.unindexed.ids.entries.get(&id) {
+            return Ok(Some(*place));
         }
+        if self.unindexed.absent.contains(&id) {
+            return Ok(None);
+        }
+        let place = self.ids.get(&id.0)?.map(|entry| entry.value());
+        if place.is_none() {
+            self.unindexed.absent.add(id);
+        }
+        Ok(place)
     }
 
     /// Every id with `(seq, created_at)`, in no particular order.

@@ -532,7 +532,7 @@ fn what_the_indexes_lack_is_found_again_and_written_in_the_end() {
     // The first event that each part lacks: ids, times, kinds, authors, tags.
     let firsts = |store: &Store| {
         let unindexed = &store.snapshot.as_ref().unwrap().unindexed;
-        let Unindexed { ids, by_time, by_kind, by_author, by_tag } = unindexed;
+        let Unindexed { ids, by_time, by_kind, by_author, by_tag, .. } = unindexed;
         [ids.first, by_time.first, by_kind.first, by_author.first, by_tag.first]
     };
     let events: Vec<Event> = (0..10).map(|n| event(1, 1, 100 - n, &[&["t", "x"], &["p", "y"]], "")).collect();
@@ -565,6 +565,30 @@ fn what_the_indexes_lack_is_found_again_and_written_in_the_end() {
     assert_eq!(firsts(&store), [11; 5], "a closed store lacks nothing");
     assert_eq!(kinds(&store), ids(0..10));
     store.assert_invariants().unwrap();
+}
+
+#[test]
+fn an_id_that_was_looked_for_in_vain_is_found_once_it_is_there() {
+    let stored = event(1, 1, 10, &[], "stored");
+    let deleted_at_once = event(1, 1, 11, &[], "deleted before its commit");
+    let deletion = event(1, 5, 12, &[&["e", &deleted_at_once.id.to_hex()]], "");
+    // Room for what the first commit leaves, or none: its ids are written by the second.
+    for room in [1_000, 0] {
+        let mut store = Store::in_memory().with_unindexed_max(room);
+        for event in [&stored, &deleted_at_once] {
+            assert_eq!((store.known(&event.id), store.known(&event.id)), (Ok(None), Ok(None)));
+        }
+        for event in [&stored, &deleted_at_once, &deletion] {
+            stage(&mut store, event);
+        }
+        commit(&mut store);
+        let created_at = UnixTime::from_secs(10);
+        let known = Ok(Some(Known::Stored { seq: 1, created_at }));
+        assert_eq!((store.known(&stored.id), store.known(&deleted_at_once.id)), (known, deleted(11)), "{room}");
+        stage(&mut store, &event(1, 1, 13, &[], "one more commit"));
+        commit(&mut store);
+        assert_eq!((store.known(&stored.id), store.known(&deleted_at_once.id)), (known, deleted(11)), "{room}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! So no commit is a long one, and it changes no more pages than redb holds until its end. What a crash leaves unwritten
 //! is found again in the events themselves.
 
+use super::absent::Absent;
 use super::blocks;
 use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN, IndexTable, Part, Place};
 use super::{Seq, StoreError};
@@ -22,6 +23,8 @@ pub(super) struct Unindexed {
     pub by_kind: Waiting<IndexEntries<BY_KIND_LEN>>,
     pub by_author: Waiting<IndexEntries<BY_AUTHOR_LEN>>,
     pub by_tag: Waiting<IndexEntries<BY_TAG_LEN>>,
+    /// Ids that the table of ids lacks, those that wait for it or do not.
+    pub absent: Absent,
 }
 
 /// Kinds of events by their keys in an index.
@@ -42,6 +45,7 @@ impl Unindexed {
             by_kind: Waiting::nothing(txn, Part::ByKind)?,
             by_author: Waiting::nothing(txn, Part::ByAuthor)?,
             by_tag: Waiting::nothing(txn, Part::ByTag)?,
+            absent: Absent::nothing(),
         })
     }
 
@@ -151,7 +155,10 @@ impl Unindexed {
     ) -> Unindexed {
         for part in due {
             match part {
-                Part::Ids => self.ids = Waiting { first: first_new, entries: HashMap::new() },
+                Part::Ids => {
+                    self.ids = Waiting { first: first_new, entries: HashMap::new() };
+                    self.absent = Absent::nothing();
+                }
                 Part::ByTime => self.by_time = Waiting::from(first_new),
                 Part::ByKind => self.by_kind = Waiting::from(first_new),
                 Part::ByAuthor => self.by_author = Waiting::from(first_new),

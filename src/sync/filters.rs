@@ -215,6 +215,7 @@ impl Subject {
             }
             Subject::RootTag(letter, roots) => {
                 let name = tag_name(*letter);
+                out.reserve(roots.len() * ID_BYTES + FILTER_FRAME_BYTES);
                 write_list(out, &name, roots.iter(), |out, root| push_hex(out, state.root_event_id(*root).as_bytes()));
             }
             Subject::Deletions(authors) => {

@@ -25,6 +25,7 @@ use crate::time::{Instant, Now, UnixTime};
 mod known;
 mod live;
 mod pages;
+mod queue;
 mod reconciling;
 mod refused;
 mod subscription;
@@ -34,6 +35,7 @@ pub use reconciling::{Found, Sifted, WantedSet};
 pub use refused::Lockout;
 
 use live::Postponed;
+use queue::Queue;
 use reconciling::Reconciling;
 use refused::Lesson;
 use subscription::{Purpose, Subscription, Task, name_of, number_of};
@@ -84,7 +86,7 @@ pub struct Session {
     opened_at: Instant,
     subscriptions: BTreeMap<u64, Subscription>,
     next_subscription: u64,
-    queue: VecDeque<Task>,
+    queue: Queue,
     /// Sweeps of the round that are asked when all before them have ended, stage by stage.
     later: VecDeque<Vec<Sweep>>,
     overview: Overview,
@@ -156,7 +158,7 @@ impl Session {
             opened_at: cx.now.mono,
             subscriptions: BTreeMap::new(),
             next_subscription: 0,
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             later: VecDeque::new(),
             overview: Overview::None,
             retries: Vec::new(),

@@ -48,7 +48,7 @@ impl Session {
         let covered = self.rotation.covered().unwrap_or(cx.now.wall).min(cx.now.wall);
         let rotated = Held::of(self.rotation.units().map(|(unit, _)| unit));
         self.close_where(|subscription| !is_page_of(subscription, Purpose::Round), cx);
-        self.queue.retain(|task| task.purpose == Purpose::Round);
+        self.queue.keep_round();
         self.rotation = Rotation::default();
         self.recheck.clear();
         self.postponed.clear();

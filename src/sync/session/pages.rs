@@ -10,16 +10,13 @@ use crate::sync::reconcile::Unserved;
 use crate::sync::sweep::PageEnd;
 use crate::time::Instant;
 
-/// Sweeps for which an empty queue keeps room.
-const QUEUE_KEPT: usize = 16;
-
 impl Session {
     /// Begins a new round without sweeps; any that wait are dropped.
     pub fn begin_round(&mut self, cx: &Cx<'_>) {
         debug_assert!(!self.subscriptions.values().any(|sub| is_page_of(sub, Purpose::Round)), "a round ends first");
         debug_assert!(!self.is_reconciling(), "a round ends first");
         self.reconcile_no_more();
-        self.queue.retain(|task| task.purpose != Purpose::Round);
+        self.queue.drop_round();
         self.later.clear();
         self.overview = Overview::None;
         self.seen = Seen::default();
@@ -67,7 +64,7 @@ impl Session {
     pub(super) fn begin_stage(&mut self, cx: &mut Cx<'_>) {
         let open = self.subscriptions.values().any(|subscription| is_page_of(subscription, Purpose::Round));
         let waits = self.is_reconciling() || !self.retries.is_empty();
-        if open || waits || self.queue.iter().any(|task| task.purpose == Purpose::Round) {
+        if open || waits || self.queue.has_round() {
             return;
         }
         let unchanged = Overview::Open { new: self.round.tally.new, followed: cx.state.last_seq() };
@@ -117,14 +114,8 @@ impl Session {
             };
             open.iter().any(same)
         };
-        let waits = |task: &Task| self.waits_to_reconcile(task, cx.now.wall);
-        let next = self.queue.iter().position(|task| !is_open(&task.sweep) && !waits(task))?;
-        let task = self.queue.remove(next);
-        // A catch-up's thousands leave no memory behind.
-        if self.queue.is_empty() {
-            self.queue.shrink_to(QUEUE_KEPT);
-        }
-        task
+        let to_reconcile = !self.waits_to_reconcile(cx.now.wall);
+        self.queue.take_first(to_reconcile, |task| !is_open(&task.sweep))
     }
 
     pub(super) fn begin_turn(&mut self, cx: &mut Cx<'_>) {

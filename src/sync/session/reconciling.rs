@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use nostr::event::EventId;
 
 use super::Session;
-use super::subscription::{Purpose, Subscription, Task, number_written};
+use super::subscription::{Subscription, Task, number_written};
 use crate::contract::Output;
 use crate::protocol::message::{neg_close_message, neg_msg_message, neg_open_message};
 use crate::sync::Cx;
@@ -310,28 +310,24 @@ impl Session {
 
 /// Sweeps.
 impl Session {
-    fn may_reconcile(&self, task: &Task, now: UnixTime) -> bool {
-        let bounds = task.sweep.bounds();
-        let whole = bounds.since.is_none() && bounds.until.is_none();
-        let fits = task.purpose == Purpose::Round && whole && !task.by_pages;
-        let turn = match self.reconciling.turn {
+    fn may_reconcile(&self, now: UnixTime) -> bool {
+        match self.reconciling.turn {
             Turn::Windows => self.budget.reconciling.works(),
             Turn::Full => self.budget.may_reconcile(now),
             Turn::Pages => false,
-        };
-        turn && fits
+        }
     }
 
-    /// Whether a sweep waits until fewer are being reconciled.
-    pub(super) fn waits_to_reconcile(&self, task: &Task, now: UnixTime) -> bool {
+    /// Whether sweeps that may be reconciled wait until fewer are.
+    pub(super) fn waits_to_reconcile(&self, now: UnixTime) -> bool {
         let full = self.reconciling.open.len() >= self.budget.reconciling.at_once();
-        full && self.budget.expects_reconciling() && self.may_reconcile(task, now)
+        full && self.budget.expects_reconciling() && self.may_reconcile(now)
     }
 
     /// Takes up a sweep that is to be reconciled; gives back one that is to be paged.
     pub(super) fn take_up(&mut self, task: Task, cx: &Cx<'_>) -> Option<Task> {
         let full = self.reconciling.open.len() >= self.budget.reconciling.at_once();
-        if full || !self.may_reconcile(&task, cx.now.wall) {
+        if full || !task.is_reconcilable() || !self.may_reconcile(cx.now.wall) {
             return Some(task);
         }
         let key = self.take_number();

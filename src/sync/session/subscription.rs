@@ -36,6 +36,13 @@ impl Task {
     pub(super) fn new(sweep: Sweep, purpose: Purpose) -> Task {
         Task { sweep, purpose, failures: 0, by_pages: false, unserved: Unserved::default() }
     }
+
+    /// Whether it may be reconciled, where the relay and the round are for that.
+    pub(super) fn is_reconcilable(&self) -> bool {
+        let bounds = self.sweep.bounds();
+        let whole = bounds.since.is_none() && bounds.until.is_none();
+        self.purpose == Purpose::Round && whole && !self.by_pages
+    }
 }
 
 /// A REQ that is open.

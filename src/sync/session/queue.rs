@@ -1,0 +1,155 @@
+//! The sweeps of one link that wait to be asked, in order.
+
+use super::subscription::{Purpose, Task};
+use std::collections::VecDeque;
+
+/// Sweeps for which an empty queue keeps room.
+const KEPT: usize = 16;
+
+/// Sweeps in the order of their turn. In a large catch-up thousands wait to be reconciled while the relay reconciles some,
+/// and whatever it says it may have a subscription free for one of the others: so those stand apart.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    reconcilable: VecDeque<Waiting>,
+    others: VecDeque<Waiting>,
+    /// The number of the last that went before all others, and of the last that went behind them.
+    ends: (i64, i64),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// Its place among all.
+    number: i64,
+    task: Task,
+}
+
+impl Queue {
+    /// Puts a sweep before all that wait.
+    pub(super) fn push_front(&mut self, task: Task) {
+        self.ends.0 -= 1;
+        let number = self.ends.0;
+        self.line_of(&task).push_front(Waiting { number, task });
+    }
+
+    /// Puts a sweep behind all that wait.
+    pub(super) fn push_back(&mut self, task: Task) {
+        self.ends.1 += 1;
+        let number = self.ends.1;
+        self.line_of(&task).push_back(Waiting { number, task });
+    }
+
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.reconcilable.is_empty() && self.others.is_empty()
+    }
+
+    /// Whether one of the round does.
+    pub(super) fn has_round(&self) -> bool {
+        !self.reconcilable.is_empty() || self.others.iter().any(|waiting| waiting.task.purpose == Purpose::Round)
+    }
+
+    /// Drops those of the round.
+    pub(super) fn drop_round(&mut self) {
+        self.reconcilable.clear();
+        self.others.retain(|waiting| waiting.task.purpose != Purpose::Round);
+    }
+
+    /// Keeps those of the round alone.
+    pub(super) fn keep_round(&mut self) {
+        self.others.retain(|waiting| waiting.task.purpose == Purpose::Round);
+    }
+
+    /// Takes the first that may be asked, if need be of those alone that are not to be reconciled.
+    pub(super) fn take_first(&mut self, to_reconcile: bool, may_ask: impl Fn(&Task) -> bool) -> Option<Task> {
+        let first = |line: &VecDeque<Waiting>| {
+            let at = line.iter().position(|waiting| may_ask(&waiting.task))?;
+            Some((line[at].number, at))
+        };
+        let other = first(&self.others);
+        let reconcilable = if to_reconcile { first(&self.reconcilable) } else { None };
+        let taken = match (reconcilable, other) {
+            (Some(reconcilable), Some(other)) if other < reconcilable => self.others.remove(other.1),
+            (Some((_, at)), _) => self.reconcilable.remove(at),
+            (None, Some((_, at))) => self.others.remove(at),
+            (None, None) => None,
+        };
+        // A catch-up's thousands leave no memory behind.
+        if self.is_empty() {
+            self.reconcilable.shrink_to(KEPT);
+            self.others.shrink_to(KEPT);
+        }
+        taken.map(|waiting| waiting.task)
+    }
+
+    fn line_of(&mut self, task: &Task) -> &mut VecDeque<Waiting> {
+        match task.is_reconcilable() {
+            true => &mut self.reconcilable,
+            false => &mut self.others,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::filters::Subject;
+    use crate::sync::sweep::Sweep;
+    use crate::time::UnixTime;
+
+    /// A sweep to be reconciled, or of the round but not whole, or of a rotation.
+    fn task(purpose: Purpose, since: Option<u64>) -> Task {
+        Task::new(Sweep::new(Subject::Everything, since.map(UnixTime::from_secs)), purpose)
+    }
+
+    fn since(task: Option<Task>) -> Option<u64> {
+        task.map(|task| task.sweep.bounds().since.map_or(0, |since| since.as_secs()))
+    }
+
+    #[test]
+    fn sweeps_keep_their_order_whether_they_may_be_reconciled_or_not() {
+        let mut queue = Queue::default();
+        queue.push_back(task(Purpose::Round, None));
+        queue.push_back(task(Purpose::Round, Some(1)));
+        queue.push_back(task(Purpose::Round, None));
+        queue.push_front(task(Purpose::Rotation, Some(2)));
+        queue.push_front(task(Purpose::Round, None));
+        let order: Vec<_> = std::iter::from_fn(|| since(queue.take_first(true, |_| true))).collect();
+        assert_eq!(order, [0, 2, 0, 1, 0]);
+        assert!(queue.is_empty() && !queue.has_round());
+    }
+
+    #[test]
+    fn what_may_not_be_asked_now_is_passed_over() {
+        let mut queue = Queue::default();
+        queue.push_back(task(Purpose::Round, None));
+        queue.push_back(task(Purpose::Round, Some(1)));
+        queue.push_back(task(Purpose::Round, Some(2)));
+        let not_1 = |task: &Task| task.sweep.bounds().since != Some(UnixTime::from_secs(1));
+        assert_eq!(since(queue.take_first(false, not_1)), Some(2), "neither the one that waits nor the first");
+        assert_eq!(since(queue.take_first(false, not_1)), None);
+        assert_eq!(since(queue.take_first(true, not_1)), Some(0));
+        assert_eq!(since(queue.take_first(true, |_| true)), Some(1));
+    }
+
+    #[test]
+    fn a_round_ends_with_all_its_sweeps_and_the_others_without_them() {
+        let all = || {
+            let mut queue = Queue::default();
+            queue.push_back(task(Purpose::Rotation, Some(1)));
+            queue.push_back(task(Purpose::Round, None));
+            queue.push_back(task(Purpose::Round, Some(2)));
+            queue
+        };
+        let mut queue = all();
+        assert!(queue.has_round());
+        queue.drop_round();
+        assert!(!queue.has_round());
+        assert_eq!(since(queue.take_first(true, |_| true)), Some(1));
+        assert!(queue.is_empty());
+        let mut queue = all();
+        queue.keep_round();
+        assert_eq!(since(queue.take_first(true, |_| true)), Some(0));
+        assert!(queue.has_round());
+        assert_eq!(since(queue.take_first(true, |_| true)), Some(2));
+    }
+}
