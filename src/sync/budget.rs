@@ -94,7 +94,7 @@ pub struct Refused {
     pub open: usize,
     /// `limit` of its filters.
     pub limit: usize,
-    /// Whether it asks for announcements by kind alone.
+    /// Whether one of its filters asks for announcements by kind alone.
     pub layer_1: bool,
     /// Whether it names no kinds.
     pub kindless: bool,
@@ -187,8 +187,12 @@ impl Budget {
     }
 
     /// Learns from a refusal. Says whether the same question, in a form that the budget now allows, is worth another try:
-    /// each one within the budget that is refused makes it smaller, until nothing is left to try.
+    /// each one within the budget that is refused makes it smaller, until nothing is left to try. One that is not within
+    /// it was under way when that was learnt, and teaches nothing.
     pub fn learn(&mut self, refusal: Refusal, req: Refused, now: UnixTime) -> bool {
+        if !self.allows(&req) {
+            return true;
+        }
         let limit = self.page_limit(false).min(req.limit);
         self.note(now, |learnt| lower_by(learnt, refusal, req, limit));
         !self.allows(&req)
@@ -321,11 +325,12 @@ fn lower_by(learnt: &mut Learnt, refusal: Refusal, req: Refused, limit: usize) {
         }
         Refusal::MessageTooLarge(_) if req.values > 1 => lower(&mut learnt.values, req.values / 2),
         Refusal::LimitTooHigh => lower(&mut learnt.limit, (limit / 2).max(PAGE_LIMIT_MIN)),
+        // What is beside layer 1 may be to blame, too; but a smaller layer 1 costs pages, and naming kinds costs events.
+        Refusal::Underspecified if req.layer_1 && !learnt.modest_layer_1 => learnt.modest_layer_1 = true,
         Refusal::Underspecified | Refusal::Unsupported | Refusal::AuthRequired if req.kindless => {
             learnt.named_kinds = true;
         }
         Refusal::UpperCaseTags => learnt.lower_case_tags = true,
-        Refusal::Underspecified if req.layer_1 => learnt.modest_layer_1 = true,
         _ => {}
     }
 }
@@ -426,6 +431,21 @@ mod tests {
         assert!(learn(Unsupported).shape(100).named_kinds);
         let mut budget = Budget::default();
         assert!(budget.learn(UpperCaseTags, Refused { upper_case: true, ..REQ }, NOW) && budget.learnt.lower_case_tags);
+    }
+
+    #[test]
+    fn layer_1_is_blamed_before_what_is_beside_it_and_nothing_that_was_under_way() {
+        let mixed = |limit, kindless| Refused { layer_1: true, limit, kindless, ..REQ };
+        let mut budget = Budget::default();
+        let learnt = |budget: &Budget| (budget.learnt.modest_layer_1, budget.learnt.named_kinds);
+        assert!(budget.learn(Refusal::Underspecified, mixed(499, true), NOW));
+        assert_eq!(learnt(&budget), (true, false));
+        assert!(budget.learn(Refusal::Underspecified, mixed(499, true), NOW), "it was under way");
+        assert_eq!(learnt(&budget), (true, false));
+        assert!(budget.learn(Refusal::Underspecified, mixed(99, true), NOW));
+        assert_eq!(learnt(&budget), (true, true));
+        assert!(budget.learn(Refusal::Underspecified, mixed(99, true), NOW), "it was under way");
+        assert!(!budget.learn(Refusal::Underspecified, mixed(99, false), NOW), "nothing is left to try");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::protocol::message::close_message;
 use crate::store::Seq;
 use crate::sync::Cx;
 use crate::sync::auth::Auth;
-use crate::sync::budget::{Budget, Shape};
+use crate::sync::budget::{Budget, Learnt, Shape};
 use crate::sync::filters::{Bounds, Subject, Unit, req_message};
 use crate::sync::liveness::Liveness;
 use crate::sync::plan::{Carriage, filter_count, unit_sweeps};
@@ -38,7 +38,7 @@ use live::Postponed;
 use queue::Queue;
 use reconciling::Reconciling;
 use refused::Lesson;
-use subscription::{Purpose, Subscription, Task, name_of, number_of};
+use subscription::{Asked, Purpose, Subscription, Task, name_of, number_of};
 
 /// What kind of subscription an event came for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -460,14 +460,15 @@ impl Session {
         pages < self.budget.pages() && self.subscriptions.len() < self.budget.subscriptions()
     }
 
-    /// Sends a REQ under a number that was never used on this link; says how many bytes it took.
-    fn send_req(&mut self, subjects: &[Subject], bounds: Bounds, cx: &mut Cx<'_>) -> (u64, usize) {
+    /// Sends a REQ under a number that was never used on this link.
+    fn send_req(&mut self, subjects: &[Subject], bounds: Bounds, cx: &mut Cx<'_>) -> (u64, Asked) {
         assert!(self.subscriptions.len() < self.budget.subscriptions(), "a slot was free");
         let number = self.take_number();
-        let text = req_message(&name_of(number), subjects, bounds, self.budget.learnt.named_kinds, cx.state);
-        let bytes = text.len();
+        let Learnt { named_kinds, lower_case_tags, .. } = self.budget.learnt;
+        let text = req_message(&name_of(number), subjects, bounds, named_kinds, cx.state);
+        let asked = Asked { bytes: text.len(), limit: bounds.limit, named_kinds, lower_case_tags };
         cx.out.push_back(Output::Send { link: self.link, text });
-        (number, bytes)
+        (number, asked)
     }
 
     /// A number that was never used on this link.

@@ -144,13 +144,13 @@ impl Session {
         let since = covered.minus_secs(cx.settings.timing.overlap_secs);
         let bounds = Bounds { since: Some(since), until: None, limit: self.budget.live_limit() };
         self.make_room(cx);
-        let (number, bytes) = self.send_req(&subjects, bounds, cx);
+        let (number, asked) = self.send_req(&subjects, bounds, cx);
         for unit in &units {
             self.recheck.add(unit.clone(), cx.now.wall, cx.now, 0);
         }
         let late = covered != cx.now.wall;
         let waiting_since = Some(cx.now.mono);
-        let live = Subscription::Live { units, bytes, late, covered, brought: 0, waiting_since };
+        let live = Subscription::Live { units, asked, late, covered, brought: 0, waiting_since };
         self.subscriptions.insert(number, live);
     }
 

@@ -142,14 +142,14 @@ impl Session {
         cx.metrics.sweep_pages += 1;
         let limit = self.budget.page_limit(*task.sweep.subject() == Subject::Announcements);
         let bounds = Bounds { limit, ..task.sweep.bounds() };
-        let (number, bytes) = self.send_req(std::slice::from_ref(task.sweep.subject()), bounds, cx);
+        let (number, asked) = self.send_req(std::slice::from_ref(task.sweep.subject()), bounds, cx);
         match task.purpose {
             Purpose::Round => {}
-            Purpose::Rotation => self.rotation.on_bytes(cx.now.mono, bytes),
-            Purpose::Recheck => self.recheck.on_bytes(cx.now.mono, bytes),
+            Purpose::Rotation => self.rotation.on_bytes(cx.now.mono, asked.bytes),
+            Purpose::Recheck => self.recheck.on_bytes(cx.now.mono, asked.bytes),
         }
         self.subscriptions
-            .insert(number, Subscription::Page { task, bytes, heard_at: cx.now.mono, noticed: false, barren: true });
+            .insert(number, Subscription::Page { task, asked, heard_at: cx.now.mono, noticed: false, barren: true });
     }
 
     pub(super) fn close_page(&mut self, number: u64, cx: &mut Cx<'_>) -> Option<Task> {

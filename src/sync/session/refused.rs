@@ -153,18 +153,18 @@ impl Session {
     }
 
     pub(super) fn describe(&self, subscription: &Subscription) -> Refused {
-        let subjects = subscription.subjects();
-        let layer_1 = subjects == [Subject::Announcements];
-        let page = matches!(subscription, Subscription::Page { .. });
+        let asked = subscription.asked();
+        let mut subjects = subscription.subjects();
+        subjects.retain(|subject| !(asked.lower_case_tags && subject.is_upper_case()));
         Refused {
             filters: subjects.len(),
             values: subjects.iter().map(Subject::values).max().unwrap_or(0),
-            bytes: subscription.bytes(),
+            bytes: asked.bytes,
             open: self.subscriptions.len(),
-            limit: if page { self.budget.page_limit(layer_1) } else { self.budget.live_limit() },
-            layer_1,
-            upper_case: !self.budget.learnt.lower_case_tags && subjects.iter().any(Subject::is_upper_case),
-            kindless: !self.budget.learnt.named_kinds && subjects.iter().any(Subject::is_kindless),
+            limit: asked.limit,
+            layer_1: subjects.contains(&Subject::Announcements),
+            upper_case: subjects.iter().any(Subject::is_upper_case),
+            kindless: !asked.named_kinds && subjects.iter().any(Subject::is_kindless),
         }
     }
 

@@ -45,14 +45,26 @@ impl Task {
     }
 }
 
+/// The form of a REQ when it was sent: what is known of the relay by the time of its answer may be more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    /// What it cost.
+    pub(super) bytes: usize,
+    /// `limit` of its filters.
+    pub(super) limit: usize,
+    /// They named kinds.
+    pub(super) named_kinds: bool,
+    /// Upper-case tags were left out.
+    pub(super) lower_case_tags: bool,
+}
+
 /// A REQ that is open.
 #[derive(Debug)]
 pub(super) enum Subscription {
     /// Stays open.
     Live {
         units: Vec<Unit>,
-        /// What its REQ cost.
-        bytes: usize,
+        asked: Asked,
         /// It was opened later than it should have been: because too much was unanswered, or after a rate limit.
         late: bool,
         /// Its units are complete up to this moment: it was asked since then, less the overlap.
@@ -65,8 +77,7 @@ pub(super) enum Subscription {
     /// One page of a sweep.
     Page {
         task: Task,
-        /// What its REQ cost.
-        bytes: usize,
+        asked: Asked,
         /// Silent since then.
         heard_at: Instant,
         /// A NOTICE came meanwhile, which may speak of this page.
@@ -97,9 +108,17 @@ impl Subscription {
 
     /// What its REQ cost.
     pub(super) fn bytes(&self) -> usize {
+        self.asked().bytes
+    }
+
+    /// In what form its REQ was.
+    pub(super) fn asked(&self) -> Asked {
         match self {
-            Subscription::Live { bytes, .. } | Subscription::Page { bytes, .. } => *bytes,
-            Subscription::Fetch { batch, .. } => batch.asked * ID_BYTES,
+            Subscription::Live { asked, .. } | Subscription::Page { asked, .. } => *asked,
+            // It asks for these ids and no more, whatever is known of the relay.
+            Subscription::Fetch { batch, .. } => {
+                Asked { bytes: batch.asked * ID_BYTES, limit: 0, named_kinds: false, lower_case_tags: false }
+            }
         }
     }
 

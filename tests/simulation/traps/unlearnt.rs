@@ -150,6 +150,28 @@ fn a_relay_whose_clock_is_slow_gives_what_it_took() {
     later.w.run_until("each from the relay that has it", 25 * HOUR, |w| w.has(&issue) && w.has(&earlier));
 }
 
+/// What is asked live reaches back a day then, which with kinds alone the relay takes for a scraper's question.
+#[test]
+fn a_first_contact_with_a_clock_that_is_behind_does_not_cost_the_notes() {
+    for flavour in ["chorus", "nostr-rs-relay"] {
+        let mut w = World::new("a_first_contact_with_a_clock_that_is_behind", crate::seed());
+        let hamlet = Hamlet::build(&mut w, Flavour::named(flavour).config());
+        w.clock.jump_wall(-86_400);
+        w.start();
+        w.run_for(10 * MINUTE);
+        assert_eq!(w.relay_status("far")["coverage"], "full", "{flavour}");
+        w.clock.jump_wall(86_400);
+        w.run_for(HOUR);
+        let owner = &hamlet.owners[1];
+        let issue = owner.issue(&owner.repo("alpha"), w.clock.wall(), "live");
+        let note = owner.sign(1, w.clock.wall(), &[&["e", &issue.id]], "a note about it");
+        w.publish("far", &issue);
+        w.run_for(MINUTE);
+        w.publish("far", &note);
+        w.run_until("the note", MINUTE, |w| w.has(&note));
+    }
+}
+
 /// Half of what it sends comes after the minute in which a sweep wants to hear something.
 #[test]
 fn a_trickle_is_neither_waited_for_nor_asked_for_faster() {
