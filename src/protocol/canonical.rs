@@ -18,6 +18,18 @@ pub struct Canonical {
     hashed: [Range<usize>; 5],
 }
 
+/// A field of an event (NIP-01).
+#[derive(Clone, Copy)]
+enum Field {
+    Id,
+    Pubkey,
+    CreatedAt,
+    Kind,
+    Tags,
+    Content,
+    Sig,
+}
+
 /// Bytes of the longest value in hexadecimal, a signature.
 const HEX_MAX: usize = 128;
 
@@ -25,34 +37,52 @@ impl Canonical {
     /// Writes an event in place of the last, from what it was parsed of.
     pub fn write_parsed(&mut self, event: &Event, raw: &RawEvent<'_>) {
         let Some(plain) = &raw.plain else { return self.write(event) };
-        let json = self.begin();
-        json.push_str("{\"id\":");
-        json.push_str(plain.id);
-        let pubkey = field(json, ",\"pubkey\":", |json| json.push_str(plain.pubkey));
-        let created_at = field(json, ",\"created_at\":", |json| json.push_str(plain.created_at));
-        let kind = field(json, ",\"kind\":", |json| json.push_str(plain.kind));
-        let tags = field(json, ",\"tags\":", |json| json.push_str(plain.tags));
-        let content = field(json, ",\"content\":", |json| json.push_str(plain.content));
-        json.push_str(",\"sig\":");
-        json.push_str(plain.sig);
-        json.push('}');
-        self.hashed = [pubkey, created_at, kind, tags, content];
+        self.write_fields(|json, field| {
+            json.push_str(match field {
+                Field::Id => plain.id,
+                Field::Pubkey => plain.pubkey,
+                Field::CreatedAt => plain.created_at,
+                Field::Kind => plain.kind,
+                Field::Tags => plain.tags,
+                Field::Content => plain.content,
+                Field::Sig => plain.sig,
+            });
+        });
     }
 
     /// Writes an event in place of the last.
     pub fn write(&mut self, event: &Event) {
+        self.write_fields(|json, field| match field {
+            Field::Id => push_hex(json, event.id.as_bytes()),
+            Field::Pubkey => push_hex(json, event.pubkey.as_bytes()),
+            Field::CreatedAt => _ = write!(json, "{}", event.created_at.as_secs()),
+            Field::Kind => _ = write!(json, "{}", event.kind.as_u16()),
+            Field::Tags => push_tags(json, &event.tags),
+            Field::Content => push_string(json, &event.content),
+            Field::Sig => push_hex(json, &event.sig.to_bytes()),
+        });
+    }
+
+    /// Writes the object, each value as `push` has it.
+    fn write_fields(&mut self, push: impl Fn(&mut String, Field)) {
         let json = self.begin();
-        json.push_str("{\"id\":");
-        push_hex(json, event.id.as_bytes());
-        let pubkey = field(json, ",\"pubkey\":", |json| push_hex(json, event.pubkey.as_bytes()));
-        let created_at = field(json, ",\"created_at\":", |json| _ = write!(json, "{}", event.created_at.as_secs()));
-        let kind = field(json, ",\"kind\":", |json| _ = write!(json, "{}", event.kind.as_u16()));
-        let tags = field(json, ",\"tags\":", |json| push_tags(json, &event.tags));
-        let content = field(json, ",\"content\":", |json| push_string(json, &event.content));
-        json.push_str(",\"sig\":");
-        push_hex(json, &event.sig.to_bytes());
+        let mut write = |name: &str, field| {
+            json.push_str(name);
+            let from = json.len();
+            push(json, field);
+            from..json.len()
+        };
+        write("{\"id\":", Field::Id);
+        let hashed = [
+            write(",\"pubkey\":", Field::Pubkey),
+            write(",\"created_at\":", Field::CreatedAt),
+            write(",\"kind\":", Field::Kind),
+            write(",\"tags\":", Field::Tags),
+            write(",\"content\":", Field::Content),
+        ];
+        write(",\"sig\":", Field::Sig);
         json.push('}');
-        self.hashed = [pubkey, created_at, kind, tags, content];
+        self.hashed = hashed;
     }
 
     /// Empties the memory.
@@ -80,14 +110,6 @@ impl Canonical {
         id.copy_from_slice(context.finish().as_ref());
         EventId::from_byte_array(id)
     }
-}
-
-/// Appends a name and a value; says where the value stands.
-fn field(json: &mut String, name: &str, push: impl FnOnce(&mut String)) -> Range<usize> {
-    json.push_str(name);
-    let from = json.len();
-    push(json);
-    from..json.len()
 }
 
 fn push_tags(json: &mut String, tags: &Tags) {
