@@ -100,6 +100,8 @@ pub struct Refused {
     pub kindless: bool,
     /// Whether it asks for upper-case tags.
     pub upper_case: bool,
+    /// Whether something was learnt since it was asked.
+    pub is_old: bool,
 }
 
 impl Budget {
@@ -187,10 +189,10 @@ impl Budget {
     }
 
     /// Learns from a refusal. Says whether the same question, in a form that the budget now allows, is worth another try:
-    /// each one within the budget that is refused makes it smaller, until nothing is left to try. One that is not within
-    /// it was under way when that was learnt, and teaches nothing.
+    /// each one within the budget that is refused makes it smaller, until nothing is left to try. One that was under way
+    /// when the last of it was learnt, and is not within it, teaches nothing.
     pub fn learn(&mut self, refusal: Refusal, req: Refused, now: UnixTime) -> bool {
-        if !self.allows(&req) {
+        if req.is_old && !self.allows(&req) {
             return true;
         }
         let limit = self.page_limit(false).min(req.limit);
@@ -363,6 +365,7 @@ mod tests {
         layer_1: false,
         kindless: true,
         upper_case: false,
+        is_old: false,
     };
 
     #[test]
@@ -435,17 +438,26 @@ mod tests {
 
     #[test]
     fn layer_1_is_blamed_before_what_is_beside_it_and_nothing_that_was_under_way() {
-        let mixed = |limit, kindless| Refused { layer_1: true, limit, kindless, ..REQ };
+        let mixed = |limit, kindless, is_old| Refused { layer_1: true, limit, kindless, is_old, ..REQ };
         let mut budget = Budget::default();
-        let learnt = |budget: &Budget| (budget.learnt.modest_layer_1, budget.learnt.named_kinds);
-        assert!(budget.learn(Refusal::Underspecified, mixed(499, true), NOW));
-        assert_eq!(learnt(&budget), (true, false));
-        assert!(budget.learn(Refusal::Underspecified, mixed(499, true), NOW), "it was under way");
-        assert_eq!(learnt(&budget), (true, false));
-        assert!(budget.learn(Refusal::Underspecified, mixed(99, true), NOW));
-        assert_eq!(learnt(&budget), (true, true));
-        assert!(budget.learn(Refusal::Underspecified, mixed(99, true), NOW), "it was under way");
-        assert!(!budget.learn(Refusal::Underspecified, mixed(99, false), NOW), "nothing is left to try");
+        let mut learn = |req| {
+            let again = budget.learn(Refusal::Underspecified, req, NOW);
+            (again, budget.learnt.modest_layer_1, budget.learnt.named_kinds)
+        };
+        assert_eq!(learn(mixed(499, true, false)), (true, true, false));
+        assert_eq!(learn(mixed(499, true, true)), (true, true, false), "it was under way");
+        assert_eq!(learn(mixed(99, true, false)), (true, true, true));
+        assert_eq!(learn(mixed(99, true, true)), (true, true, true), "it was under way");
+        assert_eq!(learn(mixed(99, false, false)), (false, true, true), "nothing is left to try");
+    }
+
+    #[test]
+    fn a_req_that_has_come_out_larger_than_it_should_teaches_all_the_same() {
+        let mut budget = Budget::default();
+        assert!(budget.learn(Refusal::MessageTooLarge(None), Refused { bytes: 1_000_000, ..REQ }, NOW));
+        let first = budget.learnt.bytes;
+        assert!(budget.learn(Refusal::MessageTooLarge(None), Refused { bytes: 600_000, ..REQ }, NOW));
+        assert!(budget.learnt.bytes < first, "or it would be asked for ever");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::protocol::message::close_message;
 use crate::store::Seq;
 use crate::sync::Cx;
 use crate::sync::auth::Auth;
-use crate::sync::budget::{Budget, Learnt, Shape};
+use crate::sync::budget::{Budget, Shape};
 use crate::sync::filters::{Bounds, Subject, Unit, req_message};
 use crate::sync::liveness::Liveness;
 use crate::sync::plan::{Carriage, filter_count, unit_sweeps};
@@ -464,9 +464,9 @@ impl Session {
     fn send_req(&mut self, subjects: &[Subject], bounds: Bounds, cx: &mut Cx<'_>) -> (u64, Asked) {
         assert!(self.subscriptions.len() < self.budget.subscriptions(), "a slot was free");
         let number = self.take_number();
-        let Learnt { named_kinds, lower_case_tags, .. } = self.budget.learnt;
-        let text = req_message(&name_of(number), subjects, bounds, named_kinds, cx.state);
-        let asked = Asked { bytes: text.len(), limit: bounds.limit, named_kinds, lower_case_tags };
+        let learnt = self.budget.learnt.clone();
+        let text = req_message(&name_of(number), subjects, bounds, learnt.named_kinds, cx.state);
+        let asked = Asked { bytes: text.len(), limit: bounds.limit, learnt };
         cx.out.push_back(Output::Send { link: self.link, text });
         (number, asked)
     }

@@ -154,17 +154,19 @@ impl Session {
 
     pub(super) fn describe(&self, subscription: &Subscription) -> Refused {
         let asked = subscription.asked();
+        let had_learnt = asked.map_or(&self.budget.learnt, |asked| &asked.learnt);
         let mut subjects = subscription.subjects();
-        subjects.retain(|subject| !(asked.lower_case_tags && subject.is_upper_case()));
+        subjects.retain(|subject| !(had_learnt.lower_case_tags && subject.is_upper_case()));
         Refused {
             filters: subjects.len(),
             values: subjects.iter().map(Subject::values).max().unwrap_or(0),
-            bytes: asked.bytes,
+            bytes: subscription.bytes(),
             open: self.subscriptions.len(),
-            limit: asked.limit,
+            limit: asked.map_or(0, |asked| asked.limit),
             layer_1: subjects.contains(&Subject::Announcements),
             upper_case: subjects.iter().any(Subject::is_upper_case),
-            kindless: !asked.named_kinds && subjects.iter().any(Subject::is_kindless),
+            kindless: !had_learnt.named_kinds && subjects.iter().any(Subject::is_kindless),
+            is_old: *had_learnt != self.budget.learnt,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::state::{RepoId, RootId};
+use crate::sync::budget::Learnt;
 use crate::sync::filters::{ID_BYTES, Subject, Unit};
 use crate::sync::reconcile::{Batch, Unserved};
 use crate::sync::sweep::Sweep;
@@ -46,16 +47,14 @@ impl Task {
 }
 
 /// The form of a REQ when it was sent: what is known of the relay by the time of its answer may be more.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Asked {
     /// What it cost.
     pub(super) bytes: usize,
     /// `limit` of its filters.
     pub(super) limit: usize,
-    /// They named kinds.
-    pub(super) named_kinds: bool,
-    /// Upper-case tags were left out.
-    pub(super) lower_case_tags: bool,
+    /// What the relay's refusals had taught.
+    pub(super) learnt: Learnt,
 }
 
 /// A REQ that is open.
@@ -108,17 +107,17 @@ impl Subscription {
 
     /// What its REQ cost.
     pub(super) fn bytes(&self) -> usize {
-        self.asked().bytes
+        match self {
+            Subscription::Live { asked, .. } | Subscription::Page { asked, .. } => asked.bytes,
+            Subscription::Fetch { batch, .. } => batch.asked * ID_BYTES,
+        }
     }
 
-    /// In what form its REQ was.
-    pub(super) fn asked(&self) -> Asked {
+    /// In what form its REQ was; `None` if it asks for ids and has but one.
+    pub(super) fn asked(&self) -> Option<&Asked> {
         match self {
-            Subscription::Live { asked, .. } | Subscription::Page { asked, .. } => *asked,
-            // It asks for these ids and no more, whatever is known of the relay.
-            Subscription::Fetch { batch, .. } => {
-                Asked { bytes: batch.asked * ID_BYTES, limit: 0, named_kinds: false, lower_case_tags: false }
-            }
+            Subscription::Live { asked, .. } | Subscription::Page { asked, .. } => Some(asked),
+            Subscription::Fetch { .. } => None,
         }
     }
 
