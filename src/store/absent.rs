@@ -32,6 +32,11 @@ impl Absent {
         }
     }
 
+    /// Forgets all of them.
+    pub(super) fn clear(&self) {
+        self.0.iter().for_each(|place| place.set(None));
+    }
+
     /// By its last bytes: the first are alike where work was put into an id (NIP-13).
     fn place(&self, id: &Key<32>) -> &Cell<Option<Key<32>>> {
         let tail: &[u8; 8] = id.0.last_chunk().expect("an id has 8 bytes");

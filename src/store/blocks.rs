@@ -112,26 +112,29 @@ impl<'a, const N: usize> Block<'a, N> {
 /// Puts entries into an index and takes others out, both in the order of their keys. What is in neither is no matter.
 pub(super) fn write<const N: usize>(
     table: &mut BlockTable<'_, N>,
-    mut new: &[Entry<N>],
+    new: impl Iterator<Item = Entry<N>>,
     mut gone: &[[u8; N]],
 ) -> Result<(), StoreError> {
-    let mut entries = Vec::new();
+    let mut new = new.peekable();
+    let (mut entries, mut new_here) = (Vec::new(), Vec::new());
     let mut packed = Vec::with_capacity(BLOCK_BYTES_MAX);
-    while let Some(first) = [new.first().map(|(key, _)| key), gone.first()].into_iter().flatten().min() {
+    loop {
+        let first = [new.peek().map(|(key, _)| *key), gone.first().copied()].into_iter().flatten().min();
+        let Some(first) = first else { return Ok(()) };
         entries.clear();
-        let fence = read(table, Bound::Included(first), &mut entries)?;
-        let (new_here, new_later) = new.split_at(new.partition_point(|(key, _)| *key <= fence));
+        new_here.clear();
+        let fence = read(table, Bound::Included(&first), &mut entries)?;
+        new_here.extend(std::iter::from_fn(|| new.next_if(|(key, _)| *key <= fence)));
         let (gone_here, gone_later) = gone.split_at(gone.partition_point(|key| *key <= fence));
-        merge(&mut entries, new_here);
+        merge(&mut entries, &new_here);
         if gone_here.is_empty() {
             replace(table, &fence, &entries, &mut packed)?;
         } else {
             entries.retain(|(key, _)| gone_here.binary_search(key).is_err());
             shrink(table, &fence, &mut entries, &mut packed)?;
         }
-        (new, gone) = (new_later, gone_later);
+        gone = gone_later;
     }
-    Ok(())
 }
 
 /// Puts new entries among others, both in the order of their keys; from the end on, so that each moves once.
@@ -333,9 +336,9 @@ mod tests {
     }
 
     fn change(db: &Database, model: &mut Model, new: &Model, gone: &[[u8; N]]) {
-        let entries: Vec<Entry<N>> = new.iter().map(|(key, kind)| (*key, *kind)).collect();
+        let entries = new.iter().map(|(key, kind)| (*key, *kind));
         let txn = db.begin_write().unwrap();
-        write(&mut txn.open_table(TABLE).unwrap(), &entries, gone).unwrap();
+        write(&mut txn.open_table(TABLE).unwrap(), entries, gone).unwrap();
         txn.commit().unwrap();
         model.extend(new);
         model.retain(|key, _| gone.binary_search(key).is_err());

@@ -173,11 +173,10 @@ fn pack<const N: usize>(txn: &WriteTransaction, flat: FlatTable<N>, index: Index
         let (key, kind) = entry?;
         some.push((*key.value(), kind.value()));
         if some.len() == UPGRADE_ENTRIES {
-            blocks::write(&mut table, &some, &[])?;
-            some.clear();
+            blocks::write(&mut table, some.drain(..), &[])?;
         }
     }
-    blocks::write(&mut table, &some, &[])?;
+    blocks::write(&mut table, some.into_iter(), &[])?;
     drop(entries);
     txn.delete_table(flat)?;
     Ok(())

@@ -156,8 +156,10 @@ impl Unindexed {
         for part in due {
             match part {
                 Part::Ids => {
-                    self.ids = Waiting { first: first_new, entries: HashMap::new() };
-                    self.absent = Absent::nothing();
+                    // The memory stays: it would have to be found again in one piece.
+                    self.ids.first = first_new;
+                    self.ids.entries.clear();
+                    self.absent.clear();
                 }
                 Part::ByTime => self.by_time = Waiting::from(first_new),
                 Part::ByKind => self.by_kind = Waiting::from(first_new),
@@ -228,11 +230,9 @@ impl<const N: usize> Waiting<IndexEntries<N>> {
         removed: &'a [Keys],
         of: impl Fn(&'a Keys) -> I,
     ) -> Result<(), StoreError> {
-        let new: Vec<blocks::Entry<N>> = match is_due {
-            true => self.entries.iter().map(|(key, kind)| (key.0, *kind)).collect(),
-            false => Vec::new(),
-        };
-        blocks::write(&mut txn.open_table(index)?, &new, &self.written(is_due, removed, of))
+        // One by one: among many small pieces of memory the room for all of them would be found at its end alone.
+        let new = is_due.then(|| self.entries.iter().map(|(key, kind)| (key.0, *kind))).into_iter().flatten();
+        blocks::write(&mut txn.open_table(index)?, new, &self.written(is_due, removed, of))
     }
 }
 
