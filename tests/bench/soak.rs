@@ -29,11 +29,10 @@ const RELAYS: usize = 20;
 /// Of them, behind TLS.
 const TLS_RELAYS: usize = 2;
 const CLIENTS: u64 = 5;
-/// New events a minute, beside bursts. With them a quarter of an hour brings 27,000: what waits in memory for the indexes
-/// swings with a period of some 24,000, and one quarter is compared with another.
-const PER_MINUTE: f64 = 900.0;
+/// New events a minute, beside bursts.
+const PER_MINUTE: f64 = 300.0;
 /// Events that are published at once.
-const BURST: u64 = 900;
+const BURST: u64 = 300;
 const BURST_EVERY: Duration = Duration::from_secs(60);
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 /// A relay drops all its links.
