@@ -21,6 +21,9 @@ impl World {
         match (self.boot)(self.disk.clone(), self.settings.clone(), now) {
             Ok(process) => {
                 self.process = Some(process);
+                // Opening the store syncs what the last process wrote and could not sync.
+                let verdict = self.refresh_durable();
+                self.demand(verdict);
                 self.listen();
                 self.drain();
                 self.finish_turn();
