@@ -216,6 +216,9 @@ pub const SWEEP_RETRY_AFTER: Duration = Duration::from_secs(60);
 pub const FULL_CATCHUP_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 /// Bytes a second of REQs that rotation may cost one relay: a large rotation turns slower, never heavier.
 pub const ROTATION_BYTES_PER_SEC: usize = 32 << 10;
+/// Seconds before its last turn from which a rotated chunk is asked for at most turns; once per overlap it is asked for
+/// since the overlap.
+pub const GLANCE_OVERLAP_SECS: u64 = 60;
 /// Shortest time between two turns of one rotated chunk.
 pub const ROTATION_PERIOD: Duration = Duration::from_secs(60);
 /// Longest and usual time between two looks whether a live subscription has missed anything.

@@ -49,7 +49,12 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     (
         "grasp_sync_relay_rotation_covered_timestamp_seconds",
         "gauge",
-        "Moment up to which everything that takes turns on a relay is covered",
+        "Moment up to which everything that takes turns on a relay is covered, with what came to it late",
+    ),
+    (
+        "grasp_sync_relay_rotation_glanced_timestamp_seconds",
+        "gauge",
+        "Moment up to which everything that takes turns on a relay has been asked for",
     ),
     ("grasp_sync_relay_subscriptions", "gauge", "Subscriptions open on {relay}"),
     ("grasp_sync_relay_sweeps_left", "gauge", "Sweeps of {relay} not yet finished"),
@@ -293,6 +298,8 @@ pub struct RelaySample {
     pub coverage: u8,
     /// The moment up to which everything in rotation is covered; `None` if nothing rotates.
     pub rotation_covered: Option<u64>,
+    /// The moment up to which everything in rotation has been asked for; `None` if nothing rotates.
+    pub rotation_glanced: Option<u64>,
     /// Subscriptions open.
     pub subscriptions: usize,
     /// Sweeps not yet finished.
@@ -367,6 +374,9 @@ impl Sheet {
             self.put("grasp_sync_relay_coverage", &[relay], sample.coverage.into());
             if let Some(covered) = sample.rotation_covered {
                 self.put("grasp_sync_relay_rotation_covered_timestamp_seconds", &[relay], covered);
+            }
+            if let Some(glanced) = sample.rotation_glanced {
+                self.put("grasp_sync_relay_rotation_glanced_timestamp_seconds", &[relay], glanced);
             }
             self.put("grasp_sync_relay_subscriptions", &[relay], sample.subscriptions as u64);
             self.put("grasp_sync_relay_sweeps_left", &[relay], sample.sweeps_left as u64);
@@ -513,6 +523,7 @@ mod tests {
             connected: true,
             coverage: 1,
             rotation_covered: Some(7),
+            rotation_glanced: Some(8),
             status: 1,
             attempts_ok: 2,
             attempts_failed: 5,

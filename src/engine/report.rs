@@ -130,7 +130,7 @@ impl Engine {
         });
         if let Some(session) = session {
             let (done, total) = session.round().sweeps_done();
-            let rotated: Vec<&Unit> = session.rotation().units().map(|(unit, _)| unit).collect();
+            let rotated: Vec<&Unit> = session.rotation().units().collect();
             status["subscriptions"] = json!(session.open_subscriptions());
             status["live"] = values(&mut session.live_units());
             status["live"]["filters"] = json!(session.live_filters());
@@ -138,7 +138,9 @@ impl Engine {
             status["rotation"]["filters"] = json!(rotated.iter().map(|unit| unit.filter_count()).sum::<usize>());
             status["carriage"] = json!(if session.carriage().is_wide() { "wide" } else { "chunks" });
             status["recheck_secs"] = json!(session.recheck().period().as_secs());
-            status["rotation"]["covered"] = json!(session.rotation().covered().map(UnixTime::as_secs));
+            let reached = session.rotation().reached();
+            status["rotation"]["covered"] = json!(reached.map(|reached| reached.covered.as_secs()));
+            status["rotation"]["glanced"] = json!(reached.map(|reached| reached.glanced.as_secs()));
             status["sweeps_left"] = json!(total - done);
             status["sweeps_failed"] = json!(relay.is_incomplete());
             status["paused_secs"] = secs_until(session.paused_until(now.mono));
@@ -182,7 +184,8 @@ fn some_time(time: UnixTime) -> Option<u64> {
 fn sample(entry: &Entry) -> RelaySample {
     let relay = &entry.relay;
     let session = relay.session();
-    let rotated = session.map_or(0, |session| session.rotation().units().map(|(unit, _)| unit.filter_count()).sum());
+    let reached = session.and_then(|session| session.rotation().reached());
+    let rotated = session.map_or(0, |session| session.rotation().units().map(Unit::filter_count).sum());
     RelaySample {
         url: relay.url().to_string(),
         state: relay.state_name().as_str(),
@@ -195,7 +198,8 @@ fn sample(entry: &Entry) -> RelaySample {
         live_filters: session.map_or(0, |session| session.live_filters()),
         rotated_filters: rotated,
         coverage: Coverage::of(relay).code(),
-        rotation_covered: session.and_then(|session| session.rotation().covered()).map(UnixTime::as_secs),
+        rotation_covered: reached.map(|reached| reached.covered.as_secs()),
+        rotation_glanced: reached.map(|reached| reached.glanced.as_secs()),
         subscriptions: session.map_or(0, |session| session.open_subscriptions()),
         sweeps_left: session.map_or(0, |session| {
             let (done, total) = session.round().sweeps_done();

@@ -1,5 +1,10 @@
-//! What does not fit live on a relay is asked in turn, each unit since its last turn (minus the overlap), so that
-//! nothing is ever silently uncovered.
+//! What does not fit live on a relay is asked in turn, each unit since its last turn, so that nothing is ever silently
+//! uncovered.
+//!
+//! A **whole** turn asks since the last whole one minus the overlap, and so finds what reached the relay that late. Each
+//! unit has one per overlap. Between them are **glances**, which ask since the last turn of any sort minus
+//! [`GLANCE_OVERLAP_SECS`]: if every turn were whole, an event would be sent again at each of them until the overlap is
+//! over.
 //!
 //! The same turns, at a longer period, look whether a live subscription has missed anything: relays lose live
 //! subscriptions and live events without a word.
@@ -10,7 +15,9 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::limits::{RECHECK_PERIOD_MAX, RECHECK_PERIOD_MIN, ROTATION_BYTES_PER_SEC, ROTATION_PERIOD};
+use crate::limits::{
+    GLANCE_OVERLAP_SECS, RECHECK_PERIOD_MAX, RECHECK_PERIOD_MIN, ROTATION_BYTES_PER_SEC, ROTATION_PERIOD,
+};
 use crate::state::RootId;
 use crate::sync::filters::Unit;
 use crate::time::{Duration, Instant, Now, UnixTime};
@@ -29,16 +36,37 @@ pub struct Rotation {
 #[derive(Debug)]
 struct Waiting {
     unit: Unit,
-    /// Complete up to this moment.
-    covered: UnixTime,
+    reached: Reached,
     not_before: Instant,
+}
+
+/// How far the turns of a unit have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// It is complete up to this moment, with what comes as late as the overlap.
+    pub covered: UnixTime,
+    /// Up to this moment what came in time has been asked for.
+    pub glanced: UnixTime,
+}
+
+impl Reached {
+    /// Both up to the same moment.
+    pub fn both(moment: UnixTime) -> Reached {
+        Reached { covered: moment, glanced: moment }
+    }
+
+    /// As far as both.
+    fn min(self, other: Reached) -> Reached {
+        Reached { covered: self.covered.min(other.covered), glanced: self.glanced.min(other.glanced) }
+    }
 }
 
 /// A turn that is under way.
 #[derive(Debug)]
 struct Turn {
     unit: Unit,
-    covered: UnixTime,
+    reached: Reached,
+    whole: bool,
     began: Now,
     sweeps_left: usize,
     failed: bool,
@@ -92,28 +120,34 @@ impl Rotation {
 
     /// Adds a unit that is complete up to `covered`. Few root events join the last unit as long as there is room.
     pub fn add(&mut self, unit: Unit, covered: UnixTime, now: Now, values_max: usize) {
-        if let (Unit::Roots(new), Some(Waiting { unit: Unit::Roots(last), covered: before, .. })) =
+        let reached = Reached::both(covered);
+        if let (Unit::Roots(new), Some(Waiting { unit: Unit::Roots(last), reached: before, .. })) =
             (&unit, self.waiting.back_mut())
             && last.len() + new.len() <= values_max
         {
             *last = last.iter().chain(new.iter()).copied().collect::<Rc<[RootId]>>();
-            *before = covered.min(*before);
+            *before = before.min(reached);
             return;
         }
-        self.waiting.push_back(Waiting { unit, covered, not_before: now.mono + self.period });
+        self.waiting.push_back(Waiting { unit, reached, not_before: now.mono + self.period });
     }
 
-    /// Begins a turn if one is due: what to sweep, and up to when it is already complete.
-    pub fn begin_turn(&mut self, now: Now) -> Option<(Unit, UnixTime)> {
+    /// Begins a turn if one is due: what to sweep, and since when.
+    pub fn begin_turn(&mut self, now: Now, overlap_secs: u64) -> Option<(Unit, UnixTime)> {
         if self.next_turn_at()? > now.mono {
             return None;
         }
-        let Waiting { unit, covered, .. } = self.waiting.pop_front()?;
+        let Waiting { unit, reached, .. } = self.waiting.pop_front()?;
+        // What lies ahead was noted by a clock that was wrong.
+        let whole = now.wall >= reached.covered.plus_secs(overlap_secs) || reached.covered > now.wall;
+        let since = match whole {
+            true => reached.covered.min(now.wall).minus_secs(overlap_secs),
+            false => reached.glanced.min(now.wall).minus_secs(GLANCE_OVERLAP_SECS.min(overlap_secs)),
+        };
         let sweeps_left = unit.filter_count();
-        let turn =
-            Turn { unit: unit.clone(), covered, began: now, sweeps_left, failed: false, found: false, last: false };
-        self.turn = Some(turn);
-        Some((unit, covered))
+        let (failed, found, last) = (false, false, false);
+        self.turn = Some(Turn { unit: unit.clone(), reached, whole, began: now, sweeps_left, failed, found, last });
+        Some((unit, since))
     }
 
     /// When the next turn is due; `None` while one is under way or nothing rotates.
@@ -137,7 +171,7 @@ impl Rotation {
         if turn.sweeps_left > 0 {
             return;
         }
-        let Turn { unit, covered, began, failed, found, last, .. } = self.turn.take().expect("just looked at");
+        let Turn { unit, reached, whole, began, failed, found, last, .. } = self.turn.take().expect("just looked at");
         if !found && self.period > ROTATION_PERIOD {
             let longer = Duration::from_micros(self.period.as_micros() / 4 * 5);
             self.period = longer.min(RECHECK_PERIOD_MAX);
@@ -145,8 +179,12 @@ impl Rotation {
         if last {
             return;
         }
-        let covered = if failed { covered } else { began.wall };
-        self.waiting.push_back(Waiting { unit, covered, not_before: began.mono + self.period });
+        let reached = match (failed, whole) {
+            (true, _) => reached,
+            (false, true) => Reached::both(began.wall),
+            (false, false) => Reached { glanced: began.wall, ..reached },
+        };
+        self.waiting.push_back(Waiting { unit, reached, not_before: began.mono + self.period });
     }
 
     /// A REQ of the turn cost this many bytes.
@@ -155,21 +193,29 @@ impl Rotation {
         self.paced_until = self.paced_until.max(now) + Duration::from_micros(micros);
     }
 
-    /// The moment up to which every unit is complete; `None` if nothing rotates.
-    pub fn covered(&self) -> Option<UnixTime> {
-        self.units().map(|(_, covered)| covered).min()
+    /// How far every unit has come; `None` if nothing rotates.
+    pub fn reached(&self) -> Option<Reached> {
+        let waiting = self.waiting.iter().map(|waiting| waiting.reached);
+        waiting.chain(self.turn.iter().map(|turn| turn.reached)).reduce(Reached::min)
     }
 
-    /// Every unit and the moment up to which it is complete.
-    pub fn units(&self) -> impl Iterator<Item = (&Unit, UnixTime)> {
-        let waiting = self.waiting.iter().map(|waiting| (&waiting.unit, waiting.covered));
-        waiting.chain(self.turn.iter().map(|turn| (&turn.unit, turn.covered)))
+    /// The moment up to which every unit is complete; `None` if nothing rotates.
+    pub fn covered(&self) -> Option<UnixTime> {
+        self.reached().map(|reached| reached.covered)
+    }
+
+    /// Every unit.
+    pub fn units(&self) -> impl Iterator<Item = &Unit> {
+        let waiting = self.waiting.iter().map(|waiting| &waiting.unit);
+        waiting.chain(self.turn.iter().map(|turn| &turn.unit))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const OVERLAP: u64 = 900;
 
     #[test]
     fn a_gap_brings_the_next_look_forward_and_quiet_ones_put_it_off_again() {
@@ -178,7 +224,7 @@ mod tests {
         let first = now(0).mono + RECHECK_PERIOD_MAX;
         assert_eq!(recheck.next_turn_at(), Some(first));
         let then = now(RECHECK_PERIOD_MAX.as_secs());
-        recheck.begin_turn(then).unwrap();
+        recheck.begin_turn(then, OVERLAP).unwrap();
         recheck.on_gap(then.mono);
         recheck.on_sweep_end(true);
         let half = Duration::from_micros(RECHECK_PERIOD_MAX.as_micros() / 2);
@@ -188,7 +234,7 @@ mod tests {
         }
         assert_eq!(recheck.period(), RECHECK_PERIOD_MIN);
         for turn in 1..40 {
-            recheck.begin_turn(now(10 * turn * RECHECK_PERIOD_MAX.as_secs())).unwrap();
+            recheck.begin_turn(now(10 * turn * RECHECK_PERIOD_MAX.as_secs()), OVERLAP).unwrap();
             recheck.on_sweep_end(true);
         }
         assert_eq!(recheck.period(), RECHECK_PERIOD_MAX);
@@ -198,7 +244,7 @@ mod tests {
     fn what_is_live_no_more_is_not_looked_after() {
         let mut recheck = Rotation::recheck();
         recheck.add(Unit::Announcements, now(0).wall, now(0), 0);
-        recheck.begin_turn(now(RECHECK_PERIOD_MAX.as_secs())).unwrap();
+        recheck.begin_turn(now(RECHECK_PERIOD_MAX.as_secs()), OVERLAP).unwrap();
         recheck.remove(&[Unit::Announcements]);
         recheck.on_sweep_end(true);
         assert_eq!(recheck.units().count(), 0);
@@ -212,17 +258,59 @@ mod tests {
     fn a_turn_asks_since_the_last_and_moves_what_is_covered_only_when_it_succeeds() {
         let mut rotation = Rotation::default();
         rotation.add(Unit::Announcements, now(0).wall, now(0), 100);
-        assert!(rotation.begin_turn(now(59)).is_none());
-        assert_eq!(rotation.begin_turn(now(60)), Some((Unit::Announcements, now(0).wall)));
+        assert!(rotation.begin_turn(now(59), 0).is_none());
+        assert_eq!(rotation.begin_turn(now(60), 0), Some((Unit::Announcements, now(0).wall)));
         assert_eq!(rotation.next_turn_at(), None, "one at a time");
         rotation.on_sweep_end(false);
         assert_eq!(rotation.covered(), Some(now(0).wall), "a failed turn covers nothing");
-        assert_eq!(rotation.begin_turn(now(120)), Some((Unit::Announcements, now(0).wall)));
+        assert_eq!(rotation.begin_turn(now(120), 0), Some((Unit::Announcements, now(0).wall)));
         rotation.on_sweep_split();
         rotation.on_sweep_end(true);
         assert_eq!(rotation.covered(), Some(now(0).wall));
         rotation.on_sweep_end(true);
         assert_eq!(rotation.covered(), Some(now(120).wall));
+    }
+
+    /// Has a turn, and says since when it asked.
+    fn turn(rotation: &mut Rotation, at: Now, ok: bool) -> UnixTime {
+        let (_, since) = rotation.begin_turn(at, OVERLAP).expect("it is due");
+        rotation.on_sweep_end(ok);
+        since
+    }
+
+    #[test]
+    fn glances_ask_since_the_last_turn_and_a_whole_one_since_the_last_that_was() {
+        let mut rotation = Rotation::default();
+        rotation.add(Unit::Announcements, now(0).wall, now(0), 100);
+        let since: Vec<UnixTime> = (1..=17).map(|n| turn(&mut rotation, now(60 * n), n != 3)).collect();
+        let glance = |last: u64| now(last).wall.minus_secs(GLANCE_OVERLAP_SECS);
+        assert_eq!(since[..4], [glance(0), glance(60), glance(120), glance(120)], "the third failed");
+        assert!((4..14).all(|n| since[n] == glance(60 * n as u64)), "{since:?}");
+        assert_eq!(since[14], now(0).wall.minus_secs(OVERLAP), "the overlap is over");
+        assert_eq!(since[15..], [glance(900), glance(960)]);
+        assert_eq!(rotation.reached(), Some(Reached { covered: now(900).wall, glanced: now(1_020).wall }));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_is_followed_by_a_whole_turn() {
+        let mut rotation = Rotation::default();
+        rotation.add(Unit::Announcements, now(5_000).wall, now(0), 100);
+        assert_eq!(turn(&mut rotation, now(60), true), now(60).wall.minus_secs(OVERLAP));
+        assert_eq!(rotation.reached(), Some(Reached::both(now(60).wall)));
+    }
+
+    #[test]
+    fn what_joins_a_unit_sets_it_back() {
+        let roots = |n: usize| {
+            let mut state = crate::state::State::new(crate::sync::testing::settings());
+            let id = crate::sync::testing::root_id(n as u32);
+            let root = *state.add_root(id, 1, &[crate::sync::testing::addr(1, "repo")]).roots.first().expect("new");
+            Unit::Roots(Rc::from([root]))
+        };
+        let mut rotation = Rotation::default();
+        rotation.add(roots(1), now(50).wall, now(50), 100);
+        rotation.add(roots(2), now(20).wall, now(50), 100);
+        assert_eq!((rotation.units().count(), rotation.reached()), (1, Some(Reached::both(now(20).wall))));
     }
 
     #[test]

@@ -141,3 +141,13 @@ pub fn quantile(values: &mut [Duration], per_mille: usize) -> Duration {
     values.sort_unstable();
     values[(values.len() * per_mille / 1_000).min(values.len() - 1)]
 }
+
+/// One quarter of the looks at a run, from 0 to 3.
+pub fn quarter<T>(looks: &[T], n: usize) -> &[T] {
+    &looks[looks.len() * n / 4..looks.len() * (n + 1) / 4]
+}
+
+/// The mean of something over some looks.
+pub fn mean<T>(looks: &[T], of: impl Fn(&T) -> f64) -> f64 {
+    looks.iter().map(of).sum::<f64>() / looks.len() as f64
+}

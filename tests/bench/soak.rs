@@ -8,7 +8,7 @@ mod load;
 mod plot;
 mod samples;
 
-use super::common::{Bench, DOMAIN, LONG, mib, note, number, settle};
+use super::common::{Bench, DOMAIN, LONG, mean, mib, note, number, quarter, settle};
 use crate::support::certs::{Authority, Validity};
 use crate::support::events::unix_now;
 use crate::support::mock_relay::{MockRelay, RelayData, RelayLimits};
@@ -16,7 +16,7 @@ use crate::support::process::{Process, Setup, resident_bytes};
 use crate::support::wait::{measure_over, wait_looking_every};
 use crate::support::world::World;
 use load::{Load, SHAPE};
-use samples::{Sample, Samples, mean};
+use samples::{Sample, Samples};
 use serde_json::json;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -278,9 +278,9 @@ impl Clients {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn check_memory(bench: &mut Bench, samples: &Samples) {
-    let of_quarter = |n| mean(samples.quarter(n), |s| s.resident_bytes as f64);
+    let of_quarter = |n| mean(quarter(&samples.all, n), |s| s.resident_bytes as f64);
     let (second, last) = (of_quarter(1), of_quarter(3));
-    let published = |n| mean(samples.quarter(n), |s| s.published as f64);
+    let published = |n| mean(quarter(&samples.all, n), |s| s.published as f64);
     // One event in four is a root event.
     let state = (published(3) - published(1)) / 4.0 * STATE_BYTES_PER_ROOT;
     let row = format!(
@@ -295,7 +295,7 @@ fn check_memory(bench: &mut Bench, samples: &Samples) {
 
 fn check_store(bench: &mut Bench, samples: &Samples) {
     let (whole, last) =
-        (mean(&samples.all, Sample::bytes_per_event), mean(samples.quarter(3), Sample::bytes_per_event));
+        (mean(&samples.all, Sample::bytes_per_event), mean(quarter(&samples.all, 3), Sample::bytes_per_event));
     let end = samples.all[samples.all.len() - 1];
     let row = format!(
         "the store takes {last:.0} bytes per event in the last quarter, {whole:.0} over the whole run (at most 10 % more); {:.1} MiB on disk in a file of {:.1} in the end",

@@ -24,6 +24,7 @@ mod month;
 mod reconcile;
 mod regressions;
 mod rng;
+mod rotation;
 mod script;
 mod setup;
 mod speed;

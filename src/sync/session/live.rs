@@ -41,21 +41,20 @@ impl Session {
         self.rotation.add(unit, covered, cx.now, self.shape(cx).values);
     }
 
-    /// Closes every live subscription and every turn, then opens `units` anew. What rotated before and was not complete
-    /// within the overlap is swept once more.
+    /// Closes every live subscription and every turn, then opens `units` anew. What rotated before is swept once more: the
+    /// overlap of what opens does not reach back to what came late since its last whole turn.
     pub fn reopen(&mut self, units: Vec<Unit>, cx: &mut Cx<'_>) {
         let overlap = cx.settings.timing.overlap_secs;
         let covered = self.rotation.covered().unwrap_or(cx.now.wall).min(cx.now.wall);
-        let rotated = Held::of(self.rotation.units().map(|(unit, _)| unit));
+        let rotated = Held::of(self.rotation.units());
         self.close_where(|subscription| !is_page_of(subscription, Purpose::Round), cx);
         self.queue.keep_round();
         self.rotation = Rotation::default();
         self.recheck.clear();
         self.postponed.clear();
-        let since = cx.now.wall.minus_secs(overlap);
         let (fitting, rest) = fit_live(units, self.budget.live_subscriptions(), self.shape(cx), cx.state);
         let fitting: Vec<Unit> = fitting.into_iter().flatten().collect();
-        let behind = fitting.iter().filter(|unit| covered < since && rotated.meets(unit)).cloned();
+        let behind = fitting.iter().filter(|unit| covered < cx.now.wall && rotated.meets(unit)).cloned();
         let sweeps: Vec<Sweep> = unit_sweeps(behind, Some(covered.minus_secs(overlap))).collect();
         self.add_live(fitting, cx);
         self.add_sweeps(sweeps);

@@ -119,20 +119,19 @@ impl Session {
     }
 
     pub(super) fn begin_turn(&mut self, cx: &mut Cx<'_>) {
-        let (turn, purpose) = match self.rotation.begin_turn(cx.now) {
+        let overlap = cx.settings.timing.overlap_secs;
+        let (turn, purpose) = match self.rotation.begin_turn(cx.now, overlap) {
             Some(turn) => (turn, Purpose::Rotation),
-            None => match self.recheck.begin_turn(cx.now) {
+            None => match self.recheck.begin_turn(cx.now, overlap) {
                 Some(turn) => (turn, Purpose::Recheck),
                 None => return,
             },
         };
-        let (unit, covered) = turn;
-        let covered = covered.min(cx.now.wall);
+        let (unit, since) = turn;
         match purpose {
             Purpose::Recheck => cx.metrics.rechecks += 1,
             _ => cx.metrics.rotation_turns += 1,
         }
-        let since = covered.minus_secs(cx.settings.timing.overlap_secs);
         for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
             self.queue.push_back(Task::new(sweep, purpose));
         }

@@ -57,14 +57,4 @@ impl Samples {
         self.table.write_all(line.as_bytes()).expect("there is space on the disk");
         self.all.push(sample);
     }
-
-    /// The looks of one quarter of the run, from 0 to 3.
-    pub fn quarter(&self, n: usize) -> &[Sample] {
-        &self.all[self.all.len() * n / 4..self.all.len() * (n + 1) / 4]
-    }
-}
-
-/// The mean of something over some looks.
-pub fn mean(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
-    samples.iter().map(of).sum::<f64>() / samples.len() as f64
 }
