@@ -30,9 +30,9 @@ const RELAYS: usize = 20;
 const TLS_RELAYS: usize = 2;
 const CLIENTS: u64 = 5;
 /// New events a minute, beside bursts.
-const PER_MINUTE: f64 = 300.0;
+const PER_MINUTE: f64 = 900.0;
 /// Events that are published at once.
-const BURST: u64 = 300;
+const BURST: u64 = 900;
 const BURST_EVERY: Duration = Duration::from_secs(60);
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 /// A relay drops all its links.
@@ -174,6 +174,7 @@ impl Scene {
             // POSIX counts in 512 bytes, whatever the blocks of the disk are.
             store_bytes: store.blocks() * 512,
             events: count("grasp_sync_store_last_seq") - gone,
+            received: count("grasp_sync_events_received_total"),
             published: self.load.published,
             cpu_micros: self.process.cpu_time().as_micros() as u64,
             switches: self.process.voluntary_switches(),
@@ -202,7 +203,8 @@ impl Scene {
         let (first, last) = (samples.all[0], samples.all[samples.all.len() - 1]);
         let secs = last.at - first.at;
         note(&format!(
-            "{:.1} % of a core, {:.0} sleeps a second, {} commits; the store grew by {:.0} bytes for each event more",
+            "relays sent {} events, daily turns included; {:.1} % of a core, {:.0} sleeps a second, {} commits; the store grew by {:.0} bytes for each event more",
+            last.received - first.received,
             (last.cpu_micros - first.cpu_micros) as f64 / secs / 1e4,
             (last.switches - first.switches) as f64 / secs,
             last.commits - first.commits,
@@ -217,6 +219,11 @@ impl Scene {
         assert!(self.process.stop_within(Duration::from_secs(10)).success(), "it ends cleanly");
         let held = self.setup.exported_ids();
         let missing = self.load.expected.difference(&held).count();
+        for id in self.load.expected.difference(&held).take(10) {
+            let holds = |n: &usize| self.relays[*n].data().contains(id);
+            let on: Vec<usize> = (0..RELAYS).filter(holds).collect();
+            note(&format!("missing: {id}, {:?}, on relays {on:?}", self.load.sorts.get(id)));
+        }
         let row = format!(
             "the store holds every event of {} in the end, {missing} missing; it holds {}; {} limits of relays broken",
             self.load.expected.len(),

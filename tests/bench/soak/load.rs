@@ -15,8 +15,8 @@ const ROOTS_KEPT: usize = 2_000;
 const FRESH_KEPT: usize = 50_000;
 
 /// What is published.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sort {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
     NewRepo,
     /// A repo is announced anew.
     Announcement,
@@ -47,6 +47,8 @@ pub struct Load {
     urls: Vec<String>,
     /// Ids that the store is to hold in the end.
     pub expected: BTreeSet<EventId>,
+    /// What was published, and for which repo.
+    pub sorts: HashMap<EventId, (Sort, usize)>,
     /// The version of an announcement or state that holds, by kind and repo.
     current: HashMap<(u16, usize), EventId>,
     repos: usize,
@@ -77,6 +79,7 @@ impl Load {
             domain,
             urls,
             expected: world.events.iter().map(|event| event.id).collect(),
+            sorts: HashMap::new(),
             current: world.announcements().iter().enumerate().map(|(repo, event)| ((30617, repo), event.id)).collect(),
             repos: world.shape.repos,
             old_roots: roots.map(|(n, root)| (root.clone(), n % world.shape.repos)).collect(),
@@ -145,6 +148,7 @@ impl Load {
 
     fn note(&mut self, sort: Sort, event: Event, repo: usize) {
         self.expected.insert(event.id);
+        self.sorts.insert(event.id, (sort, repo));
         match sort {
             Sort::NewRepo | Sort::Announcement | Sort::State => {
                 if let Some(old) = self.current.insert((event.kind.as_u16(), repo), event.id) {

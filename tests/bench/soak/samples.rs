@@ -17,6 +17,8 @@ pub struct Sample {
     pub store_bytes: u64,
     /// Events that the store holds.
     pub events: u64,
+    /// Events that relays have sent, known ones too.
+    pub received: u64,
     pub published: u64,
     pub cpu_micros: u64,
     pub switches: u64,
@@ -41,7 +43,7 @@ impl Samples {
     /// Writes to a new table at `path`, as comma-separated values.
     pub fn to(path: &Path) -> Samples {
         let mut table = File::create(path).expect("the target directory is writable");
-        let head = "secs,resident_bytes,store_length,store_bytes,events,published,cpu_micros,switches,turns,slow_turns,commits\n";
+        let head = "secs,resident_bytes,store_length,store_bytes,events,received,published,cpu_micros,switches,turns,slow_turns,commits\n";
         table.write_all(head.as_bytes()).expect("there is space on the disk");
         Samples { all: Vec::new(), table }
     }
@@ -49,7 +51,8 @@ impl Samples {
     pub fn push(&mut self, sample: Sample) {
         let s = &sample;
         let mut line = format!("{:.1}", s.at);
-        let numbers = [s.resident_bytes, s.store_length, s.store_bytes, s.events, s.published, s.cpu_micros];
+        let numbers =
+            [s.resident_bytes, s.store_length, s.store_bytes, s.events, s.received, s.published, s.cpu_micros];
         for number in numbers.into_iter().chain([s.switches, s.turns, s.slow_turns, s.commits]) {
             _ = write!(line, ",{number}");
         }
