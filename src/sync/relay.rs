@@ -21,20 +21,20 @@ use nostr::event::EventId;
 use nostr::key::PublicKey;
 
 use crate::contract::{CloseReason, LinkId, Output};
-use crate::limits::{REFUSED_RETRY_AFTER, Timing};
 use crate::protocol::relay_url::RelayUrl;
 use crate::state::{RepoId, RootId};
 use crate::store::{Progress, Seq};
 use crate::sync::Cx;
 use crate::sync::budget::Budget;
 use crate::sync::filters::Unit;
-use crate::sync::health::{Health, Rest};
+use crate::sync::health::Health;
 use crate::sync::plan::{Reach, deletion_sweeps, identifier_sweeps, increment_sweeps, units_of};
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::linked::Linked;
 use crate::sync::session::{Arrival, Fate, Lockout, Origin, Session};
-use crate::time::{Duration, Instant, UnixTime};
+use crate::time::{Instant, UnixTime};
 
+mod dialling;
 mod flood;
 mod inquiry;
 mod linked;
@@ -148,28 +148,6 @@ impl Relay {
             through_moved_at: None,
             totals: Totals::default(),
         }
-    }
-
-    /// A relay that was failing when it was last known: it goes on waiting.
-    pub fn resume(&mut self, rest: Rest, cx: &mut Cx<'_>) {
-        let Rest { health, until } = rest;
-        self.health = health;
-        if until > cx.now.mono {
-            self.enter(Why::Needed, cx, |_| State::Backoff { until });
-        }
-    }
-
-    /// What to remember if the relay is forgotten now; a try whose outcome is open counts as failed. `None` if it stands
-    /// well.
-    pub fn rest(&self, now: Instant, timing: &Timing) -> Option<Rest> {
-        let mut health = self.health.clone();
-        let until = match &self.state {
-            State::Backoff { until } => *until,
-            State::Connecting { .. } => health.on_failure(now, timing),
-            _ if self.linked().is_some_and(|linked| !linked.stable) => health.on_failure(now, timing),
-            _ => return None,
-        };
-        Some(Rest { health, until })
     }
 
     /// Its URL.
@@ -290,30 +268,6 @@ impl Relay {
         linked.session.add_sweeps(deletion_sweeps(authors, shape));
         linked.session.pump(cx);
         self.settle(cx);
-    }
-
-    /// The dialled link is open.
-    pub fn on_opened(&mut self, link: LinkId, cx: &mut Cx<'_>) {
-        if !matches!(&self.state, State::Connecting { step: Step::Dialling(dialled), .. } if *dialled == link) {
-            return;
-        }
-        self.totals.dials_ok += 1;
-        let reach = match self.progress.since(cx.now, cx.settings.timing.overlap_secs) {
-            Some(since) if self.full_catchup_in(cx) > Duration::ZERO => Reach::Since(since),
-            _ => Reach::Full,
-        };
-        let budget = self.budget.take().expect("no link was open");
-        let mut linked = Box::new(Linked::new(Session::new(link, budget, cx), cx.now.mono));
-        linked.plan_catchup(&self.url, reach, &self.progress, cx);
-        self.enter(Why::Opened, cx, |_| State::Catchup { linked, reach, deletions: Deletions::of(reach) });
-        self.settle(cx);
-    }
-
-    /// The link is gone, or never came to be.
-    pub fn on_closed(&mut self, link: LinkId, reason: CloseReason, cx: &mut Cx<'_>) {
-        if self.link() == Some(link) {
-            self.lose_link(Why::LinkClosed(reason), cx);
-        }
     }
 
     /// A frame came that says nothing else.
@@ -507,20 +461,6 @@ impl Relay {
         }
     }
 
-    /// No repo needs the relay, or the process ends: its link is closed.
-    pub fn close(&mut self, why: Why, cx: &mut Cx<'_>) {
-        for link in self.links().into_iter().flatten() {
-            let code = if why == Why::Stopping { 1001 } else { 1000 };
-            cx.out.push_back(Output::Close { link, code });
-        }
-        if let Some(linked) = linked_in(&mut self.state) {
-            self.budget = Some(linked.session.take_budget());
-        }
-        if self.state_name() != StateName::Closing {
-            self.enter(why, cx, |_| State::Closing);
-        }
-    }
-
     /// The one function that changes the state.
     fn enter(&mut self, why: Why, cx: &mut Cx<'_>, next: impl FnOnce(State) -> State) {
         let from = self.state_name();
@@ -531,70 +471,6 @@ impl Relay {
         self.why = why;
         cx.metrics.state_entries.add(to.as_str());
         info!("{}: {} -> {} ({why})", self.url, from.as_str(), to.as_str());
-    }
-
-    fn dial(&mut self, why: Why, cx: &mut Cx<'_>) {
-        self.health.on_dial(cx.now.mono);
-        let step = match self.inquire_if_due(cx) {
-            Some(link) => Step::Inquiring(link),
-            None => Step::Dialling(self.open_link(cx)),
-        };
-        let deadline = cx.now.mono + cx.settings.timing.connect_timeout;
-        self.enter(why, cx, |_| State::Connecting { step, deadline });
-    }
-
-    /// Goes on from the inquiry to the link itself, under the same deadline.
-    fn connect(&mut self, cx: &mut Cx<'_>) {
-        let link = self.open_link(cx);
-        let State::Connecting { step, .. } = &mut self.state else { unreachable!("only called in Connecting") };
-        *step = Step::Dialling(link);
-    }
-
-    fn open_link(&self, cx: &mut Cx<'_>) -> LinkId {
-        let link = cx.new_link();
-        cx.out.push_back(Output::Dial { link, url: self.url.clone() });
-        link
-    }
-
-    /// Closes the open link with a code of RFC 6455, section 7.4, and acts on its loss.
-    fn hang_up(&mut self, code: u16, why: Why, cx: &mut Cx<'_>) {
-        let link = self.link().expect("only called with an open link");
-        cx.out.push_back(Output::Close { link, code });
-        self.lose_link(why, cx);
-    }
-
-    fn lose_link(&mut self, why: Why, cx: &mut Cx<'_>) {
-        self.drop_inquiry(cx);
-        if let Some(linked) = linked_in(&mut self.state) {
-            linked.session.on_lost(cx.now.wall);
-            self.budget = Some(linked.session.take_budget());
-            self.note_budget();
-        }
-        let timing = &cx.settings.timing;
-        let until = match self.linked() {
-            Some(_) if matches!(why, Why::LockedOut(_)) => cx.now.mono + REFUSED_RETRY_AFTER,
-            Some(linked) if linked.stable => {
-                let lived = cx.now.mono.since(linked.session.opened_at()) >= timing.stable_after;
-                match why.breaks_rules() {
-                    true => self.health.on_breach(cx.now.mono, lived, timing),
-                    false => self.health.on_drop(cx.now.mono, lived, timing),
-                }
-            }
-            Some(_) => self.health.on_failure(cx.now.mono, timing),
-            None if matches!(self.state, State::Connecting { .. }) => {
-                self.totals.dials_failed += 1;
-                self.health.on_failure(cx.now.mono, timing)
-            }
-            None => return,
-        };
-        self.lost = Some((why, cx.now.wall));
-        if let Some(name) = why.own_rule() {
-            cx.metrics.relay_links_closed.add(name);
-        }
-        match until <= cx.now.mono {
-            true => self.dial(why, cx),
-            false => self.enter(why, cx, |_| State::Backoff { until }),
-        }
     }
 
     fn linked(&self) -> Option<&Linked> {

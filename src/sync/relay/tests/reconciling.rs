@@ -9,6 +9,7 @@ use super::*;
 use crate::limits::FETCH_IDS_MAX;
 use crate::sync::filters::Subject;
 use crate::sync::session::{Found, Sifted, WantedSet};
+use crate::time::Duration;
 
 const DAY: u64 = 86_400;
 
