@@ -11,6 +11,7 @@ use crate::metrics::{Gauges, QueueSample, RelaySample};
 use crate::sync::budget::{Budget, Learnt};
 use crate::sync::coverage::Coverage;
 use crate::sync::filters::Unit;
+use crate::sync::plan::filter_count;
 use crate::sync::relay::StateName;
 use crate::sync::session::Session;
 use crate::time::{Duration, Instant, Now, UnixTime};
@@ -135,7 +136,7 @@ impl Engine {
             status["live"] = values(&mut session.live_units());
             status["live"]["filters"] = json!(session.live_filters());
             status["rotation"] = values(&mut rotated.iter().copied());
-            status["rotation"]["filters"] = json!(rotated.iter().map(|unit| unit.filter_count()).sum::<usize>());
+            status["rotation"]["filters"] = json!(filter_count(rotated.iter().copied()));
             status["carriage"] = json!(if session.carriage().is_wide() { "wide" } else { "chunks" });
             status["recheck_secs"] = json!(session.recheck().period().as_secs());
             let reached = session.rotation().reached();
@@ -185,7 +186,7 @@ fn sample(entry: &Entry) -> RelaySample {
     let relay = &entry.relay;
     let session = relay.session();
     let reached = session.and_then(|session| session.rotation().reached());
-    let rotated = session.map_or(0, |session| session.rotation().units().map(Unit::filter_count).sum());
+    let rotated = session.map_or(0, |session| filter_count(session.rotation().units()));
     RelaySample {
         url: relay.url().to_string(),
         state: relay.state_name().as_str(),

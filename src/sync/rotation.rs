@@ -214,6 +214,8 @@ impl Rotation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::State;
+    use crate::sync::testing::{addr, root_id, settings};
 
     const OVERLAP: u64 = 900;
 
@@ -301,11 +303,10 @@ mod tests {
 
     #[test]
     fn what_joins_a_unit_sets_it_back() {
-        let roots = |n: usize| {
-            let mut state = crate::state::State::new(crate::sync::testing::settings());
-            let id = crate::sync::testing::root_id(n as u32);
-            let root = *state.add_root(id, 1, &[crate::sync::testing::addr(1, "repo")]).roots.first().expect("new");
-            Unit::Roots(Rc::from([root]))
+        let mut state = State::new(settings());
+        let mut roots = |n: u32| {
+            let changes = state.add_root(root_id(n), n.into(), &[addr(1, "repo")]);
+            Unit::Roots(changes.roots.into_iter().collect())
         };
         let mut rotation = Rotation::default();
         rotation.add(roots(1), now(50).wall, now(50), 100);

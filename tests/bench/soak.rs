@@ -218,15 +218,16 @@ impl Scene {
         assert!(self.process.is_running(), "it has ended:\n{}", self.process.log_text());
         assert!(self.process.stop_within(Duration::from_secs(10)).success(), "it ends cleanly");
         let held = self.setup.exported_ids();
-        let missing = self.load.expected.difference(&held).count();
-        for id in self.load.expected.difference(&held).take(10) {
+        let missing: Vec<_> = self.load.expected.difference(&held).collect();
+        for id in missing.iter().take(10) {
             let holds = |n: &usize| self.relays[*n].data().contains(id);
             let on: Vec<usize> = (0..RELAYS).filter(holds).collect();
             note(&format!("missing: {id}, {:?}, on relays {on:?}", self.load.sorts.get(id)));
         }
         let row = format!(
-            "the store holds every event of {} in the end, {missing} missing; it holds {}; {} limits of relays broken",
+            "the store holds every event of {} in the end, {} missing; it holds {}; {} limits of relays broken",
             self.load.expected.len(),
+            missing.len(),
             held.len(),
             self.breaches
         );
