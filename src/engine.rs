@@ -301,7 +301,8 @@ impl Engine {
 
     /// The NIP-11 document of the own relay.
     pub fn relay_info_json(&self) -> String {
-        relay_info(&self.settings.service, !self.settings.archive.is_empty())
+        let Settings { service, archive, limits, .. } = &self.settings;
+        relay_info(service, !archive.is_empty(), limits.event_bytes_max)
     }
 
     fn on_relay_text(&mut self, now: Now, link: LinkId, text: &str) -> Result<(), StoreError> {

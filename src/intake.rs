@@ -120,7 +120,8 @@ impl Intake {
         desk: &mut Desk<'_>,
     ) -> Result<Outcome, StoreError> {
         let refuse = |refusal| Ok(Outcome::Refused { refusal, created_at: None });
-        if raw.json.len() > desk.settings.limits.event_bytes_max {
+        let bytes_max = desk.settings.limits.event_bytes_max;
+        if raw.is_plainly_larger_than(bytes_max) {
             return refuse(Refusal::TooLarge);
         }
         if let Some(outcome) = self.known(&raw.id, desk)? {
@@ -130,7 +131,10 @@ impl Intake {
         if !asked(&event, desk.state) {
             return refuse(Refusal::NotAsked);
         }
-        let Some(json) = self.verifier.verify(&event, raw) else { return refuse(Refusal::Forged) };
+        let json = match self.verifier.verify(&event, raw, bytes_max) {
+            Ok(json) => json,
+            Err(refusal) => return refuse(refusal),
+        };
         let created_at = UnixTime::from(event.created_at);
         if let Err(refusal) = judge(&event, rules, desk)? {
             if refusal.is_final() {
@@ -317,6 +321,46 @@ mod tests {
         for copy in [&json, &altered, &nonsense] {
             assert_eq!(offer(&mut intake, copy, Rules::All, &mut store), Outcome::Stored { created_at });
         }
+    }
+
+    /// The same event with the first characters of its content escaped.
+    fn escaped(json: &str, content: &str, characters: usize) -> String {
+        let mut written = String::new();
+        for (n, character) in content.chars().enumerate() {
+            match n < characters {
+                true => written.push_str(&format!("\\u{:04x}", u32::from(character))),
+                false => written.push(character),
+            }
+        }
+        json.replace(content, &written)
+    }
+
+    #[test]
+    fn an_event_is_measured_in_its_canonical_form() {
+        let (mut intake, mut store) = (Intake::default(), Store::in_memory());
+        let bytes_max = settings().limits.event_bytes_max;
+        let frame = event(1, "").as_json().len();
+        let mut n = 0;
+        let mut outcome = |content: String, escapes: usize| {
+            n += 1;
+            let json = event(n, &content).as_json();
+            offer(&mut intake, &escaped(&json, &content, escapes), Rules::ValidOnly, &mut store)
+        };
+        let taken = |outcome: Outcome| matches!(outcome, Outcome::Staged { .. });
+        let too_large = Outcome::Refused { refusal: Refusal::TooLarge, created_at: None };
+        let cyrillic = |bytes: usize| "\u{44f}".repeat(bytes / 2);
+        assert!(3 * 68_000 > bytes_max, "more than allowed on the wire");
+        assert!(taken(outcome(cyrillic(68_000), 34_000)));
+        let ascii = |bytes: usize| "x".repeat(bytes);
+        // Plain, escaped a little, and escaped throughout.
+        for escapes in [0, 1, usize::MAX] {
+            assert!(taken(outcome(ascii(bytes_max - frame), escapes)), "{escapes}");
+            assert_eq!(outcome(ascii(bytes_max - frame + 1), escapes), too_large, "{escapes}");
+        }
+        // White space is no reason to read more than any event needs.
+        let padded = |spaces: usize| event(9, "x").as_json().replacen('{', &format!("{{{}", " ".repeat(spaces)), 1);
+        assert_eq!(offer(&mut intake, &padded(6 * bytes_max), Rules::ValidOnly, &mut store), too_large);
+        assert!(taken(offer(&mut intake, &padded(bytes_max), Rules::ValidOnly, &mut store)));
     }
 
     #[test]

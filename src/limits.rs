@@ -12,7 +12,8 @@ pub struct Limits {
     pub relays_max: usize,
     /// Relays taken from one announcement, the first ones; the rest are counted (`grasp_sync_relays_refused_total`).
     pub relays_per_repo_max: usize,
-    /// Bytes of one event's JSON; larger ones are refused (`event_too_large`).
+    /// Bytes of one event in canonical JSON (NIP-01), however it was escaped on the wire; larger ones are refused
+    /// (`event_too_large`).
     pub event_bytes_max: usize,
     /// Values in one tag list of one filter.
     pub filter_values_max: usize,
@@ -27,7 +28,7 @@ impl Default for Limits {
         Limits {
             relays_max: 1024,
             relays_per_repo_max: 16,
-            event_bytes_max: 131_072,
+            event_bytes_max: 196_608,
             filter_values_max: 100,
             consolidate_above_filters: 70,
             clients_max: 512,
@@ -88,6 +89,9 @@ impl Default for Timing {
 
 // Links.
 
+/// Bytes in which JSON may write one byte of an event, as in `\u0041`. An event that travels in so many times the bytes of
+/// the largest is refused unread (`event_too_large`), as is a longer line of an import.
+pub const EVENT_ESCAPE_BYTES_MAX: usize = 6;
 /// Bytes of one WebSocket message of a client, and of one that we send. Beyond: the link is closed with 1009.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Bytes read from one link's socket since its last whole message, control frames left out: a message in the smallest

@@ -15,6 +15,7 @@ use grasp_sync::intake::Rules;
 use grasp_sync::io::clock::Clock;
 use grasp_sync::io::event_loop::{EventLoop, LoopOptions, NameSource, RunError};
 use grasp_sync::io::{secret, tls};
+use grasp_sync::limits::EVENT_ESCAPE_BYTES_MAX;
 use grasp_sync::store::{Store, StoreError};
 use redb::backends::FileBackend;
 
@@ -104,7 +105,7 @@ fn import(config: Config, file: Option<&Path>, policy: bool) -> Result<Exit, Fai
     let failure = |error| Failure::Store { path: path.clone(), error };
     let store = open_store(&path, config.store_cache_bytes)?;
     let clock = Clock::start();
-    let bytes_max = config.settings.limits.event_bytes_max;
+    let line_bytes_max = config.settings.limits.event_bytes_max * EVENT_ESCAPE_BYTES_MAX;
     let mut engine = Engine::new(store, config.settings, clock.now()).map_err(failure)?;
     let rules = if policy { Rules::All } else { Rules::ValidOnly };
     let take = |line: &str| {
@@ -114,7 +115,7 @@ fn import(config: Config, file: Option<&Path>, policy: bool) -> Result<Exit, Fai
         }
         Ok(outcome)
     };
-    let summary = transfer::import(input, bytes_max, take, failure);
+    let summary = transfer::import(input, line_bytes_max, take, failure);
     // What was taken before a failure to read is kept. After a failure of the store there is nothing to save.
     if !matches!(summary, Err(Failure::Store { .. })) {
         engine.commit(clock.now()).map_err(failure)?;

@@ -18,7 +18,7 @@ use crate::time::UnixTime;
 /// Why an event is not taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
-    /// Its JSON is larger than `limits.event_bytes_max`.
+    /// Its canonical JSON is larger than `limits.event_bytes_max`.
     TooLarge,
     /// It is not an event in the sense of NIP-01.
     Malformed,

@@ -324,7 +324,7 @@ fn an_import_counts_every_line() {
     let mut file = lines([&announcement, &issue]).into_bytes();
     file.extend(lines([&forged(&other), &altered(&other), &note]).bytes());
     file.extend(b"\n  \n{\"id\":\"00\",\n\xff\xfe\n");
-    file.extend(format!("{{\"content\":\"{}\"}}\n", "x".repeat(200_000)).bytes());
+    file.extend(format!("{{\"content\":\"{}\"}}\n", "x".repeat(1_200_000)).bytes());
     // Line 11: the last one, and without its end.
     file.extend(json(&comment).bytes());
     let failed = "6 failed (1 event_too_large, first in line 10; 2 forged, first in line 3; \

@@ -475,7 +475,7 @@ fn a_forged_signature_from_a_client_is_refused() {
 fn an_event_over_size_is_refused_and_the_link_stays() {
     let mut bad = bad();
     let before = bad.process.metrics();
-    let large = |n| bad.repo.person.comment(&bad.repo.issue, unix_now(), &padding(n, 140_000));
+    let large = |n| bad.repo.person.comment(&bad.repo.issue, unix_now(), &padding(n, 200_000));
     let (from_relay, from_client) = (large(1), large(2));
     bad.relay.data().add([&from_relay]);
     bad.wait_counted("the large event of the relay", &before, refused("event_too_large"));

@@ -325,7 +325,12 @@ pub const KEYS: &[Key] = &[
     key("limits.relays_max", number(1, 65_536), "1024", "Relays followed at once; further ones are not dialled."),
     key("limits.relays_per_repo_max", number(1, 1_000), "16", "Relays taken from one announcement, the first ones."),
     // The largest leaves room in a message of `MESSAGE_BYTES_MAX` for what surrounds the event.
-    key("limits.event_bytes_max", number(1_024, 1_000_000), "131072", "Bytes of one event; larger ones are refused."),
+    key(
+        "limits.event_bytes_max",
+        number(1_024, 1_000_000),
+        "196608",
+        "Bytes of one event in canonical JSON; larger ones are refused.",
+    ),
     key("limits.filter_values_max", number(1, 100), "100", "Values in one tag list of a filter sent to a relay."),
     key(
         "limits.consolidate_above_filters",

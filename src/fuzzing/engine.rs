@@ -109,7 +109,7 @@ fn settings(choice: u8) -> Settings {
             consolidate_above_filters: if flag(0) { 4 } else { 70 },
             filter_values_max: if flag(1) { 2 } else { 100 },
             relays_max: if flag(2) { 2 } else { 1_024 },
-            event_bytes_max: if flag(3) { 4_000 } else { 131_072 },
+            event_bytes_max: if flag(3) { 4_000 } else { 196_608 },
             clients_max: if flag(4) { 1 } else { 512 },
             ..Limits::default()
         },

@@ -11,6 +11,7 @@ use secp256k1::{Secp256k1, VerifyOnly, XOnlyPublicKey};
 
 use super::recent::Recent;
 use crate::limits::AUTHOR_KEYS_MAX;
+use crate::policy::Refusal;
 use crate::protocol::canonical::Canonical;
 use crate::protocol::message::RawEvent;
 
@@ -30,20 +31,28 @@ impl Default for Verifier {
 }
 
 impl Verifier {
-    /// The JSON of an event if its id is its hash and the signature its author's (NIP-01). `raw` is what it was parsed of.
-    pub fn verify(&mut self, event: &Event, raw: &RawEvent<'_>) -> Option<&str> {
+    /// The canonical JSON of an event if that has at most `bytes_max` bytes, its id is its hash and the signature its
+    /// author's (NIP-01). `raw` is what it was parsed of.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::TooLarge`], before anything is hashed, or [`Refusal::Forged`].
+    pub fn verify(&mut self, event: &Event, raw: &RawEvent<'_>, bytes_max: usize) -> Result<&str, Refusal> {
         self.canonical.write_parsed(event, raw);
+        if self.canonical.json().len() > bytes_max {
+            return Err(Refusal::TooLarge);
+        }
         if self.canonical.hash() != event.id {
-            return None;
+            return Err(Refusal::Forged);
         }
         let known = self.keys.get(&event.pubkey).copied();
-        let key = known.or_else(|| event.pubkey.xonly().ok())?;
+        let key = known.or_else(|| event.pubkey.xonly().ok()).ok_or(Refusal::Forged)?;
         let signature = Signature::from_byte_array(event.sig.to_bytes());
         let valid = self.context.verify_schnorr(&signature, event.id.as_bytes(), &key).is_ok();
         if valid && known.is_none() {
             self.keys.insert(event.pubkey, key);
         }
-        valid.then(|| self.canonical.json())
+        if valid { Ok(self.canonical.json()) } else { Err(Refusal::Forged) }
     }
 }
 
@@ -73,7 +82,7 @@ pub(super) mod tests {
     fn verify(verifier: &mut Verifier, event: &Event) -> Option<String> {
         let json = event.as_json();
         let raw = RawEvent::from_json(&json).unwrap();
-        verifier.verify(event, &raw).map(str::to_owned)
+        verifier.verify(event, &raw, usize::MAX).map(str::to_owned).ok()
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::filter::ClientFilter;
 pub use super::filter::{filter_matches, filter_values};
 use super::plain::Plain;
 use super::{Text, event_id, is_lower_hex, public_key};
-use crate::limits::CLIENT_FILTERS_MAX;
+use crate::limits::{CLIENT_FILTERS_MAX, EVENT_ESCAPE_BYTES_MAX};
 use crate::time::UnixTime;
 
 mod write;
@@ -135,6 +135,13 @@ impl<'a> RawEvent<'a> {
         }
         let claim: Claim<'_> = serde_json::from_str(json).map_err(|_| EventError::NotAnEvent)?;
         Ok(RawEvent { json, id: event_id(&claim.id).ok_or(EventError::BadId)?, plain: None })
+    }
+
+    /// Whether its canonical form is larger than `bytes_max`, as far as that shows before the event is read: a plain one
+    /// has the length of its canonical form, any other may be escaped throughout.
+    pub fn is_plainly_larger_than(&self, bytes_max: usize) -> bool {
+        let escape = if self.plain.is_some() { 1 } else { EVENT_ESCAPE_BYTES_MAX };
+        self.json.len() > bytes_max.saturating_mul(escape)
     }
 
     /// The `created_at` that it claims, even if the rest is no event to us; by it a relay sorts what it serves.

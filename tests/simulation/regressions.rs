@@ -88,6 +88,32 @@ fn what_lies_behind_a_page_of_oversized_events_is_found() {
     });
 }
 
+/// An event was measured as it was escaped on the wire: of Cyrillic text in `\u` escapes a third was too much.
+#[test]
+fn an_event_is_taken_however_it_is_escaped() {
+    scenario("an_event_is_taken_however_it_is_escaped", |w| {
+        let v = village(w, 20);
+        // As a writer of ASCII alone has it; what is stored is canonical.
+        let in_ascii = |event: &EventRef| {
+            let escape = |c: char| if c.is_ascii() { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
+            event.json.chars().map(escape).collect::<String>()
+        };
+        let text = "\u{44f}".repeat(34_000);
+        let [by_relay, by_client] = [1, 2].map(|n| v.owner.issue(&v.repo, OLD + n, &text));
+        for event in [&by_relay, &by_client] {
+            w.sign(event);
+            assert!(in_ascii(event).len() > w.settings.limits.event_bytes_max);
+        }
+        let written = SimEvent::from_json(&in_ascii(&by_relay)).expect("the same event");
+        w.relay("far").hold(&Rc::new(written));
+        settle(w);
+        w.run_until("the relay's", MINUTE, |w| w.has(&by_relay));
+        let client = w.connect_client();
+        w.client_sends(client, &format!("[\"EVENT\",{}]", in_ascii(&by_client)));
+        w.run_until("the client's", SECOND, |w| w.client(client).ok(&by_client).is_some_and(|ok| ok.0));
+    });
+}
+
 /// The same with events that some relays take and we cannot read: a tag without a name.
 #[test]
 fn what_lies_behind_a_page_of_unreadable_events_is_found() {

@@ -32,7 +32,7 @@ impl Default for Rules {
             archive: BTreeSet::new(),
             bootstrap: BTreeSet::new(),
             relays_per_repo_max: 16,
-            event_bytes_max: 131_072,
+            event_bytes_max: 196_608,
         }
     }
 }

@@ -165,7 +165,7 @@ impl Pen {
             1 => author.sign(1621, wall, &[a, &["expiration", &(wall - 1).to_string()]], &text),
             2 => author.sign(1621, wall + 86_400, &[a], &text),
             3 => author.sign(20_001, wall, &[a], &text),
-            4 => author.sign(1621, wall, &[a], &"x".repeat(140_000)),
+            4 => author.sign(1621, wall, &[a], &"x".repeat(200_000)),
             _ => author.sign(1621, wall, &[&["a", &author.repo("unknown")]], &text),
         }
     }
