@@ -141,12 +141,12 @@ impl Intake {
                 let from = expiration(&event).filter(|_| refusal == Refusal::Expired).unwrap_or(UnixTime::EPOCH);
                 self.refused.insert(event.id, RefusedEvent { refusal, created_at, from });
             } else {
-                self.unwanted.remember(event.id, refusal, desk.state);
+                self.unwanted.remember(&event, refusal, desk.state);
             }
             return Ok(Outcome::Refused { refusal, created_at: Some(created_at) });
         }
         let (changes, removed) = take_in(&event, json, desk)?;
-        self.unwanted.on_taken_in(removed.iter().any(|removed| !removed.superseded));
+        self.unwanted.on_taken_in(&event, removed.iter().any(|removed| !removed.superseded));
         Ok(Outcome::Staged { created_at, changes, removed: removed.len() })
     }
 
@@ -314,11 +314,13 @@ mod tests {
         let staged = offer(&mut intake, &json, Rules::ValidOnly, &mut store);
         assert!(matches!(staged, Outcome::Staged { .. }), "a forged copy has not marked its id: {staged:?}");
 
-        for copy in [&json, &altered, &nonsense] {
+        let older = json.replace("\"created_at\":7,", "\"created_at\":6,");
+        assert_ne!(older, json);
+        for copy in [&json, &altered, &nonsense, &older] {
             assert_eq!(offer(&mut intake, copy, Rules::All, &mut store), Outcome::Pending { created_at });
         }
         store.commit().unwrap();
-        for copy in [&json, &altered, &nonsense] {
+        for copy in [&json, &altered, &nonsense, &older] {
             assert_eq!(offer(&mut intake, copy, Rules::All, &mut store), Outcome::Stored { created_at });
         }
     }
@@ -373,6 +375,27 @@ mod tests {
             assert_eq!(outcome, Outcome::Refused { refusal: Refusal::Unrelated, created_at });
         }
         assert_eq!(intake.refused_ids(), 0, "what is unrelated today may belong tomorrow");
+    }
+
+    #[test]
+    fn a_forged_copy_keeps_nothing_from_being_fetched() {
+        let (mut intake, mut store) = (Intake::default(), Store::in_memory());
+        let state = State::new(settings());
+        let now = Now { mono: Instant::ZERO, wall: UnixTime::from_secs(1_000) };
+        let genuine = event(9, "belongs nowhere");
+        let json = genuine.as_json();
+        let large = json.replace("nowhere", &"x".repeat(settings().limits.event_bytes_max));
+        let older = json.replace("\"created_at\":9,", "\"created_at\":8,");
+        let expired = json.replace("\"tags\":[]", "\"tags\":[[\"expiration\",\"10\"]]");
+        for copy in [&json.replace("nowhere", "here"), &large, &older, &expired] {
+            assert_ne!(copy, &json);
+            let outcome = offer(&mut intake, copy, Rules::All, &mut store);
+            assert!(matches!(outcome, Outcome::Refused { created_at: None, .. }), "{outcome:?}");
+            assert!(!intake.has_no_use_for(&genuine.id, now, &store, &state).unwrap());
+            assert_eq!(intake.refused_ids(), 0);
+        }
+        offer(&mut intake, &json, Rules::All, &mut store);
+        assert!(intake.has_no_use_for(&genuine.id, now, &store, &state).unwrap(), "nothing follows its author");
     }
 
     #[test]

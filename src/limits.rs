@@ -311,11 +311,17 @@ pub const ELSEWHERE_WAIT_MAX: Duration = Duration::from_millis(1_000);
 pub const UNSERVED_IDS_MAX: usize = 1_024;
 /// Ids of refused events remembered so that no reconciliation fetches them again. Beyond: the oldest is forgotten.
 pub const UNWANTED_IDS_MAX: usize = 65_536;
+/// Counters of what is taken in, by what an unrelated event may hang on. Where two share one, a refused event is fetched
+/// once more for nothing.
+pub const UNWANTED_COUNTERS: usize = 1 << 14;
 
 // Intake and store.
 
 /// Seconds by which `created_at` may lie ahead of the wall clock (spec section 8).
 pub const FUTURE_SECS_MAX: u64 = 900;
+/// Events that one refers to, each once, of which it is looked whether they belong here, so that it may hang on one (spec
+/// section 8). Beyond: they do not count (`unrelated`).
+pub const THREAD_PARENTS_MAX: usize = 16;
 /// Events in one batch. At this: commit.
 pub const BATCH_EVENTS_MAX: usize = 10_000;
 /// Bytes of events in one batch. At this: commit.
@@ -437,6 +443,8 @@ const _: () = {
     assert!(2 * RECONCILE_FRAME_BYTES as usize + 64 < MESSAGE_BYTES_MAX);
     assert!(FETCH_IDS_MIN > 0 && FETCH_IDS_MIN <= FETCH_IDS_MAX && FETCH_IDS_MAX <= RECONCILE_NEEDED_MAX);
     assert!(RECONCILE_NEEDED_MAX <= RECONCILE_IDS_MAX);
+    // A verdict names its counters by 16 bits.
+    assert!(0 < UNWANTED_COUNTERS && UNWANTED_COUNTERS <= 1 << 16);
     assert!(DNS_LOOKUPS_MAX < DNS_WAITING_MAX);
     assert!(DNS_TTL_SECS_MIN < DNS_TTL_SECS_MAX);
 };

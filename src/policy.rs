@@ -5,10 +5,11 @@ use nostr::event::Event;
 use nostr::filter::{Filter, SingleLetterTag};
 use nostr::types::Timestamp;
 
-use crate::limits::FUTURE_SECS_MAX;
+use crate::limits::{FUTURE_SECS_MAX, THREAD_PARENTS_MAX};
+use crate::protocol::reference::references;
 use crate::protocol::repo::{
-    ANNOUNCEMENT_KIND, Announcement, DELETION_KIND, ROOT_KINDS, RepoAddr, STATE_KIND, event_references, expiration,
-    identifier, is_protected, repo_references,
+    ANNOUNCEMENT_KIND, Announcement, DELETION_KIND, GRASP_LIST_KIND, ROOT_KINDS, RepoAddr, STATE_KIND,
+    event_references, expiration, identifier, is_protected, repo_references,
 };
 use crate::settings::Settings;
 use crate::state::State;
@@ -48,7 +49,7 @@ pub enum Refusal {
     NotAMaintainer,
     /// A deletion of nothing that we hold of its author's.
     DeletesNothing,
-    /// It refers to nothing that we follow.
+    /// It refers to nothing that we follow, nor to what belongs to that.
     Unrelated,
 }
 
@@ -193,10 +194,42 @@ pub fn check_belongs(event: &Event, state: &State, store: &Store) -> Result<Resu
         DELETION_KIND => verdict(store.deletion_targets(event)?, Refusal::DeletesNothing),
         kind if EPHEMERAL_KINDS.contains(&kind) => Err(Refusal::Ephemeral),
         _ => {
-            let tags = repo_references(event).any(|repo| state.is_followed(&repo))
-                || event_references(event).any(|id| state.root_id(&id).is_some());
-            verdict(tags || is_tagged(event, store)?, Refusal::Unrelated)
+            let belongs = is_related(event, state, store)?
+                || hangs_on_related(event, state, store)?
+                || (kind == GRASP_LIST_KIND && store.has_any_of(&event.pubkey)?);
+            verdict(belongs, Refusal::Unrelated)
         }
+    })
+}
+
+/// Whether an event is tied to what we follow by its own tags, or by those of an announcement or a root event.
+fn is_related(event: &Event, state: &State, store: &Store) -> Result<bool, StoreError> {
+    let tags = repo_references(event).any(|repo| state.is_followed(&repo))
+        || event_references(event).any(|id| state.root_id(&id).is_some());
+    Ok(tags || is_tagged(event, store)?)
+}
+
+/// Whether an event refers to one that belongs by itself: one generation further, and no more. What is held is judged
+/// anew instead of noted when it comes: no note can outlive the repo that it was true by, or get lost.
+fn hangs_on_related(event: &Event, state: &State, store: &Store) -> Result<bool, StoreError> {
+    for reference in references(event, THREAD_PARENTS_MAX) {
+        if let Some(parent) = store.referred(&reference)?
+            && may_be_hung_on(&parent, state, store)?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn may_be_hung_on(held: &Event, state: &State, store: &Store) -> Result<bool, StoreError> {
+    Ok(match held.kind.as_u16() {
+        // One that unlisted us is held, too, and its repo is not followed.
+        ANNOUNCEMENT_KIND => own_repo(held).is_some_and(|repo| state.is_followed(&repo)),
+        STATE_KIND => identifier(held).is_some_and(|d| state.is_maintainer(&held.pubkey, d)),
+        // What it belonged by has gone with it.
+        DELETION_KIND => false,
+        _ => is_related(held, state, store)?,
     })
 }
 
@@ -237,3 +270,35 @@ fn is_tagged(event: &Event, store: &Store) -> Result<bool, StoreError> {
 
 /// Candidates looked at in one step; the tag index is exact enough that one is usually all there is.
 const TAGGED_CANDIDATES_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::event;
+    use crate::sync::testing::{addr, announcement, settings};
+
+    #[test]
+    fn of_what_an_event_may_hang_on_the_first_few_are_looked_at_and_each_once() {
+        let mut state = State::new(settings());
+        state.set_announcement(&announcement(1, "x", &["one"]), 1);
+        let mut store = Store::in_memory();
+        let comment = event(2, 1_111, 10, &[&["a", &addr(1, "x").to_string()]], "");
+        store.stage(comment.clone()).unwrap();
+        let belongs = |ids: &mut dyn Iterator<Item = String>, store: &Store| {
+            let tags: Vec<[String; 2]> = ids.map(|id| ["e".to_owned(), id]).collect();
+            let tags: Vec<Vec<&str>> = tags.iter().map(|tag| tag.iter().map(String::as_str).collect()).collect();
+            let tags: Vec<&[&str]> = tags.iter().map(Vec::as_slice).collect();
+            check_belongs(&event(3, 7, 20, &tags, "+"), &state, store).unwrap()
+        };
+        let unknown = |n: usize| format!("{n:064x}");
+        let after = |n: usize| (0..n).map(unknown).chain([comment.id.to_hex()]);
+        for _ in 0..2 {
+            assert_eq!(belongs(&mut after(THREAD_PARENTS_MAX - 1), &store), Ok(()));
+            assert_eq!(belongs(&mut after(THREAD_PARENTS_MAX), &store), Err(Refusal::Unrelated));
+            let repeated = std::iter::repeat_n(unknown(1), 1_000).chain(after(2));
+            assert_eq!(belongs(&mut { repeated }, &store), Ok(()));
+            // In the batch, then committed.
+            store.commit().unwrap();
+        }
+    }
+}

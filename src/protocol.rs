@@ -5,6 +5,7 @@ pub mod canonical;
 mod filter;
 pub mod message;
 pub mod plain;
+pub mod reference;
 pub mod relay_info;
 pub mod relay_url;
 pub mod repo;

@@ -2,12 +2,20 @@
 //!
 //! A verdict that is not final holds only as long as what it was found by: each refusal hinges on a number that grows
 //! when something is taken in, or goes, that could change it. The verdict is on a verified event, whoever sent it.
+//!
+//! An unrelated event may come to belong by any of the few that it refers to. Were all that is taken in to count, each new
+//! comment would have everything unrelated fetched again; a list of those few ids for each would take tens of MB. So what
+//! is taken in is counted in a fixed number of counters, by its id, its address and its author, and a verdict names the
+//! counters of what it waits for.
 
-use nostr::event::EventId;
+use nostr::event::{Event, EventId};
+use nostr::key::PublicKey;
 
 use super::recent::Recent;
-use crate::limits::UNWANTED_IDS_MAX;
+use crate::limits::{THREAD_PARENTS_MAX, UNWANTED_COUNTERS, UNWANTED_IDS_MAX};
 use crate::policy::Refusal;
+use crate::protocol::reference::{Address, Reference, references};
+use crate::protocol::repo::GRASP_LIST_KIND;
 use crate::state::State;
 
 /// The ids, and what their refusals hinge on.
@@ -16,39 +24,51 @@ pub(super) struct Unwanted {
     verdicts: Recent<EventId, Verdict>,
     /// Events taken in.
     taken: u64,
+    /// Events taken in, by what others may refer to them by.
+    taken_as: Box<[u32]>,
     /// Times that events went which nothing newer replaced.
     losses: u64,
 }
 
 /// A refusal, and the number that it hinges on as it was then.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Verdict {
     refusal: Refusal,
+    /// Counters that are part of the number.
+    waits_for: Box<[u16]>,
     at: u64,
 }
 
 impl Default for Unwanted {
     fn default() -> Self {
-        Unwanted { verdicts: Recent::new(UNWANTED_IDS_MAX), taken: 0, losses: 0 }
+        let taken_as = vec![0; UNWANTED_COUNTERS].into();
+        Unwanted { verdicts: Recent::new(UNWANTED_IDS_MAX), taken: 0, taken_as, losses: 0 }
     }
 }
 
 impl Unwanted {
     /// A verified event was refused, but not for good.
-    pub fn remember(&mut self, id: EventId, refusal: Refusal, state: &State) {
-        let Some(at) = self.hinge(refusal, state) else { return };
-        self.verdicts.insert(id, Verdict { refusal, at });
+    pub fn remember(&mut self, event: &Event, refusal: Refusal, state: &State) {
+        let waits_for = if refusal == Refusal::Unrelated { may_hang_on(event) } else { Box::default() };
+        let Some(at) = self.hinge(refusal, &waits_for, state) else { return };
+        self.verdicts.insert(event.id, Verdict { refusal, waits_for, at });
     }
 
     /// Whether an event would be refused again.
     pub fn contains(&self, id: &EventId, state: &State) -> bool {
-        self.verdicts.get(id).is_some_and(|verdict| self.hinge(verdict.refusal, state) == Some(verdict.at))
+        let same = |verdict: &Verdict| self.hinge(verdict.refusal, &verdict.waits_for, state) == Some(verdict.at);
+        self.verdicts.get(id).is_some_and(same)
     }
 
     /// An event was taken in. `lost`: others went for it that it does not replace.
-    pub fn on_taken_in(&mut self, lost: bool) {
+    pub fn on_taken_in(&mut self, event: &Event, lost: bool) {
         self.taken += 1;
         self.losses += u64::from(lost);
+        let address = Address::of(event).map(|address| of_address(&address));
+        for counter in [of_id(&event.id), of_author(&event.pubkey)].into_iter().chain(address) {
+            let taken = &mut self.taken_as[usize::from(counter)];
+            *taken = taken.wrapping_add(1);
+        }
     }
 
     /// Events have expired.
@@ -57,13 +77,16 @@ impl Unwanted {
     }
 
     /// What a refusal hinges on; `None` if time alone may change it.
-    fn hinge(&self, refusal: Refusal, state: &State) -> Option<u64> {
+    fn hinge(&self, refusal: Refusal, waits_for: &[u16], state: &State) -> Option<u64> {
         match refusal {
             Refusal::Ephemeral | Refusal::Protected => Some(0),
             // Which repos there are and who maintains them.
             Refusal::ForeignAnnouncement | Refusal::NotAMaintainer => Some(state.last_announcement_seq()),
-            // Root events, too.
-            Refusal::Unrelated => Some(state.last_seq()),
+            // Root events, too, and whether anything that it refers to is held.
+            Refusal::Unrelated => {
+                let taken = |counter: &u16| u64::from(self.taken_as[usize::from(*counter)]);
+                Some(state.last_seq() + waits_for.iter().map(taken).sum::<u64>())
+            }
             // Whether anything of its author's is held.
             Refusal::DeletesNothing => Some(self.taken),
             // Whether the newer version is still held.
@@ -75,10 +98,43 @@ impl Unwanted {
     }
 }
 
+/// The counters of what an event could come to belong by.
+fn may_hang_on(event: &Event) -> Box<[u16]> {
+    let author = (event.kind.as_u16() == GRASP_LIST_KIND).then(|| of_author(&event.pubkey));
+    let referred = references(event, THREAD_PARENTS_MAX).map(|reference| match reference {
+        Reference::Event(id) => of_id(&id),
+        Reference::Address(address) => of_address(&address),
+    });
+    author.into_iter().chain(referred).collect()
+}
+
+/// By its last bytes: the first are alike where work was put into an id (NIP-13).
+fn of_id(id: &EventId) -> u16 {
+    counter(id.as_bytes())
+}
+
+fn of_author(author: &PublicKey) -> u16 {
+    counter(author.as_bytes())
+}
+
+fn of_address(address: &Address<'_>) -> u16 {
+    // FNV-1a. Whoever makes two addresses meet has an event fetched once more for nothing.
+    let before = u32::from(of_author(&address.author)) << 16 | u32::from(address.kind);
+    let fold = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    counter(&address.identifier.bytes().fold(before, fold).to_be_bytes())
+}
+
+/// The counter of what these bytes end with.
+fn counter(bytes: &[u8]) -> u16 {
+    let end: &[u8; 2] = bytes.last_chunk().expect("an id, a key or a hash");
+    (usize::from(u16::from_be_bytes(*end)) % UNWANTED_COUNTERS) as u16
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::repo::RepoAddr;
+    use crate::store::testing::event;
     use crate::sync::testing::{addr, announcement, root_id, settings};
 
     fn add_root(state: &mut State, seq: u64) {
@@ -86,20 +142,26 @@ mod tests {
         let _ = state.add_root(root_id(seq as u32), seq, &repos);
     }
 
+    /// A note of second `n`.
+    fn note(n: u64, tags: &[&[&str]]) -> Event {
+        event(9, 1, n, tags, "")
+    }
+
     #[test]
     fn each_refusal_holds_until_what_it_hinges_on_has_changed() {
         use Refusal::*;
         let all = [Ephemeral, Protected, ForeignAnnouncement, NotAMaintainer, Unrelated, DeletesNothing, Superseded];
         let (mut state, mut unwanted) = (State::new(settings()), Unwanted::default());
-        let id = |refusal: Refusal| EventId::from_byte_array([refusal as u8; 32]);
+        let event = |refusal: Refusal| note(refusal as u64, &[]);
+        let taken = note(1_000, &[]);
         let mut forgotten = |change: &mut dyn FnMut(&mut State, &mut Unwanted)| {
-            all.iter().for_each(|refusal| unwanted.remember(id(*refusal), *refusal, &state));
-            assert!(all.iter().all(|refusal| unwanted.contains(&id(*refusal), &state)));
+            all.iter().for_each(|refusal| unwanted.remember(&event(*refusal), *refusal, &state));
+            assert!(all.iter().all(|refusal| unwanted.contains(&event(*refusal).id, &state)));
             change(&mut state, &mut unwanted);
-            all.into_iter().filter(|refusal| !unwanted.contains(&id(*refusal), &state)).collect::<Vec<_>>()
+            all.into_iter().filter(|refusal| !unwanted.contains(&event(*refusal).id, &state)).collect::<Vec<_>>()
         };
-        assert_eq!(forgotten(&mut |_, unwanted| unwanted.on_taken_in(false)), [DeletesNothing]);
-        assert_eq!(forgotten(&mut |_, unwanted| unwanted.on_taken_in(true)), [DeletesNothing, Superseded]);
+        assert_eq!(forgotten(&mut |_, unwanted| unwanted.on_taken_in(&taken, false)), [DeletesNothing]);
+        assert_eq!(forgotten(&mut |_, unwanted| unwanted.on_taken_in(&taken, true)), [DeletesNothing, Superseded]);
         assert_eq!(forgotten(&mut |_, unwanted| unwanted.on_expired()), [Superseded]);
         assert_eq!(forgotten(&mut |state, _| add_root(state, 1)), [Unrelated]);
         let announce = |state: &mut State, _: &mut Unwanted| {
@@ -109,13 +171,36 @@ mod tests {
     }
 
     #[test]
+    fn what_hangs_on_an_event_is_wanted_again_when_that_comes_and_nothing_else_is() {
+        let (state, mut unwanted) = (State::new(settings()), Unwanted::default());
+        let comment = event(2, 1_111, 5, &[], "");
+        let article = event(3, 30_023, 5, &[&["d", "x:y"]], "");
+        let address = format!("30023:{}:x:y", article.pubkey);
+        let by_id = note(1, &[&["e", &comment.id.to_hex()]]);
+        let by_address = note(2, &[&["A", &address]]);
+        let list = event(4, GRASP_LIST_KIND, 5, &[], "");
+        let all = [&by_id, &by_address, &list];
+        let mut forgotten = |taken: &Event| {
+            all.iter().for_each(|event| unwanted.remember(event, Refusal::Unrelated, &state));
+            unwanted.on_taken_in(taken, false);
+            all.iter().map(|event| !unwanted.contains(&event.id, &state)).collect::<Vec<_>>()
+        };
+        assert_eq!(forgotten(&event(5, 1_111, 5, &[], "")), [false, false, false]);
+        assert_eq!(forgotten(&comment), [true, false, false]);
+        assert_eq!(forgotten(&article), [false, true, false]);
+        let newer = event(3, 30_023, 6, &[&["d", "x:y"]], "");
+        assert_eq!(forgotten(&newer), [false, true, false], "whatever version");
+        assert_eq!(forgotten(&event(4, 1_111, 5, &[], "")), [false, false, true]);
+    }
+
+    #[test]
     fn what_may_change_with_time_is_not_remembered_and_the_rest_is_bounded() {
         let (state, mut unwanted) = (State::new(settings()), Unwanted::default());
-        let id = |n: usize| root_id(n as u32);
-        unwanted.remember(id(0), Refusal::Future, &state);
-        unwanted.remember(id(0), Refusal::Forged, &state);
+        let id = |n: usize| note(n as u64, &[]).id;
+        unwanted.remember(&note(0, &[]), Refusal::Future, &state);
+        unwanted.remember(&note(0, &[]), Refusal::Forged, &state);
         assert!(!unwanted.contains(&id(0), &state));
-        (0..=UNWANTED_IDS_MAX).for_each(|n| unwanted.remember(id(n), Refusal::Unrelated, &state));
+        (0..=UNWANTED_IDS_MAX).for_each(|n| unwanted.remember(&note(n as u64, &[]), Refusal::Unrelated, &state));
         assert_eq!(unwanted.verdicts.len(), UNWANTED_IDS_MAX);
         assert!(!unwanted.contains(&id(0), &state) && unwanted.contains(&id(UNWANTED_IDS_MAX), &state));
     }

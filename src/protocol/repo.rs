@@ -9,6 +9,7 @@ use std::fmt;
 use nostr::event::{Event, EventId, Tag};
 use nostr::key::PublicKey;
 
+use super::reference::distinct;
 use super::relay_url::RelayUrl;
 use super::{event_id, public_key};
 use crate::limits::IDENTIFIER_BYTES_MAX;
@@ -20,6 +21,8 @@ pub const ANNOUNCEMENT_KIND: u16 = 30617;
 pub const STATE_KIND: u16 = 30618;
 /// Kind of a deletion request (NIP-09).
 pub const DELETION_KIND: u16 = 5;
+/// Kind of the list of GRASP services that somebody prefers (NIP-34).
+pub const GRASP_LIST_KIND: u16 = 10317;
 /// Kinds of root events: patch, pull request, pull request update, issue (spec section 2).
 pub const ROOT_KINDS: [u16; 4] = [1617, 1618, 1619, 1621];
 
@@ -116,14 +119,14 @@ impl Announcement {
     }
 }
 
-/// The repos that an event refers to: its `a`, `A` and `q` tags whose value is the address of a repo. May repeat.
+/// The repos that an event refers to, each once: its `a`, `A` and `q` tags whose value is the address of a repo.
 pub fn repo_references(event: &Event) -> impl Iterator<Item = RepoAddr> {
-    first_values(event, &["a", "A", "q"]).filter_map(RepoAddr::parse)
+    distinct(first_values(event, &["a", "A", "q"])).filter_map(RepoAddr::parse)
 }
 
-/// The events that an event refers to: its `e`, `E` and `q` tags whose value is an event id. May repeat.
+/// The events that an event refers to, each once: its `e`, `E` and `q` tags whose value is an event id.
 pub fn event_references(event: &Event) -> impl Iterator<Item = EventId> {
-    first_values(event, &["e", "E", "q"]).filter_map(event_id)
+    distinct(first_values(event, &["e", "E", "q"])).filter_map(event_id)
 }
 
 /// The repos of a root event: those of its `a` tags, each once, in order.
@@ -263,7 +266,7 @@ mod tests {
             ],
         );
         let repos: Vec<String> = repo_references(&issue).map(|repo| repo.to_string()).collect();
-        assert_eq!(repos, [a.clone(), a.clone(), b.clone(), c, d]);
+        assert_eq!(repos, [a.clone(), b.clone(), c, d]);
         let roots: Vec<String> = root_repos(&issue).iter().map(RepoAddr::to_string).collect();
         assert_eq!(roots, [a, b]);
         let ids: Vec<String> = event_references(&issue).map(|id| id.to_hex()).collect();

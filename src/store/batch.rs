@@ -8,6 +8,7 @@ use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
 use crate::time::UnixTime;
 use nostr::event::{Event, EventId};
+use nostr::key::PublicKey;
 use redb::{ReadableTable, Table, WriteTransaction};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -126,6 +127,11 @@ impl Batch {
 
     pub(super) fn is_removed(&self, seq: Seq) -> bool {
         self.removed.contains(&seq)
+    }
+
+    /// Whether a new event is of this author.
+    pub(super) fn has_any_of(&self, author: &PublicKey) -> bool {
+        self.new_keys().any(|keys| keys.is_of(author))
     }
 
     /// The expirations of new events, soonest first.

@@ -138,6 +138,18 @@ impl Store {
         }
     }
 
+    /// Whether any event of this author is held, stored or in the batch: one lookup, and a look at the batch.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn has_any_of(&self, author: &PublicKey) -> Result<bool, StoreError> {
+        let place = |byte| schema::index_key(author.as_bytes(), &[byte; schema::PLACE_LEN]);
+        let (from, to): ([u8; schema::BY_AUTHOR_LEN], _) = (place(0), place(0xff));
+        let mut stored = self.snapshot()?.by_author().range(Bound::Included(&from), &to)?;
+        Ok(stored.next()?.is_some() || self.batch.has_any_of(author))
+    }
+
     /// When the next event expires, stored or in the batch.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use super::batch::{IdChange, Version};
 use super::schema::{self, AddressKey};
 use super::{Known, Removed, Seq, Staged, Store, StoreError, Verdict};
 use crate::protocol::event_id;
+use crate::protocol::reference::{Address, Reference, is_addressable};
 use crate::protocol::repo::DELETION_KIND;
 use crate::time::UnixTime;
 use nostr::event::{Event, EventId, Tag};
@@ -71,6 +72,21 @@ impl Store {
             }
         }
         Ok(false)
+    }
+
+    /// What a reference leads to, stored or in the batch.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn referred(&self, reference: &Reference<'_>) -> Result<Option<Event>, StoreError> {
+        match reference {
+            Reference::Event(id) => Ok(self.held(id)?.map(|(_, event)| event)),
+            Reference::Address(address) => {
+                let held = self.version(&schema::address_key(address))?;
+                held.map(|held| self.event(held.seq)).transpose()
+            }
+        }
     }
 
     /// Removes up to `max` events that have expired (NIP-40), stored or in the batch, soonest first.
@@ -165,7 +181,7 @@ impl Store {
             id: event.id,
             kind,
             author: event.pubkey,
-            identifier: schema::is_addressable(kind).then(|| schema::identifier(event).to_owned()),
+            identifier: Address::of(event).filter(|at| is_addressable(at.kind)).map(|at| at.identifier.to_owned()),
             superseded: cause == Cause::Superseded,
         }
     }

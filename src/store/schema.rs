@@ -13,7 +13,8 @@
 use super::blocks::{self, Entry};
 use super::{Seq, StoreError};
 use crate::protocol::message::RawEvent;
-use crate::protocol::{is_lower_hex, public_key, repo};
+use crate::protocol::reference::Address;
+use crate::protocol::{is_lower_hex, repo};
 use crate::time::UnixTime;
 use faster_hex::hex_decode;
 use nostr::event::{Event, EventId, Tags};
@@ -358,49 +359,21 @@ pub(super) fn tag_prefixes(tags: &Tags) -> Vec<TagPrefix> {
     prefixes
 }
 
-/// Kinds of which only the newest version per author is kept (NIP-01).
-pub(super) fn is_replaceable(kind: u16) -> bool {
-    matches!(kind, 0 | 3 | 10_000..=19_999)
-}
-
-/// Kinds of which only the newest version per author and `d` tag is kept (NIP-01).
-pub(super) fn is_addressable(kind: u16) -> bool {
-    matches!(kind, 30_000..=39_999)
-}
-
-/// The first `d` tag's value; empty if there is none (NIP-01).
-pub(super) fn identifier(event: &Event) -> &str {
-    event.tags.iter().find(|tag| tag.kind() == "d").and_then(|tag| tag.content()).unwrap_or_default()
-}
-
 /// The address of an event that replaces or is replaced; `None` for all others.
 pub(super) fn event_address(event: &Event) -> Option<AddressKey> {
-    let kind = event.kind.as_u16();
-    if is_replaceable(kind) {
-        Some(address_key(kind, &event.pubkey, ""))
-    } else if is_addressable(kind) {
-        Some(address_key(kind, &event.pubkey, identifier(event)))
-    } else {
-        None
-    }
+    Address::of(event).as_ref().map(address_key)
 }
 
-/// The address that an `a` tag of `author` names: `kind:pubkey:d`. `None` if it is malformed, another author's, or of a
-/// kind that has no addresses.
+/// The address that an `a` tag of `author` names. `None` if it is none, or another author's.
 pub(super) fn own_address(value: &str, author: &PublicKey) -> Option<AddressKey> {
-    let mut parts = value.splitn(3, ':');
-    let kind: u16 = parts.next()?.parse().ok()?;
-    let pubkey = public_key(parts.next()?)?;
-    let identifier = parts.next()?;
-    let has_address = is_addressable(kind) || (is_replaceable(kind) && identifier.is_empty());
-    (has_address && pubkey == *author).then(|| address_key(kind, author, identifier))
+    Address::parse(value).filter(|address| address.author == *author).as_ref().map(address_key)
 }
 
-fn address_key(kind: u16, author: &PublicKey, identifier: &str) -> AddressKey {
+pub(super) fn address_key(address: &Address<'_>) -> AddressKey {
     let mut key = [0; 66];
-    key[..2].copy_from_slice(&kind.to_be_bytes());
-    key[2..34].copy_from_slice(author.as_bytes());
-    key[34..].copy_from_slice(&sha256(identifier.as_bytes()));
+    key[..2].copy_from_slice(&address.kind.to_be_bytes());
+    key[2..34].copy_from_slice(address.author.as_bytes());
+    key[34..].copy_from_slice(&sha256(address.identifier.as_bytes()));
     key
 }
 

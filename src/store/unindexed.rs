@@ -10,6 +10,7 @@ use super::blocks;
 use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN, IndexTable, Part, Place};
 use super::{Seq, StoreError};
 use nostr::event::Event;
+use nostr::key::PublicKey;
 use redb::{ReadTransaction, WriteTransaction};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, HashMap};
@@ -287,6 +288,11 @@ impl Keys {
             place: schema::place(created_at, &event.id, seq),
             tags: schema::tag_prefixes(&event.tags),
         }
+    }
+
+    /// Whether the event is of this author.
+    pub(super) fn is_of(&self, author: &PublicKey) -> bool {
+        self.author == *author.as_bytes()
     }
 
     fn seq(&self) -> Seq {

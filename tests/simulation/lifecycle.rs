@@ -1,5 +1,6 @@
 //! Repos that come, change and go, and the relays that come and go with them.
 
+use crate::client::req;
 use crate::clock::{HOUR, MINUTE, SECOND};
 use crate::events::{Author, EventRef};
 use crate::model_relay::{Mode, RelayConfig, event_text};
@@ -8,6 +9,7 @@ use crate::setup::{OLD, quiet, settle, village};
 use crate::world::World;
 use grasp_sync::protocol::repo::RepoAddr;
 use nostr::key::PublicKey;
+use serde_json::json;
 
 #[test]
 fn unlisting_the_last_repo_closes_a_relay_but_never_the_bootstrap() {
@@ -361,6 +363,55 @@ fn what_a_root_event_tags_belongs() {
         };
         assert!(!offer(w, &note), "nothing is about it yet");
         assert!(offer(w, &issue) && offer(w, &note) && !offer(w, &other));
+    });
+}
+
+#[test]
+fn what_hangs_on_a_comment_belongs_and_what_hangs_on_that_does_not() {
+    scenario("what_hangs_on_a_comment_belongs_and_what_hangs_on_that_does_not", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let now = w.clock.wall();
+        let (guest, reader, stranger) = (Author::new(7), Author::new(8), Author::new(9));
+        let react = |to: &EventRef, text: &str| reader.sign(7, now, &[&["e", &to.id], &["p", &to.author]], text);
+        let issue = v.owner.issue(&v.repo, now, "an issue");
+        let comment = guest.comment(&issue, now, "a comment");
+        let article = v.owner.sign(30_023, now, &[&["d", "news"], &["a", &v.repo]], "an article");
+        let below = guest.sign(1_111, now, &[&["A", &article.address()], &["a", &article.address()]], "below it");
+        let reaction = react(&comment, "+");
+        let offer = |w: &mut World, event: &EventRef| {
+            let client = w.connect_client();
+            w.client_publishes(client, event);
+            w.run_until("an answer", SECOND, |w| w.client(client).ok(event).is_some());
+            w.client(client).ok(event).is_some_and(|ok| ok.0)
+        };
+        let grasp_list = |of: &Author| of.sign(10_317, now, &[&["g", "wss://grasp.example"]], "");
+        assert!(!offer(w, &reaction) && !offer(w, &below), "nothing of it is held");
+        assert!(!offer(w, &grasp_list(&guest)), "nothing of the guest's is held");
+        assert!([&issue, &comment, &article].iter().all(|e| offer(w, e)));
+        assert!([&reaction, &below, &grasp_list(&guest)].iter().all(|e| offer(w, e)));
+        assert!(!offer(w, &grasp_list(&stranger)));
+        let further = [react(&reaction, "+"), react(&below, "+"), react(&grasp_list(&guest), "+")];
+        for event in &further {
+            w.forbid(event, "two generations further");
+            assert!(!offer(w, event));
+        }
+        let with_root = reader.sign(7, now, &[&["e", &reaction.id], &["E", &issue.id]], "+");
+        assert!(offer(w, &with_root), "whatever it hangs on, it tags a root event");
+        w.kill();
+        settle(w);
+        assert!(offer(w, &react(&comment, "-")) && further.iter().all(|e| !offer(w, e)), "after a restart the same");
+        let client = w.connect_client();
+        w.client_sends(client, &req("all", &json!({ "kinds": [7, 1111, 10_317] })));
+        w.run_until("all of it", SECOND, |w| w.client(client).eose("all"));
+        for event in [&reaction, &below, &with_root, &grasp_list(&guest)] {
+            assert!(w.client(client).got(event).is_some(), "served");
+        }
+        // Who is followed no more is tagged in vain, though the announcement is held.
+        assert!(offer(w, &v.owner.foreign_announcement("alpha", w.clock.wall())));
+        let late = guest.issue(&v.repo, w.clock.wall(), "too late");
+        w.forbid(&late, "its repo is no longer followed");
+        assert!(!offer(w, &late));
     });
 }
 

@@ -149,11 +149,40 @@ impl Bench<'_> {
             5 => self.names_something(event),
             20_000..=29_999 => false,
             _ => {
-                repo_references(event).any(|address| self.is_followed(address))
-                    || event_references(event).any(|id| self.is_root(id))
-                    || self.is_tagged(event)
+                self.is_related(event)
+                    || self.hangs_on_related(event)
+                    || (event.kind == 10_317 && self.held().any(|e| e.author == event.author && e.id != event.id))
             }
         }
+    }
+
+    /// Whether an event is tied to a repo or a root event by itself.
+    fn is_related(&self, event: &SimEvent) -> bool {
+        repo_references(event).any(|address| self.is_followed(address))
+            || event_references(event).any(|id| self.is_root(id))
+            || self.is_tagged(event)
+    }
+
+    /// Whether it refers to something held that is, however many others it refers to.
+    fn hangs_on_related(&self, event: &SimEvent) -> bool {
+        let values = |names: [&'static str; 3]| names.into_iter().flat_map(|name| event.values(name));
+        let refers = |parent: &EventRef| {
+            let address = parent.replace_key().map(|(kind, author, d)| format!("{kind}:{author}:{d}"));
+            parent.id != event.id
+                && (values(["e", "E", "q"]).any(|id| id == parent.id)
+                    || values(["a", "A", "q"]).any(|a| Some(a) == address.as_deref()))
+        };
+        self.held().filter(|e| refers(e)).any(|parent| match parent.kind {
+            30617 => self.is_followed(&parent.address()),
+            30618 => self.is_maintainer(&parent.author, parent.identifier()),
+            5 => false,
+            _ => self.is_related(parent),
+        })
+    }
+
+    /// All that is held, or may have been for a moment.
+    fn held(&self) -> impl Iterator<Item = &EventRef> {
+        self.durable.events.values().chain(self.signed.into_iter().flat_map(BTreeMap::values))
     }
 
     fn announcements(&self) -> impl Iterator<Item = &EventRef> {
@@ -185,14 +214,12 @@ impl Bench<'_> {
             (e.kind == 30617 || ROOT_KINDS.contains(&e.kind))
                 && ["e", "E", "q"].iter().any(|name| e.values(name).any(|id| id == event.id))
         };
-        let signed = self.signed.into_iter().flat_map(BTreeMap::values);
-        self.durable.events.values().chain(signed).any(|e| tags(&e))
+        self.held().any(|e| tags(&e))
     }
 
     /// Whether a deletion names something of its author's.
     fn names_something(&self, deletion: &SimEvent) -> bool {
-        let signed = self.signed.into_iter().flat_map(BTreeMap::values);
-        let mut own = self.durable.events.values().chain(signed).filter(|e| e.author == deletion.author);
+        let mut own = self.held().filter(|e| e.author == deletion.author);
         own.any(|e| {
             deletion.values("e").any(|id| id == e.id)
                 || (e.replace_key().is_some()
@@ -293,6 +320,33 @@ mod tests {
         assert!(judge(&expired).is_err());
         let protected = owner.sign(1621, 10, &[&["a", &owner.repo("x")], &["-"]], "");
         assert!(judge(&protected).is_err());
+    }
+
+    #[test]
+    fn one_generation_further_belongs_and_no_more() {
+        let (owner, other) = (Author::new(1), Author::new(2));
+        let rules = Rules::default();
+        let mut durable = Durable::default();
+        durable.add(1, owner.announcement("x", &["wss://r.example"], 10), "");
+        let issue = owner.issue(&owner.repo("x"), 10, "");
+        let comment = other.comment(&issue, 11, "");
+        let reaction = other.sign(7, 12, &[&["e", &comment.id]], "+");
+        let to_reaction = other.sign(7, 13, &[&["e", &reaction.id]], "+");
+        let article = owner.sign(30_023, 14, &[&["d", "y"], &["a", &owner.repo("x")]], "");
+        let about_it = other.sign(1_111, 15, &[&["A", &article.address()]], "");
+        let list = other.sign(10_317, 16, &[], "");
+        assert!(bench(&rules, &durable).judge(&reaction).is_err(), "the comment is not held");
+        assert!(bench(&rules, &durable).judge(&list).is_err(), "nothing of its author's is held");
+        for (n, event) in [&issue, &comment, &reaction, &article].into_iter().enumerate() {
+            durable.add(2 + n as u64, event.clone(), "");
+        }
+        let judge = |event: &EventRef| bench(&rules, &durable).judge(event);
+        [&comment, &reaction, &article, &about_it, &list].into_iter().for_each(|e| judge(e).expect("belongs"));
+        assert!(judge(&to_reaction).is_err(), "two generations further");
+        // Of an announcement that unlisted us nothing hangs.
+        durable.add(9, owner.foreign_announcement("x", 20), "");
+        let late = other.issue(&owner.repo("x"), 21, "");
+        assert!(bench(&rules, &durable).judge(&late).is_err());
     }
 
     #[test]
