@@ -131,13 +131,7 @@ impl Serve {
                 }
             }
             Ok(ClientMessage::Close { subscription }) => self.close_subscription(client, &subscription),
-            Err(error) => {
-                let subscription = message::refused_subscription(text);
-                if let Some(id) = &subscription {
-                    self.close_subscription(client, id);
-                }
-                self.refuse(client, subscription.as_deref(), Refusal::Message(error), metrics);
-            }
+            Err(error) => self.on_bad_message(client, text, error, metrics),
         }
         self.note_work(client);
         None
@@ -322,6 +316,22 @@ impl Serve {
         session.send(reply, &mut self.out);
     }
 
+    /// Answers a message that is none in the words that the client waits for, if it can be told which: CLOSED for a REQ,
+    /// OK for an EVENT, NOTICE for anything else.
+    fn on_bad_message(&mut self, client: u64, text: &str, error: MessageError, metrics: &mut Metrics) {
+        if let Some(id) = message::refused_event_id(text) {
+            metrics.messages_refused.add(Refusal::EventId.name());
+            let session = self.sessions.get_mut(&client).expect("the client was heard");
+            session.send(message::not_ok_message(&id, &Refusal::EventId.text()), &mut self.out);
+            return;
+        }
+        let subscription = message::refused_subscription(text);
+        if let Some(id) = &subscription {
+            self.close_subscription(client, id);
+        }
+        self.refuse(client, subscription.as_deref(), Refusal::Message(error), metrics);
+    }
+
     fn note_work(&mut self, client: u64) {
         if self.sessions.get(&client).is_some_and(Session::has_work) {
             self.busy.insert(client);
@@ -377,6 +387,7 @@ impl Serve {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     Message(MessageError),
+    EventId,
     SubscriptionId,
     TooManyFilters,
     TooManyValues,
@@ -392,6 +403,7 @@ impl Refusal {
             Refusal::Message(MessageError::NotAMessage) => "not_a_message",
             Refusal::Message(MessageError::UnknownType) => "unknown_type",
             Refusal::Message(MessageError::BadArguments) => "bad_arguments",
+            Refusal::EventId => "event_id",
             Refusal::SubscriptionId => "subscription_id",
             Refusal::TooManyFilters => "too_many_filters",
             Refusal::TooManyValues => "too_many_values",
@@ -404,6 +416,7 @@ impl Refusal {
     fn text(self) -> Cow<'static, str> {
         match self {
             Refusal::Message(error) => format!("invalid: {error}").into(),
+            Refusal::EventId => "invalid: an event has one id, of 64 lower-case hexadecimal digits".into(),
             Refusal::SubscriptionId => {
                 format!("invalid: a subscription id has 1 to {SUBSCRIPTION_ID_CHARS_MAX} characters").into()
             }

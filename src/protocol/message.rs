@@ -22,11 +22,13 @@ use super::{Text, event_id, is_lower_hex, public_key};
 use crate::limits::{CLIENT_FILTERS_MAX, EVENT_ESCAPE_BYTES_MAX};
 use crate::time::UnixTime;
 
+mod refused;
 mod write;
 
+pub use refused::{refused_event_id, refused_subscription};
 pub use write::{
     close_message, closed_message, eose_message, event_message, neg_close_message, neg_err_message, neg_msg_message,
-    neg_open_message, notice_message, ok_message,
+    neg_open_message, not_ok_message, notice_message, ok_message,
 };
 
 /// Why a text is not a message that we know.
@@ -305,11 +307,6 @@ pub fn parse_client_message(text: &str) -> Result<ClientMessage<'_>, MessageErro
     parse(text, ClientMessageVisitor)
 }
 
-/// The subscription of a REQ whose filters are wrong, so that it can be answered with CLOSED.
-pub fn refused_subscription(text: &str) -> Option<Cow<'_, str>> {
-    parse(text, RefusedReqVisitor).ok()
-}
-
 /// One pass over a good message. Only a bad one is looked at again, to say what is wrong with it.
 fn parse<'a, V: MessageVisitor<'a>>(text: &'a str, visitor: V) -> Result<V::Value, MessageError> {
     let mut json = serde_json::Deserializer::from_str(text);
@@ -450,30 +447,6 @@ impl<'a> Visitor<'a> for TypeVisitor {
         let kind = text(&mut seq)?;
         skip_surplus(&mut seq)?;
         Ok(kind)
-    }
-}
-
-/// Takes the subscription of a REQ, whatever follows.
-struct RefusedReqVisitor;
-
-impl<'a> MessageVisitor<'a> for RefusedReqVisitor {
-    const TYPES: &'static [&'static str] = &["REQ"];
-}
-
-impl<'a> Visitor<'a> for RefusedReqVisitor {
-    type Value = Cow<'a, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a REQ")
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Cow<'a, str>, A::Error> {
-        if text(&mut seq)? != "REQ" {
-            return Err(A::Error::custom("type"));
-        }
-        let subscription = text(&mut seq)?;
-        skip_surplus(&mut seq)?;
-        Ok(subscription)
     }
 }
 

@@ -446,6 +446,20 @@ fn bad_messages_are_answered_with_notice_and_counted() {
 }
 
 #[test]
+fn an_event_that_is_none_is_answered_under_the_id_that_it_claims() {
+    let mut world = World::new(&[]);
+    let id = "ab".repeat(32);
+    let upper = id.to_uppercase();
+    let twice = format!(r#"{{"id":"{id}","id":"{upper}"}}"#);
+    for (event, claimed) in [(format!(r#"{{"id":"{upper}"}}"#), &upper), (twice, &id)] {
+        let ok =
+            format!(r#"["OK","{claimed}",false,"invalid: an event has one id, of 64 lower-case hexadecimal digits"]"#);
+        assert_eq!(world.ask(&format!(r#"["EVENT",{event}]"#)), [ok]);
+    }
+    assert_eq!(world.metrics.messages_refused.count("event_id"), 2);
+}
+
+#[test]
 fn a_bad_filter_closes_its_subscription() {
     let mut world = World::new(&[]);
     for (filters, why) in [

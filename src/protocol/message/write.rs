@@ -23,6 +23,11 @@ pub fn ok_message(id: &EventId, accepted: bool, why: &str) -> String {
     format!(r#"["OK","{id}",{accepted},{}]"#, json_text(why))
 }
 
+/// The same for what is no event, under the id that it claims. `why` begins with one of NIP-01's words and a colon.
+pub fn not_ok_message(claimed_id: &str, why: &str) -> String {
+    format!(r#"["OK",{},false,{}]"#, json_text(claimed_id), json_text(why))
+}
+
 /// `["CLOSED", sub, why]`. `why` begins with one of NIP-01's words and a colon.
 pub fn closed_message(sub: &str, why: &str) -> String {
     format!(r#"["CLOSED",{},{}]"#, json_text(sub), json_text(why))
