@@ -105,7 +105,8 @@ impl Refusal {
             Refusal::Forged => "invalid: the id or the signature is wrong",
             Refusal::Future => "invalid: created_at is too far in the future",
             Refusal::Expired => "invalid: the event has expired",
-            Refusal::Protected => "auth-required: only its author may publish a protected event",
+            // Not `auth-required:`, which has clients wait for a challenge (NIP-42) that never comes.
+            Refusal::Protected => "blocked: protected events are not taken here, for their author cannot authenticate",
             Refusal::Deleted => "blocked: the event was deleted by its author",
             Refusal::Superseded => "duplicate: a newer version is held",
             Refusal::DeniedAuthor => "blocked: this author is not accepted here",
@@ -276,6 +277,14 @@ mod tests {
     use super::*;
     use crate::store::testing::event;
     use crate::sync::testing::{addr, announcement, settings};
+
+    #[test]
+    fn nobody_is_told_to_authenticate_while_nobody_can() {
+        for refusal in Refusal::ALL {
+            let (prefix, rest) = refusal.message().split_once(": ").unwrap();
+            assert!(["invalid", "blocked", "duplicate"].contains(&prefix) && !rest.is_empty(), "{refusal}");
+        }
+    }
 
     #[test]
     fn of_what_an_event_may_hang_on_the_first_few_are_looked_at_and_each_once() {

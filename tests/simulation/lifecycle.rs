@@ -300,6 +300,7 @@ fn times_and_tags_that_forbid_an_event_are_obeyed() {
         bad.iter().for_each(|e| w.forbid(e, "time or tag"));
         w.run_until("all answers", SECOND, |w| bad.iter().chain(&good).all(|e| w.client(client).ok(e).is_some()));
         assert!(bad.iter().all(|e| w.client(client).ok(e).is_some_and(|ok| !ok.0)));
+        assert!(w.client(client).ok(&bad[2]).is_some_and(|ok| ok.1.starts_with("blocked: ")), "there is no NIP-42");
         assert!(good.iter().all(|e| w.client(client).ok(e).is_some_and(|ok| ok.0)));
         w.run_for(30 * SECOND);
         assert!(w.has_all(&good));
