@@ -17,6 +17,8 @@ use crate::exit::Failure;
 /// not be in that order: it is read again while that brings something new. Announcement, root event, comment and what
 /// a comment alone refers to make four; the rest is room.
 const PASSES_MAX: usize = 8;
+/// What some writers begin a file of UTF-8 with; it is no part of the first line.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Lines between two signs of life on a terminal.
 const PROGRESS_LINES: u64 = 1_000;
 
@@ -144,7 +146,11 @@ fn pass(
     let mut summary = Summary::default();
     let mut buffer = Vec::new();
     for number in 1.. {
-        match read_line(input, &mut buffer, bytes_max) {
+        let read = read_line(input, &mut buffer, bytes_max);
+        if number == 1 && buffer.starts_with(BYTE_ORDER_MARK) {
+            buffer.drain(..BYTE_ORDER_MARK.len());
+        }
+        match read {
             Err(error) => return Err(file_failure(path, error)),
             Ok(Line::End) => break,
             Ok(Line::TooLong) => summary.fail(Refusal::TooLarge.name(), number),
@@ -352,6 +358,22 @@ mod tests {
         }
         assert_eq!(lines(b"\n\n", 4), [whole(""), whole("")]);
         assert_eq!(lines(b"", 4), []);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped_where_the_file_begins() {
+        let taken = |text: &str| {
+            let mut lines = Vec::new();
+            let mut take = |line: &str| {
+                lines.push(line.to_owned());
+                Ok(ImportOutcome::New)
+            };
+            pass(&mut BufReader::with_capacity(2, text.as_bytes()), 9, &mut take, &mut |_| (), Path::new("x")).unwrap();
+            lines
+        };
+        assert_eq!(taken("\u{feff}ab\n\u{feff}cd\n"), ["ab", "\u{feff}cd"]);
+        assert_eq!(taken("\u{feff}\r\nab"), ["ab"], "an empty line is none");
+        assert_eq!(taken("ab\u{feff}"), ["ab\u{feff}"]);
     }
 
     #[test]

@@ -161,6 +161,12 @@ fn lines<'a>(events: impl IntoIterator<Item = &'a Event>) -> String {
 }
 
 #[test]
+fn an_import_begins_behind_a_byte_order_mark() {
+    let place = Place::new();
+    place.import(format!("\u{feff}{}", lines(&thread())), "").imported(OK, "3 new, 0 known, 0 outdated, 0 failed");
+}
+
+#[test]
 fn help_and_version_go_to_standard_output() {
     let place = Place::new();
     for line in ["--help", "-h", "import --help"] {
