@@ -167,6 +167,24 @@ fn an_import_begins_behind_a_byte_order_mark() {
 }
 
 #[test]
+fn a_hangup_is_logged_once_and_ends_nothing() {
+    let place = Place::new();
+    let mut daemon = place.start();
+    let signal = |name: &str, daemon: &Running| {
+        let status = Command::new("kill").args(["-s", name, &daemon.child.id().to_string()]).status();
+        assert!(status.expect("`kill` exists").success());
+    };
+    let log = || fs::read_to_string(place.path("log")).expect("the log is there");
+    signal("HUP", &daemon);
+    wait_for("the hangup is logged", DEADLINE, || log().contains("SIGHUP").then_some(()));
+    signal("HUP", &daemon);
+    assert_eq!(daemon.child.try_wait().expect("it is our child"), None);
+    signal("TERM", &daemon);
+    assert_eq!(daemon.end().code(), Some(OK));
+    assert_eq!(log().matches("SIGHUP").count(), 1, "{}", log());
+}
+
+#[test]
 fn help_and_version_go_to_standard_output() {
     let place = Place::new();
     for line in ["--help", "-h", "import --help"] {

@@ -250,7 +250,8 @@ impl EventLoop {
         })
     }
 
-    /// Catches SIGTERM and SIGINT, for the whole process: the first ends [`EventLoop::run`], a second the process.
+    /// Catches SIGTERM and SIGINT, for the whole process: the first ends [`EventLoop::run`], a second the process. SIGHUP
+    /// is ignored.
     ///
     /// # Errors
     ///
@@ -361,7 +362,7 @@ impl EventLoop {
             match event.token() {
                 PUBLIC_TOKEN => self.listeners[0].on_ready(),
                 ADMIN_TOKEN => self.listeners[1].on_ready(),
-                SIGNALS_TOKEN => stop = self.signals.as_mut().is_some_and(Signals::pending),
+                SIGNALS_TOKEN => stop = self.signals.as_mut().is_some_and(Signals::ask_to_stop),
                 token if self.resolver.owns(token) => self.resolver.on_ready(now, self.poll.registry(), token),
                 token => {
                     if let Some(key) = Connections::key(token) {
