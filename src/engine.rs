@@ -4,7 +4,7 @@
 //! It owns the store, the two maps, one machine per relay and the clients' sessions, and carries values between them:
 //! an event from `intake` into the batch, a commit's changes into the window, a window's changes to the relays.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use log::debug;
 use nostr::event::EventId;
@@ -76,6 +76,8 @@ pub struct Engine {
     window: Window,
     relays: Slab<Entry>,
     keys: BTreeMap<RelayUrl, usize>,
+    /// Relays that the state names and that are not followed, as of the last window: no more than it names.
+    refused: BTreeSet<RelayUrl>,
     /// Of every link of a relay, inquiries included.
     links: BTreeMap<LinkId, usize>,
     next_link: u64,
@@ -120,6 +122,7 @@ impl Engine {
             hints: Hints::default(),
             relays: Slab::new(),
             keys: BTreeMap::new(),
+            refused: BTreeSet::new(),
             links: BTreeMap::new(),
             next_link: 0,
             wheel: TimerWheel::new(),

@@ -42,7 +42,8 @@ pub struct Changes {
     pub roots: BTreeSet<RootId>,
     /// Everything up to this store sequence number has been brought, with what came before.
     pub upto: Seq,
-    /// Relays that an announcement listed beyond the allowed number, or that are not valid URLs.
+    /// Relays that an announcement listed beyond the allowed number, or that are not valid URLs, as far as no earlier
+    /// version of it had as many.
     pub relays_refused: usize,
 }
 
@@ -83,6 +84,8 @@ struct Repo {
 struct Held {
     /// Relays it shares with us: empty unless it lists our service.
     relays: Vec<RelayUrl>,
+    /// The most that were refused of one version: so many have been counted.
+    relays_refused: usize,
     maintainers: Vec<PublicKey>,
     /// It lists our service, or the operator archives it.
     ours: bool,
@@ -165,13 +168,15 @@ impl State {
         };
         let repo = self.intern(&announcement.addr);
         let mut changes = self.share(repo, &relays);
-        if ours {
-            changes.relays_refused = announcement.relays_refused + listed.saturating_sub(max);
-        }
+        // Each version of an announcement lists the same ones again.
+        let counted = self.held(repo).map_or(0, |held| held.relays_refused);
+        let refused = if ours { announcement.relays_refused + listed.saturating_sub(max) } else { 0 };
+        changes.relays_refused = refused.saturating_sub(counted);
         // Of one that did not list us nobody was a maintainer.
         let before = self.held(repo).filter(|held| held.ours || !ours);
         let known = before.map(|held| held.maintainers.clone()).unwrap_or_default();
-        let held = Held { relays, maintainers: announcement.maintainers.clone(), ours };
+        let relays_refused = refused.max(counted);
+        let held = Held { relays, relays_refused, maintainers: announcement.maintainers.clone(), ours };
         self.repo_mut(repo).announcement = Some(held);
         self.announced.entry(announcement.addr.identifier.clone()).or_default().insert(repo);
         if announcement.maintainers.iter().any(|maintainer| !known.contains(maintainer)) {
@@ -516,6 +521,12 @@ mod tests {
         let mut state = State::new(settings());
         let changes = state.set_announcement(&announcement(1, "a", &names), 1);
         assert_eq!((changes.gained.len(), changes.relays_refused), (16, 4));
+        assert_eq!(state.set_announcement(&announcement(1, "a", &names), 2).relays_refused, 0, "they are counted");
+        assert_eq!(state.set_announcement(&announcement(1, "a", &names[..17]), 3).relays_refused, 0);
+        let more = announcement(1, "a", &[&names[..], &["more"]].concat());
+        assert_eq!(state.set_announcement(&more, 4).relays_refused, 1, "one more than ever");
+        let invalid = Announcement { relays_refused: 7, ..announcement(2, "b", &[]) };
+        assert_eq!(state.set_announcement(&invalid, 5).relays_refused, 7, "another's");
         assert!(state.needs(&relay("r15")) && !state.needs(&relay("r16")), "the first ones");
     }
 

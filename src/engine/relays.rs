@@ -89,14 +89,14 @@ impl Engine {
         by_relay
     }
 
-    /// Follows the relays that the state names, bootstrap relays first, as far as `limits.relays_max` allows.
+    /// Follows the relays that the state names, bootstrap relays first, as far as `limits.relays_max` allows. What is
+    /// refused is counted and logged once for as long as it is named and not followed.
     pub(super) fn add_missing_relays(&mut self, now: Now) {
         let missing: Vec<RelayUrl> = self.state.relays().filter(|url| !self.keys.contains_key(*url)).cloned().collect();
-        let mut refused = 0;
+        let mut refused = BTreeSet::new();
         for url in missing {
             if self.relays.len() >= self.settings.limits.relays_max {
-                self.metrics.relays_refused.add("relays_max");
-                refused += 1;
+                refused.insert(url);
                 continue;
             }
             let (progress, budget) = self.restored.remove(&url).unwrap_or_default();
@@ -110,9 +110,12 @@ impl Engine {
             self.keys.insert(url, key);
             self.arm(key, Some(now.mono));
         }
-        if refused > 0 {
-            warn!("{refused} relays are not followed: limits.relays_max is reached");
+        let new = refused.difference(&self.refused).count();
+        if new > 0 {
+            self.metrics.relays_refused.add_many("relays_max", new as u64);
+            warn!("{new} more relays are not followed: limits.relays_max is reached");
         }
+        self.refused = refused;
     }
 
     fn forget_relay(&mut self, now: Now, key: usize) -> Result<(), StoreError> {

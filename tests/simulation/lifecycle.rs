@@ -368,6 +368,38 @@ fn what_a_root_event_tags_belongs() {
 }
 
 #[test]
+fn a_relay_beyond_the_most_allowed_is_counted_and_logged_once() {
+    scenario("a_relay_beyond_the_most_allowed_is_counted_and_logged_once", |w| {
+        w.logged = Some(Vec::new());
+        let v = village(w, 60);
+        w.add_relay("third", RelayConfig::strfry());
+        w.settings.limits.relays_max = 2;
+        settle(w);
+        let refused = |w: &World| w.metric("grasp_sync_relays_refused_total{reason=\"relays_max\"}");
+        let announce = |w: &mut World, relays: &[&str]| {
+            let announcement = v.owner.announcement("alpha", relays, w.clock.wall());
+            w.publish("hub", &announcement);
+            w.run_for(MINUTE);
+        };
+        let [hub, far, third, fourth] = ["hub", "far", "third", "fourth"].map(|name| format!("wss://{name}.example"));
+        for _ in 0..3 {
+            announce(w, &[&hub, &far, &third]);
+            w.publish("hub", &v.owner.issue(&v.repo, w.clock.wall(), "another window"));
+            w.run_for(MINUTE);
+            assert_eq!(refused(w), 1);
+        }
+        announce(w, &[&hub, &far, &third, &fourth]);
+        assert_eq!(refused(w), 2);
+        let warnings = w.logged.take().unwrap_or_default().iter().filter(|l| l.contains("relays_max")).count();
+        assert_eq!(warnings, 2);
+        // As soon as there is a place it is followed.
+        announce(w, &[&hub, &third]);
+        assert_eq!((refused(w), w.relay_status("far")["url"].is_null()), (2, true));
+        assert!(!w.relay_status("third")["url"].is_null());
+    });
+}
+
+#[test]
 fn what_hangs_on_a_comment_belongs_and_what_hangs_on_that_does_not() {
     scenario("what_hangs_on_a_comment_belongs_and_what_hangs_on_that_does_not", |w| {
         let v = village(w, 60);
