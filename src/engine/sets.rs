@@ -13,7 +13,7 @@ use crate::limits::{SET_KEPT_FOR, SET_KEPT_IDS_MAX, SETS_KEPT_MAX};
 use crate::protocol::repo::{ANNOUNCEMENT_KIND, DELETION_KIND, ROOT_KINDS, STATE_KIND, TAGGING_KINDS};
 use crate::state::{RootId, State};
 use crate::store::{IdSet, Selected, Selection, Store, StoreError};
-use crate::sync::filters::{ROOT_TAG_LETTERS, Subject};
+use crate::sync::filters::{ROOT_TAG_LETTERS, Subject, identifier};
 use crate::sync::session::WantedSet;
 use crate::time::{Instant, Now, UnixTime};
 
@@ -86,8 +86,8 @@ fn selection(subject: &Subject, names_kinds: bool, state: &State) -> Selection {
         Subject::Announcements => Selection::of_kinds(&[ANNOUNCEMENT_KIND, STATE_KIND]),
         Subject::RootKinds => Selection::of_kinds(&ROOT_KINDS),
         Subject::Everything => Selection::all(),
-        Subject::Identifiers(repos) => {
-            let identifiers = repos.iter().map(|repo| &state.addr(*repo).identifier);
+        Subject::Identifiers(names) => {
+            let identifiers = names.iter().map(|forks| identifier(forks, state));
             Selection::tagging(&['d'], identifiers, &[ANNOUNCEMENT_KIND, STATE_KIND])
         }
         Subject::RepoTag(letter, repos) => {
@@ -165,7 +165,7 @@ mod tests {
         let repos = chunk(repos, 2).swap_remove(0);
         let units = [
             Unit::Announcements,
-            Unit::Identifiers(repos.clone()),
+            Unit::Identifiers(repos.iter().map(|repo| [*repo].into()).collect()),
             Unit::Everything,
             Unit::Repos(repos),
             Unit::Roots(chunk(roots, 4).swap_remove(0)),

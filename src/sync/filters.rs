@@ -4,7 +4,7 @@
 //! three tag letters. A [`Subject`] is what one filter asks. Both name repos and root events by number and share their
 //! lists, so that a subscription costs a few bytes however often it is asked; text is made when it is sent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::rc::Rc;
 
@@ -17,13 +17,16 @@ use crate::state::{RepoId, RootId, State};
 use crate::sync::budget::Shape;
 use crate::time::UnixTime;
 
+/// The repos of one identifier, at least one: forks share it, and are asked for together.
+pub type Forks = Rc<[RepoId]>;
+
 /// What is live or rotated as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Layer 1: announcements and states.
     Announcements,
     /// The same for a chunk of identifiers, on relays that want more than kinds.
-    Identifiers(Rc<[RepoId]>),
+    Identifiers(Rc<[Forks]>),
     /// Everything a relay has, in place of all layers.
     Everything,
     /// A chunk of layer 2.
@@ -45,7 +48,7 @@ pub enum Subject {
     /// Everything that the relay has: bounded by time alone, judged here.
     Everything,
     /// The same for some identifiers: states that came before their announcement are asked for again.
-    Identifiers(Rc<[RepoId]>),
+    Identifiers(Rc<[Forks]>),
     /// Events that tag some repos with `a`, `A` or `q`.
     RepoTag(char, Rc<[RepoId]>),
     /// Events that tag some root events with one of [`ROOT_TAG_LETTERS`].
@@ -70,7 +73,7 @@ impl Unit {
     pub fn subjects(&self) -> Vec<Subject> {
         match self {
             Unit::Announcements => vec![Subject::Announcements],
-            Unit::Identifiers(repos) => vec![Subject::Identifiers(repos.clone())],
+            Unit::Identifiers(names) => vec![Subject::Identifiers(names.clone())],
             Unit::Everything => vec![Subject::Everything],
             Unit::Repos(repos) => ['a', 'A', 'q'].map(|letter| Subject::RepoTag(letter, repos.clone())).into(),
             Unit::Roots(roots) => ROOT_TAG_LETTERS.map(|letter| Subject::RootTag(letter, roots.clone())).into(),
@@ -89,7 +92,8 @@ impl Unit {
     pub fn values(&self) -> usize {
         match self {
             Unit::Announcements | Unit::Everything => 0,
-            Unit::Identifiers(repos) | Unit::Repos(repos) => repos.len(),
+            Unit::Identifiers(names) => names.len(),
+            Unit::Repos(repos) => repos.len(),
             Unit::Roots(roots) => roots.len(),
         }
     }
@@ -103,8 +107,8 @@ impl Unit {
     pub fn reshape(self, shape: Shape, state: &State) -> Vec<Unit> {
         match self {
             Unit::Announcements | Unit::Everything => vec![self],
-            Unit::Identifiers(repos) => {
-                let chunks = chunk_repos(repos.iter().copied(), shape, state);
+            Unit::Identifiers(names) => {
+                let chunks = chunk_identifiers(names.iter().flat_map(|forks| forks.iter().copied()), shape, state);
                 chunks.into_iter().map(Unit::Identifiers).collect()
             }
             Unit::Repos(repos) => {
@@ -128,7 +132,7 @@ impl Subject {
         }
         match self {
             Subject::Announcements | Subject::RootKinds | Subject::Everything => None,
-            Subject::Identifiers(repos) => cut(repos).map(|halves| halves.map(Subject::Identifiers)),
+            Subject::Identifiers(names) => cut(names).map(|halves| halves.map(Subject::Identifiers)),
             Subject::RepoTag(letter, repos) => {
                 cut(repos).map(|halves| halves.map(|half| Subject::RepoTag(*letter, half)))
             }
@@ -143,7 +147,8 @@ impl Subject {
     pub fn values(&self) -> usize {
         match self {
             Subject::Announcements | Subject::RootKinds | Subject::Everything => 0,
-            Subject::Identifiers(repos) | Subject::RepoTag(_, repos) => repos.len(),
+            Subject::Identifiers(names) => names.len(),
+            Subject::RepoTag(_, repos) => repos.len(),
             Subject::RootTag(_, roots) => roots.len(),
             Subject::Deletions(authors) => authors.len(),
         }
@@ -205,9 +210,9 @@ impl Subject {
             Subject::Announcements => out.push_str("\"kinds\":[30617,30618]"),
             Subject::RootKinds => write_kinds(&ROOT_KINDS, out),
             Subject::Everything => {}
-            Subject::Identifiers(repos) => {
+            Subject::Identifiers(names) => {
                 out.push_str("\"kinds\":[30617,30618],");
-                write_list(out, "#d", identifiers(repos, state).into_iter(), push_string);
+                write_list(out, "#d", identifiers(names, state).into_iter(), push_string);
             }
             Subject::RepoTag(letter, repos) => {
                 let name = tag_name(*letter);
@@ -256,17 +261,43 @@ pub fn req_message(
 /// REQ's bytes.
 pub fn chunk_repos(repos: impl IntoIterator<Item = RepoId>, shape: Shape, state: &State) -> Vec<Rc<[RepoId]>> {
     let bytes_max = (shape.bytes - REQ_FRAME_BYTES) / UNIT_FILTERS - FILTER_FRAME_BYTES;
+    let bytes_of = |repo: &RepoId| value_bytes(&state.addr(*repo).to_string());
+    chunk_within(repos, shape.values, bytes_max, bytes_of)
+}
+
+/// Cuts repos into chunks of at most as many identifiers as the shape allows, within a REQ's bytes. Those of one
+/// identifier stay together, so that no two chunks ask the same.
+pub fn chunk_identifiers(repos: impl IntoIterator<Item = RepoId>, shape: Shape, state: &State) -> Vec<Rc<[Forks]>> {
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut names: Vec<Vec<RepoId>> = Vec::new();
+    for repo in repos {
+        let place = *places.entry(&state.addr(repo).identifier).or_insert(names.len());
+        match names.get_mut(place) {
+            Some(forks) => forks.push(repo),
+            None => names.push(vec![repo]),
+        }
+    }
+    let bytes_max = shape.bytes - REQ_FRAME_BYTES - FILTER_FRAME_BYTES;
+    let bytes_of = |forks: &Forks| value_bytes(identifier(forks, state));
+    chunk_within(names.into_iter().map(Forks::from), shape.values, bytes_max, bytes_of)
+}
+
+fn chunk_within<T>(
+    values: impl IntoIterator<Item = T>,
+    values_max: usize,
+    bytes_max: usize,
+    bytes_of: impl Fn(&T) -> usize,
+) -> Vec<Rc<[T]>> {
     let mut chunks = Vec::new();
     let (mut chunk, mut bytes) = (Vec::new(), 0);
-    for repo in repos {
-        let mut value = String::new();
-        push_string(&mut value, &state.addr(repo).to_string());
-        if chunk.len() == shape.values || (bytes + value.len() + 1 > bytes_max && !chunk.is_empty()) {
+    for value in values {
+        let size = bytes_of(&value);
+        if chunk.len() == values_max || (bytes + size > bytes_max && !chunk.is_empty()) {
             chunks.push(std::mem::take(&mut chunk).into());
             bytes = 0;
         }
-        bytes += value.len() + 1;
-        chunk.push(repo);
+        bytes += size;
+        chunk.push(value);
     }
     if !chunk.is_empty() {
         chunks.push(chunk.into());
@@ -329,17 +360,26 @@ fn unit_bytes(unit: &Unit, state: &State) -> usize {
     let values = match unit {
         Unit::Announcements | Unit::Everything => 0,
         Unit::Roots(roots) => roots.len() * ID_BYTES,
-        Unit::Identifiers(repos) | Unit::Repos(repos) => {
-            let mut text = String::new();
-            repos.iter().for_each(|repo| push_string(&mut text, &state.addr(*repo).to_string()));
-            text.len() + repos.len()
-        }
+        Unit::Identifiers(names) => names.iter().map(|forks| value_bytes(identifier(forks, state))).sum(),
+        Unit::Repos(repos) => repos.iter().map(|repo| value_bytes(&state.addr(*repo).to_string())).sum(),
     };
     unit.filter_count() * (values + FILTER_FRAME_BYTES)
 }
 
-fn identifiers<'a>(repos: &[RepoId], state: &'a State) -> BTreeSet<&'a str> {
-    repos.iter().map(|repo| &*state.addr(*repo).identifier).collect()
+/// Bytes of a value in a list, with quotes and comma.
+fn value_bytes(value: &str) -> usize {
+    let mut text = String::new();
+    push_string(&mut text, value);
+    text.len() + 1
+}
+
+fn identifiers<'a>(names: &[Forks], state: &'a State) -> BTreeSet<&'a str> {
+    names.iter().map(|forks| identifier(forks, state)).collect()
+}
+
+/// What some forks share.
+pub fn identifier<'a>(forks: &Forks, state: &'a State) -> &'a str {
+    &state.addr(*forks.first().expect("there is at least one")).identifier
 }
 
 fn tag_name(letter: char) -> String {
@@ -433,6 +473,36 @@ mod tests {
         assert_eq!(repos, state.repos_of(&relay("one")).collect::<Vec<_>>());
         assert_eq!(roots, state.roots_of(&relay("one")));
         assert_eq!(units.len(), 1 + 3 + 13);
+    }
+
+    #[test]
+    fn no_two_chunks_ask_for_the_same_identifier_however_many_forks_share_it() {
+        let mut state = State::new(settings());
+        let mut seq = 0;
+        // 150 owners of `x`, and between them 150 repos of other names.
+        for n in 0..150 {
+            for (owner, name) in [(n, "x".to_owned()), (0, format!("repo-{n}"))] {
+                seq += 1;
+                state.set_announcement(&announcement(owner + 1, &name, &["one"]), seq);
+            }
+        }
+        let repos: BTreeSet<RepoId> = state.repos_of(&relay("one")).collect();
+        assert_eq!(repos.len(), 300);
+        let chunks = chunk_identifiers(repos.iter().copied(), shape(100), &state);
+        assert_eq!(chunks.iter().map(|chunk| chunk.len()).collect::<Vec<_>>(), [100, 51]);
+        let forks = chunks.iter().flat_map(|chunk| chunk.iter()).flat_map(|forks| forks.iter().copied());
+        assert_eq!(forks.collect::<BTreeSet<_>>(), repos, "each is there");
+        // However they are cut, and cut again.
+        let units = chunks.into_iter().flat_map(|names| Unit::Identifiers(names).reshape(shape(30), &state));
+        let subjects: Vec<Subject> = units.flat_map(|unit| unit.subjects()).collect();
+        let halves: Vec<Subject> = subjects.iter().filter_map(Subject::halves).flatten().collect();
+        for subjects in [subjects, halves] {
+            let lists: Vec<serde_json::Value> =
+                subjects.iter().map(|subject| json(subject, &state)["#d"].take()).collect();
+            let asked: Vec<&str> =
+                lists.iter().flat_map(|list| list.as_array().unwrap()).filter_map(|d| d.as_str()).collect();
+            assert_eq!(asked.iter().collect::<BTreeSet<_>>().len(), asked.len(), "{asked:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use nostr::key::PublicKey;
 use crate::protocol::relay_url::RelayUrl;
 use crate::state::{RepoId, RootId, State};
 use crate::sync::budget::{Budget, Shape};
-use crate::sync::filters::{Subject, Unit, chunk, chunk_repos, fits_a_req, pack};
+use crate::sync::filters::{Subject, Unit, chunk, chunk_identifiers, chunk_repos, fits_a_req, pack};
 use crate::sync::progress::RelayProgress;
 use crate::sync::sweep::Sweep;
 use crate::time::UnixTime;
@@ -102,7 +102,7 @@ impl Minimal {
 /// not fit live is the oldest.
 pub fn chunked_units(relay: &RelayUrl, shape: Shape, state: &State) -> Vec<Unit> {
     let mut units: Vec<Unit> = match shape.tagged_layer_1 && state.repos_of(relay).next().is_some() {
-        true => chunk_repos(state.repos_of(relay), shape, state).into_iter().map(Unit::Identifiers).collect(),
+        true => chunk_identifiers(state.repos_of(relay), shape, state).into_iter().map(Unit::Identifiers).collect(),
         false => vec![Unit::Announcements],
     };
     units.extend(units_of(state.repos_of(relay), &state.roots_of(relay), shape, state));
@@ -209,8 +209,8 @@ pub fn increment_sweeps(
 
 /// The sweeps for announcements and states of some repos: those that came before they could be accepted.
 pub fn identifier_sweeps(repos: &BTreeSet<RepoId>, shape: Shape, state: &State) -> impl Iterator<Item = Sweep> + use<> {
-    let chunks = chunk_repos(repos.iter().copied(), shape, state);
-    chunks.into_iter().map(|repos| Sweep::new(Subject::Identifiers(repos), None))
+    let chunks = chunk_identifiers(repos.iter().copied(), shape, state);
+    chunks.into_iter().map(|names| Sweep::new(Subject::Identifiers(names), None))
 }
 
 /// One sweep for each filter of some units.

@@ -81,7 +81,8 @@ impl Round {
             Subject::Announcements | Subject::RootKinds | Subject::Everything | Subject::Deletions(_) => {
                 self.broken = true
             }
-            Subject::Identifiers(repos) | Subject::RepoTag(_, repos) => self.failed.extend(repos.iter()),
+            Subject::Identifiers(names) => self.failed.extend(names.iter().flat_map(|forks| forks.iter())),
+            Subject::RepoTag(_, repos) => self.failed.extend(repos.iter()),
             Subject::RootTag(_, roots) => {
                 self.failed.extend(roots.iter().flat_map(|root| state.repos_of_root(*root)));
             }
