@@ -35,7 +35,7 @@ pub struct Changes {
     /// Repos that a relay newly shares with us.
     pub gained: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
     /// Repos that a relay shares and that have new maintainers: what these published before was refused.
-    pub restaffed: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
+    pub maintainers_changed: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
     /// Repos that a relay shared with us until then. They may be back: what came of them meanwhile was refused.
     pub lost: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
     /// New root events.
@@ -50,7 +50,7 @@ pub struct Changes {
 impl Changes {
     /// Whether nothing changed that a window would have to act on.
     pub fn is_empty(&self) -> bool {
-        self.gained.is_empty() && self.restaffed.is_empty() && self.lost.is_empty() && self.roots.is_empty()
+        self.gained.is_empty() && self.maintainers_changed.is_empty() && self.lost.is_empty() && self.roots.is_empty()
     }
 
     /// Adds what changed afterwards.
@@ -58,8 +58,8 @@ impl Changes {
         for (relay, repos) in later.gained {
             self.gained.entry(relay).or_default().extend(repos);
         }
-        for (relay, repos) in later.restaffed {
-            self.restaffed.entry(relay).or_default().extend(repos);
+        for (relay, repos) in later.maintainers_changed {
+            self.maintainers_changed.entry(relay).or_default().extend(repos);
         }
         for (relay, repos) in later.lost {
             self.lost.entry(relay).or_default().extend(repos);
@@ -180,7 +180,7 @@ impl State {
         self.repo_mut(repo).announcement = Some(held);
         self.announced.entry(announcement.addr.identifier.clone()).or_default().insert(repo);
         if announcement.maintainers.iter().any(|maintainer| !known.contains(maintainer)) {
-            changes.restaffed = self.shared_as(&announcement.addr.identifier);
+            changes.maintainers_changed = self.shared_as(&announcement.addr.identifier);
         }
         changes
     }
@@ -560,7 +560,7 @@ mod tests {
         owner.maintainers = vec![author(2)];
         let changes = state.set_announcement(&owner, 3);
         assert!(!changes.is_empty());
-        assert_eq!(changes.restaffed.keys().collect::<Vec<_>>(), [&relay("one"), &relay("two")]);
+        assert_eq!(changes.maintainers_changed.keys().collect::<Vec<_>>(), [&relay("one"), &relay("two")]);
         assert!(state.set_announcement(&owner, 4).is_empty(), "nobody new");
         let mut third = announcement(3, "a", &["four"]);
         third.clone_urls.clear();
@@ -569,13 +569,13 @@ mod tests {
         assert!(state.set_announcement(&third, 4).is_empty(), "nobody new");
         third.clone_urls = announcement(3, "a", &[]).clone_urls;
         let changes = state.set_announcement(&third, 4);
-        assert_eq!(changes.restaffed.len(), 3, "it lists us now, and names someone");
+        assert_eq!(changes.maintainers_changed.len(), 3, "it lists us now, and names someone");
         let mut second = announcement(2, "a", &["five"]);
         second.clone_urls.clear();
         second.maintainers = vec![author(4)];
         let changes = state.set_announcement(&second, 5);
         let ours = [&relay("four"), &relay("one"), &relay("two")];
-        assert_eq!(changes.restaffed.keys().collect::<Vec<_>>(), ours, "where ours are");
+        assert_eq!(changes.maintainers_changed.keys().collect::<Vec<_>>(), ours, "where ours are");
     }
 
     #[test]

@@ -41,8 +41,8 @@ impl Engine {
         for (url, repos) in &changes.lost {
             self.unconfirm_with(url, repos, Relay::on_repos_lost);
         }
-        for (url, repos) in &changes.restaffed {
-            self.unconfirm_with(url, repos, Relay::on_repos_restaffed);
+        for (url, repos) in &changes.maintainers_changed {
+            self.unconfirm_with(url, repos, Relay::on_maintainers_changed);
         }
     }
 
@@ -72,8 +72,8 @@ impl Engine {
         for (url, repos) in &changes.gained {
             tell(url, &|news| news.gained.extend(repos));
         }
-        for (url, repos) in &changes.restaffed {
-            tell(url, &|news| news.restaffed.extend(repos));
+        for (url, repos) in &changes.maintainers_changed {
+            tell(url, &|news| news.maintainers_changed.extend(repos));
         }
         for url in changes.lost.keys() {
             tell(url, &|_| ());

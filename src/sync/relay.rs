@@ -101,7 +101,7 @@ pub struct News {
     /// Repos that are newly shared.
     pub gained: BTreeSet<RepoId>,
     /// Shared repos that have new maintainers.
-    pub restaffed: BTreeSet<RepoId>,
+    pub maintainers_changed: BTreeSet<RepoId>,
     /// New root events.
     pub roots: BTreeSet<RootId>,
     /// With it, windows have brought every root event up to this number; the state may know later ones, of a batch that
@@ -371,15 +371,16 @@ impl Relay {
         let url = &self.url;
         let Some(linked) = linked_in(&mut self.state) else { return };
         let (repos, roots) = linked.take_new(url, news, cx);
-        let restaffed = linked.take_restaffed(&news.restaffed).difference(&repos).copied().collect::<BTreeSet<_>>();
+        let changed = linked.take_maintainers_changed(&news.maintainers_changed);
+        let changed: BTreeSet<RepoId> = changed.difference(&repos).copied().collect();
         if linked.follows_too_much {
             linked.stale.get_or_insert(Why::ReposLost);
         }
-        if repos.is_empty() && roots.is_empty() && restaffed.is_empty() {
+        if repos.is_empty() && roots.is_empty() && changed.is_empty() {
             return self.settle(cx);
         }
         let shape = linked.session.shape(cx);
-        linked.session.add_sweeps(identifier_sweeps(&restaffed, shape, cx.state));
+        linked.session.add_sweeps(identifier_sweeps(&changed, shape, cx.state));
         linked.in_round = true;
         if linked.will_ask_for_everything() {
             return self.settle(cx);
@@ -413,7 +414,7 @@ impl Relay {
 
     /// Some shared repos have new maintainers, as a window will say. Returns those that were confirmed, for the caller to
     /// write that they are no longer.
-    pub fn on_repos_restaffed(&mut self, repos: &BTreeSet<RepoId>) -> Vec<RepoId> {
+    pub fn on_maintainers_changed(&mut self, repos: &BTreeSet<RepoId>) -> Vec<RepoId> {
         if let Some(linked) = linked_in(&mut self.state) {
             linked.owing.extend(repos);
         }

@@ -166,11 +166,11 @@ impl Linked {
     }
 
     /// Of repos that a window says have new maintainers, those that are asked about: they are to be asked about these, too.
-    pub fn take_restaffed(&mut self, repos: &BTreeSet<RepoId>) -> BTreeSet<RepoId> {
+    pub fn take_maintainers_changed(&mut self, repos: &BTreeSet<RepoId>) -> BTreeSet<RepoId> {
         self.owing.retain(|repo| !repos.contains(repo));
-        let restaffed: BTreeSet<RepoId> = repos.intersection(&self.planned).copied().collect();
-        self.session.round_mut().touch(restaffed.iter().copied());
-        restaffed
+        let planned: BTreeSet<RepoId> = repos.intersection(&self.planned).copied().collect();
+        self.session.round_mut().touch(planned.iter().copied());
+        planned
     }
 
     /// Whether adding some units live asks for a consolidation: there would be too many filters for what is needed, or

@@ -405,17 +405,17 @@ fn a_repo_with_new_maintainers_is_confirmed_when_a_window_has_asked_for_what_the
     rig.open();
     let confirmed = |rig: &Rig| rig.relay.progress().confirmed_repos().count();
     let repos: BTreeSet<RepoId> = rig.bench.state.repo_id(&addr(1, "a")).into_iter().collect();
-    rig.relay.on_repos_restaffed(&repos);
+    rig.relay.on_maintainers_changed(&repos);
     rig.answer_all();
     assert_eq!((rig.state(), confirmed(&rig)), (StateName::Live, 0), "the catch-up may have asked before");
-    let news = News { restaffed: repos.clone(), ..News::default() };
+    let news = News { maintainers_changed: repos.clone(), ..News::default() };
     rig.relay.on_window(&news, &mut rig.bench.cx());
     assert_eq!(confirmed(&rig), 0);
     let texts = rig.answer_all();
     assert!(reqs(&texts).iter().all(|text| text.contains("\"#d\":[\"a\"]")), "{texts:#?}");
     assert_eq!(confirmed(&rig), 1);
     // On a new link it is asked for as a whole.
-    rig.relay.on_repos_restaffed(&repos);
+    rig.relay.on_maintainers_changed(&repos);
     rig.bench.advance(60);
     rig.drop_link();
     rig.open();
