@@ -248,6 +248,8 @@ impl Engine {
             self.serve.acknowledge(client, &id, true, "");
         }
         self.metrics.relays_refused.add_many("announcement", owed.changes.relays_refused as u64);
+        self.metrics.maintainers_refused.add_many("announcement", owed.changes.maintainers_refused as u64);
+        self.metrics.maintainers_refused.add_many("identifier", owed.changes.candidates_refused as u64);
         self.window.add(now.mono, Changes { upto: self.store.last_seq(), ..owed.changes });
         self.schedule_expiry(now)?;
         self.collect_served();

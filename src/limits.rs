@@ -381,6 +381,13 @@ pub const RELAY_URL_BYTES_MAX: usize = 512;
 /// Bytes of a repo's identifier. Beyond: no repo (its announcement is malformed), so that a filter of 100 addresses
 /// always fits into one REQ.
 pub const IDENTIFIER_BYTES_MAX: usize = 512;
+/// Maintainers taken from one announcement, the first ones; the rest are counted
+/// (`grasp_sync_maintainers_refused_total{reason="announcement"}`).
+pub const MAINTAINERS_LISTED_MAX: usize = 64;
+/// Maintainers of all repos of one identifier that are confirmed because they accepted; those who own one of them are not
+/// among them. Beyond: they wait for a place, unconfirmed, and are counted
+/// (`grasp_sync_maintainers_refused_total{reason="identifier"}`).
+pub const CONFIRMED_MAX: usize = 256;
 
 // Names.
 

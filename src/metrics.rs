@@ -38,6 +38,11 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_repos", "gauge", "Repos followed"),
     ("grasp_sync_root_events", "gauge", "Root events of all repos"),
     ("grasp_sync_relays_refused_total", "counter", "Relay URLs not followed, by {reason}"),
+    (
+        "grasp_sync_maintainers_refused_total",
+        "counter",
+        "Maintainers that count for nothing, by {reason}: an announcement lists too many, or an identifier has too many",
+    ),
     ("grasp_sync_relay_state_entries_total", "counter", "Times a relay entered a {state}"),
     ("grasp_sync_relays_in_state", "gauge", "Relays in each {state}"),
     ("grasp_sync_relay_filters", "gauge", "Filters of {relay}, by whether they are {held} live or in rotation"),
@@ -134,6 +139,8 @@ pub struct Metrics {
     pub events_removed: u64,
     /// Relay URLs not followed, by reason.
     pub relays_refused: Counts,
+    /// Maintainers that count for nothing, by reason.
+    pub maintainers_refused: Counts,
     /// Times a relay entered a state, by its name.
     pub state_entries: Counts,
     /// Relays asked for their NIP-11 document, by what came of it.
@@ -206,6 +213,7 @@ impl Default for Metrics {
             events_expired: 0,
             events_removed: 0,
             relays_refused: Counts::default(),
+            maintainers_refused: Counts::default(),
             state_entries: Counts::default(),
             relay_info: Counts::default(),
             windows: 0,
@@ -414,6 +422,7 @@ impl Sheet {
         self.put("grasp_sync_events_expired_total", &[], metrics.events_expired);
         self.put("grasp_sync_events_removed_total", &[], metrics.events_removed);
         self.put_each("grasp_sync_relays_refused_total", "reason", metrics.relays_refused.iter());
+        self.put_each("grasp_sync_maintainers_refused_total", "reason", metrics.maintainers_refused.iter());
         self.put_each("grasp_sync_relay_state_entries_total", "state", metrics.state_entries.iter());
         self.put_each("grasp_sync_relay_info_total", "result", metrics.relay_info.iter());
         self.put("grasp_sync_windows_total", &[], metrics.windows);
@@ -499,6 +508,7 @@ mod tests {
         metrics.events_new.add_many(Source::Catchup, 7);
         metrics.events_refused.add("event_too_large");
         metrics.relays_refused.add("own");
+        metrics.maintainers_refused.add("announcement");
         metrics.state_entries.add("Live");
         metrics.relay_info.add("read");
         metrics.sweeps.add("done");

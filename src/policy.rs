@@ -45,7 +45,7 @@ pub enum Refusal {
     Ephemeral,
     /// An announcement that neither lists our service nor concerns a repo we follow.
     ForeignAnnouncement,
-    /// A repository state whose author does not maintain such a repo of ours.
+    /// A repository state whose author is no confirmed maintainer of such a repo of ours.
     NotAMaintainer,
     /// A deletion of nothing that we hold of its author's.
     DeletesNothing,
@@ -189,8 +189,8 @@ pub fn check_belongs(event: &Event, state: &State, store: &Store) -> Result<Resu
     Ok(match kind {
         ANNOUNCEMENT_KIND => verdict(announcement_belongs(event, state), Refusal::ForeignAnnouncement),
         STATE_KIND => {
-            let maintained = identifier(event).is_some_and(|d| state.is_maintainer(&event.pubkey, d));
-            verdict(maintained, Refusal::NotAMaintainer)
+            let confirmed = identifier(event).is_some_and(|d| state.is_confirmed(&event.pubkey, d));
+            verdict(confirmed, Refusal::NotAMaintainer)
         }
         DELETION_KIND => verdict(store.deletion_targets(event)?, Refusal::DeletesNothing),
         kind if EPHEMERAL_KINDS.contains(&kind) => Err(Refusal::Ephemeral),
@@ -246,7 +246,7 @@ fn announcement_belongs(event: &Event, state: &State) -> bool {
     let Some(announcement) = Announcement::from_event(event, usize::MAX) else { return false };
     state.is_ours(&announcement)
         || state.is_announced(&announcement.addr)
-        || state.is_maintainer(&announcement.addr.author, &announcement.addr.identifier)
+        || state.is_invited(&announcement.addr.author, &announcement.addr.identifier)
 }
 
 /// Whether a stored announcement or root event tags this event by its id.

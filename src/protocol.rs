@@ -9,6 +9,7 @@ pub mod reference;
 pub mod relay_info;
 pub mod relay_url;
 pub mod repo;
+mod roles;
 pub mod root;
 
 use std::borrow::Cow;

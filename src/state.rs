@@ -17,8 +17,10 @@ use crate::protocol::repo::{
 use crate::settings::Settings;
 use crate::store::Seq;
 
+mod authority;
 mod roots;
 
+use authority::{Authority, IdentifierId, Listing, Standing};
 use roots::{Roots, push};
 
 /// A repo's number in this process.
@@ -34,7 +36,8 @@ pub struct RootId(u32);
 pub struct Changes {
     /// Repos that a relay newly shares with us.
     pub gained: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
-    /// Repos that a relay shares and that have new maintainers: what these published before was refused.
+    /// Repos that a relay shares and for which somebody became invited or confirmed: what he published before was
+    /// refused.
     pub maintainers_changed: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
     /// Repos that a relay shared with us until then. They may be back: what came of them meanwhile was refused.
     pub lost: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
@@ -45,6 +48,10 @@ pub struct Changes {
     /// Relays that an announcement listed beyond the allowed number, or that are not valid URLs, as far as no earlier
     /// version of it had as many.
     pub relays_refused: usize,
+    /// Maintainers that an announcement listed beyond the allowed number.
+    pub maintainers_refused: usize,
+    /// Maintainers that found no place among those of their identifier.
+    pub candidates_refused: usize,
 }
 
 impl Changes {
@@ -67,6 +74,8 @@ impl Changes {
         self.roots.extend(later.roots);
         self.upto = self.upto.max(later.upto);
         self.relays_refused += later.relays_refused;
+        self.maintainers_refused += later.maintainers_refused;
+        self.candidates_refused += later.candidates_refused;
     }
 }
 
@@ -86,7 +95,6 @@ struct Held {
     relays: Vec<RelayUrl>,
     /// The most that were refused of one version: so many have been counted.
     relays_refused: usize,
-    maintainers: Vec<PublicKey>,
     /// It lists our service, or the operator archives it.
     ours: bool,
 }
@@ -98,8 +106,9 @@ pub struct State {
     repos: Vec<Repo>,
     repo_ids: BTreeMap<RepoAddr, RepoId>,
     roots: Roots,
-    /// Held announcements by identifier, for the maintainers' closure.
-    announced: BTreeMap<String, BTreeSet<RepoId>>,
+    authority: Authority,
+    /// Identifiers of which all repos have been handed out as [`Changes::maintainers_changed`] since a window closed.
+    asked_anew: BTreeSet<IdentifierId>,
     sync_relays: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
     last_seq: Seq,
     last_announcement_seq: Seq,
@@ -119,7 +128,8 @@ impl State {
             repos: Vec::new(),
             repo_ids: BTreeMap::new(),
             roots: Roots::default(),
-            announced: BTreeMap::new(),
+            authority: Authority::default(),
+            asked_anew: BTreeSet::new(),
             sync_relays,
             last_seq: 0,
             last_announcement_seq: 0,
@@ -172,42 +182,57 @@ impl State {
         let counted = self.held(repo).map_or(0, |held| held.relays_refused);
         let refused = if ours { announcement.relays_refused + listed.saturating_sub(max) } else { 0 };
         changes.relays_refused = refused.saturating_sub(counted);
-        // Of one that did not list us nobody was a maintainer.
-        let before = self.held(repo).filter(|held| held.ours || !ours);
-        let known = before.map(|held| held.maintainers.clone()).unwrap_or_default();
         let relays_refused = refused.max(counted);
-        let held = Held { relays, relays_refused, maintainers: announcement.maintainers.clone(), ours };
-        self.repo_mut(repo).announcement = Some(held);
-        self.announced.entry(announcement.addr.identifier.clone()).or_default().insert(repo);
-        if announcement.maintainers.iter().any(|maintainer| !known.contains(maintainer)) {
-            changes.maintainers_changed = self.shared_as(&announcement.addr.identifier);
-        }
+        changes.maintainers_refused = announcement.maintainers_refused;
+        self.repo_mut(repo).announcement = Some(Held { relays, relays_refused, ours });
+        let standing = match (announcement.author_left, ours) {
+            (true, _) => Standing::Left,
+            (false, true) => Standing::Owner,
+            (false, false) => Standing::Elsewhere,
+        };
+        let maintainers = announcement.maintainers.as_slice().into();
+        self.set_listing(repo, Some(Listing { repo, standing, maintainers }), &mut changes);
         changes
-    }
-
-    /// The followed repos of one identifier, by the relays that share them.
-    fn shared_as(&self, identifier: &str) -> BTreeMap<RelayUrl, BTreeSet<RepoId>> {
-        let mut shared: BTreeMap<RelayUrl, BTreeSet<RepoId>> = BTreeMap::new();
-        for repo in self.announced.get(identifier).into_iter().flatten() {
-            for relay in self.relays_of(*repo) {
-                shared.entry(relay.clone()).or_default().insert(*repo);
-            }
-        }
-        shared
     }
 
     /// The announcement of a repo was deleted or has expired: it is no longer followed. Its events stay.
     pub fn remove_announcement(&mut self, addr: &RepoAddr) -> Changes {
         let Some(&repo) = self.repo_ids.get(addr) else { return Changes::default() };
-        let changes = self.share(repo, &[]);
+        let mut changes = self.share(repo, &[]);
         self.repo_mut(repo).announcement = None;
-        if let Some(held) = self.announced.get_mut(&addr.identifier) {
-            held.remove(&repo);
-            if held.is_empty() {
-                self.announced.remove(&addr.identifier);
+        self.set_listing(repo, None, &mut changes);
+        changes
+    }
+
+    /// Says who may speak by a repo's announcement. Until a window has closed, the repos of one identifier are handed out
+    /// once, and after that only those that a relay has gained since: whoever changes who may speak, again and again, pays
+    /// for one announcement each time, not for all that share its identifier.
+    fn set_listing(&mut self, repo: RepoId, listing: Option<Listing>, changes: &mut Changes) {
+        let addr = &self.repos[repo.0 as usize].addr;
+        let shift = self.authority.set(addr, listing);
+        changes.candidates_refused = shift.refused;
+        let identifier = self.authority.number(&addr.identifier).expect("it was set a moment ago");
+        if shift.became && self.asked_anew.insert(identifier) {
+            changes.maintainers_changed = self.shared_as(identifier);
+        } else if self.asked_anew.contains(&identifier) {
+            changes.maintainers_changed = changes.gained.clone();
+        }
+    }
+
+    /// A window has closed: what was handed out has been asked for, or will be by the next.
+    pub fn on_window_closed(&mut self) {
+        self.asked_anew.clear();
+    }
+
+    /// The followed repos of one identifier, by the relays that share them.
+    fn shared_as(&self, identifier: IdentifierId) -> BTreeMap<RelayUrl, BTreeSet<RepoId>> {
+        let mut shared: BTreeMap<RelayUrl, BTreeSet<RepoId>> = BTreeMap::new();
+        for repo in self.authority.repos(identifier) {
+            for relay in self.relays_of(repo) {
+                shared.entry(relay.clone()).or_default().insert(repo);
             }
         }
-        changes
+        shared
     }
 
     /// The largest sequence number that the maps have taken in.
@@ -218,6 +243,11 @@ impl State {
     /// The same of announcements alone.
     pub fn last_announcement_seq(&self) -> Seq {
         self.last_announcement_seq
+    }
+
+    /// A number that grows when somebody becomes invited or confirmed, or ceases to be.
+    pub fn authority_version(&self) -> u64 {
+        self.authority.version()
     }
 
     /// Relays that share at least one repo with us, and the bootstrap relays; the latter first.
@@ -324,12 +354,12 @@ impl State {
     }
 
     /// Whether events that tag this repo belong here: its announcement is held and lists us, is archived, or is that of
-    /// a maintainer of such a repo.
+    /// somebody who is invited to maintain such a repo.
     pub fn is_followed(&self, addr: &RepoAddr) -> bool {
         let Some(repo) = self.repo_id(addr) else { return false };
         match &self.repos[repo.0 as usize].announcement {
             None => false,
-            Some(held) => held.ours || self.is_maintainer(&addr.author, &addr.identifier),
+            Some(held) => held.ours || self.is_invited(&addr.author, &addr.identifier),
         }
     }
 
@@ -351,31 +381,15 @@ impl State {
         archive.contains(addr) || (related() && cloned())
     }
 
-    /// Whether `author` maintains a repo of ours named `identifier`: owns it, or is named by its maintainers, or by
-    /// theirs, and so on over the announcements that are held.
-    pub fn is_maintainer(&self, author: &PublicKey, identifier: &str) -> bool {
-        let Some(held) = self.announced.get(identifier) else { return false };
-        let ours = held.iter().filter(|repo| self.held(**repo).is_some_and(|held| held.ours));
-        let mut queue: Vec<RepoId> = ours.copied().collect();
-        let mut seen: BTreeSet<RepoId> = queue.iter().copied().collect();
-        while let Some(repo) = queue.pop() {
-            if self.addr(repo).author == *author {
-                return true;
-            }
-            for maintainer in self.held(repo).into_iter().flat_map(|held| &held.maintainers) {
-                if maintainer == author {
-                    return true;
-                }
-                let addr = RepoAddr { author: *maintainer, identifier: identifier.to_owned() };
-                if let Some(next) = self.repo_id(&addr)
-                    && self.held(next).is_some()
-                    && seen.insert(next)
-                {
-                    queue.push(next);
-                }
-            }
-        }
-        false
+    /// Whether `author` may speak for the repos of ours named `identifier`: is the author of one, or is listed by one who
+    /// may and has announced it himself, listing back one who may.
+    pub fn is_confirmed(&self, author: &PublicKey, identifier: &str) -> bool {
+        self.authority.is_confirmed(author, identifier)
+    }
+
+    /// Whether `author` may speak for them or is listed by one who may.
+    pub fn is_invited(&self, author: &PublicKey, identifier: &str) -> bool {
+        self.authority.is_invited(author, identifier)
     }
 
     fn held(&self, repo: RepoId) -> Option<&Held> {
@@ -530,52 +544,77 @@ mod tests {
         assert!(state.needs(&relay("r15")) && !state.needs(&relay("r16")), "the first ones");
     }
 
+    /// An announcement that does not list us.
+    fn elsewhere(owner: u8, maintainers: &[u8]) -> Announcement {
+        let mut elsewhere = announcement(owner, "a", &["elsewhere"]);
+        elsewhere.clone_urls.clear();
+        elsewhere.maintainers = maintainers.iter().map(|n| author(*n)).collect();
+        elsewhere
+    }
+
     #[test]
-    fn maintainers_are_found_through_their_announcements() {
+    fn who_is_listed_is_followed_and_speaks_once_he_has_accepted() {
         let mut state = State::new(settings());
         let mut owner = announcement(1, "a", &[]);
         owner.maintainers = vec![author(2)];
         state.set_announcement(&owner, 1);
-        assert!(state.is_maintainer(&author(1), "a") && state.is_maintainer(&author(2), "a"));
-        assert!(!state.is_maintainer(&author(3), "a") && !state.is_maintainer(&author(2), "b"));
-        let mut second = announcement(2, "a", &["two"]);
-        second.clone_urls.clear();
-        second.maintainers = vec![author(3), author(1)];
-        assert!(
-            state.set_announcement(&second, 2).gained.is_empty(),
-            "it does not list us, so its relays are not ours"
-        );
-        assert!(state.is_maintainer(&author(3), "a"), "recursively, and circles end");
-        assert!(state.is_followed(&addr(2, "a")));
+        assert!(state.is_confirmed(&author(1), "a") && !state.is_confirmed(&author(2), "a"));
+        assert!(state.is_invited(&author(2), "a") && !state.is_invited(&author(2), "b"));
+        assert!(!state.is_followed(&addr(2, "a")), "he has not announced it");
+        assert!(state.set_announcement(&elsewhere(2, &[3]), 2).gained.is_empty(), "its relays are not ours");
+        assert!(state.is_followed(&addr(2, "a")) && !state.is_confirmed(&author(2), "a"));
+        state.set_announcement(&elsewhere(2, &[3, 1]), 3);
+        assert!(state.is_confirmed(&author(2), "a") && state.is_invited(&author(3), "a"));
+        owner.author_left = true;
+        state.set_announcement(&owner, 4);
+        assert!(!state.is_confirmed(&author(1), "a") && !state.is_confirmed(&author(2), "a"));
+        assert!(state.is_followed(&addr(1, "a")), "it lists us all the same");
+        owner.author_left = false;
+        state.set_announcement(&owner, 5);
+        assert!(state.is_confirmed(&author(2), "a"));
         state.remove_announcement(&addr(1, "a"));
-        assert!(!state.is_maintainer(&author(2), "a"), "nobody maintains what nobody lists");
+        assert!(!state.is_invited(&author(2), "a"), "nobody maintains what nobody lists");
     }
 
     #[test]
     fn new_maintainers_concern_every_repo_of_ours_with_that_identifier() {
         let mut state = State::new(settings());
-        state.set_announcement(&announcement(1, "a", &["one", "two"]), 1);
-        state.set_announcement(&announcement(3, "b", &["three"]), 2);
+        let mut set = |announcement: &Announcement, seq| {
+            state.on_window_closed();
+            let changes = state.set_announcement(announcement, seq);
+            changes.maintainers_changed.keys().map(RelayUrl::to_string).collect::<Vec<_>>()
+        };
         let mut owner = announcement(1, "a", &["one", "two"]);
+        assert_eq!(set(&owner, 1), ["wss://one.example", "wss://two.example"], "he is confirmed himself");
+        set(&announcement(3, "b", &["three"]), 2);
         owner.maintainers = vec![author(2)];
-        let changes = state.set_announcement(&owner, 3);
-        assert!(!changes.is_empty());
-        assert_eq!(changes.maintainers_changed.keys().collect::<Vec<_>>(), [&relay("one"), &relay("two")]);
-        assert!(state.set_announcement(&owner, 4).is_empty(), "nobody new");
-        let mut third = announcement(3, "a", &["four"]);
-        third.clone_urls.clear();
-        third.maintainers = vec![author(5)];
-        let _ = state.set_announcement(&third, 4);
-        assert!(state.set_announcement(&third, 4).is_empty(), "nobody new");
-        third.clone_urls = announcement(3, "a", &[]).clone_urls;
-        let changes = state.set_announcement(&third, 4);
-        assert_eq!(changes.maintainers_changed.len(), 3, "it lists us now, and names someone");
-        let mut second = announcement(2, "a", &["five"]);
-        second.clone_urls.clear();
-        second.maintainers = vec![author(4)];
-        let changes = state.set_announcement(&second, 5);
-        let ours = [&relay("four"), &relay("one"), &relay("two")];
-        assert_eq!(changes.maintainers_changed.keys().collect::<Vec<_>>(), ours, "where ours are");
+        assert_eq!(set(&owner, 3), ["wss://one.example", "wss://two.example"]);
+        assert_eq!(set(&owner, 4), [""; 0], "nobody new");
+        assert_eq!(set(&elsewhere(4, &[5]), 5), [""; 0], "a stranger");
+        let ours = ["wss://four.example", "wss://one.example", "wss://two.example"];
+        assert_eq!(set(&announcement(4, "a", &["four"]), 6), ours, "he lists us now");
+        assert_eq!(set(&elsewhere(2, &[6]), 7), [""; 0], "he does not accept");
+        assert_eq!(set(&elsewhere(2, &[1, 6]), 8), ours, "he does, and invites one more");
+        owner.maintainers.clear();
+        assert_eq!(set(&owner, 9), [""; 0], "what he published was not refused until now");
+        owner.maintainers = vec![author(2)];
+        assert_eq!(set(&owner, 10), ours, "they are back");
+    }
+
+    #[test]
+    fn until_a_window_closes_the_repos_of_an_identifier_are_handed_out_once() {
+        let mut state = State::new(settings());
+        let repos = |changes: Changes| changes.maintainers_changed.values().map(BTreeSet::len).sum::<usize>();
+        for n in 1..=100 {
+            let mut fork = announcement(n, "a", &["one", "two"]);
+            fork.maintainers = vec![author(n + 100)];
+            assert_eq!(repos(state.set_announcement(&fork, u64::from(n))), 2, "what is new of it");
+        }
+        let again = |n: u8| elsewhere(n + 100, &[n]);
+        assert_eq!(repos(state.set_announcement(&again(1), 101)), 0, "all were handed out");
+        state.on_window_closed();
+        assert_eq!(repos(state.set_announcement(&again(2), 102)), 200);
+        assert_eq!(repos(state.set_announcement(&again(3), 103)), 0);
     }
 
     #[test]

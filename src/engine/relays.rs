@@ -23,6 +23,7 @@ impl Engine {
     /// new ones are followed.
     pub(super) fn act_on_window(&mut self, now: Now, changes: Changes) -> Result<(), StoreError> {
         self.metrics.windows += 1;
+        self.state.on_window_closed();
         let unneeded = self.keys.iter().filter(|(url, _)| !self.state.needs(url)).map(|(_, key)| *key);
         for key in unneeded.collect::<Vec<_>>() {
             self.forget_relay(now, key)?;

@@ -24,6 +24,7 @@ pub(super) fn load_state(store: &Store, settings: &Settings) -> Result<State, St
         let _ = change.apply(seq, &mut state);
         Ok(())
     })?;
+    state.on_window_closed();
     Ok(state)
 }
 

@@ -80,12 +80,15 @@ impl Unwanted {
     fn hinge(&self, refusal: Refusal, waits_for: &[u16], state: &State) -> Option<u64> {
         match refusal {
             Refusal::Ephemeral | Refusal::Protected => Some(0),
-            // Which repos there are and who maintains them.
-            Refusal::ForeignAnnouncement | Refusal::NotAMaintainer => Some(state.last_announcement_seq()),
+            // Who is confirmed.
+            Refusal::NotAMaintainer => Some(state.authority_version()),
+            // Who is invited, and which announcements are held. Both numbers only grow.
+            Refusal::ForeignAnnouncement => Some(state.authority_version() + state.last_announcement_seq()),
             // Root events, too, and whether anything that it refers to is held.
             Refusal::Unrelated => {
                 let taken = |counter: &u16| u64::from(self.taken_as[usize::from(*counter)]);
-                Some(state.last_seq() + waits_for.iter().map(taken).sum::<u64>())
+                let parents = waits_for.iter().map(taken).sum::<u64>();
+                Some(state.authority_version() + state.last_seq() + parents)
             }
             // Whether anything of its author's is held.
             Refusal::DeletesNothing => Some(self.taken),
@@ -168,6 +171,8 @@ mod tests {
             let _ = state.set_announcement(&announcement(1, "x", &["one"]), 2);
         };
         assert_eq!(forgotten(&mut { announce }), [ForeignAnnouncement, NotAMaintainer, Unrelated]);
+        let unfollow = |state: &mut State, _: &mut Unwanted| _ = state.remove_announcement(&addr(1, "x"));
+        assert_eq!(forgotten(&mut { unfollow }), [ForeignAnnouncement, NotAMaintainer, Unrelated], "it frees a place");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use nostr::key::PublicKey;
 
 use super::reference::distinct;
 use super::relay_url::RelayUrl;
+use super::roles::Roles;
 use super::{event_id, public_key};
 use crate::limits::IDENTIFIER_BYTES_MAX;
 use crate::time::UnixTime;
@@ -81,8 +82,13 @@ pub struct Announcement {
     pub relays: Vec<RelayUrl>,
     /// Values of its `relays` tags that are no relay URL or beyond the most allowed. Repetitions do not count.
     pub relays_refused: usize,
-    /// The keys of its `maintainers` tags, each once, in the order given, without the author.
+    /// The maintainers that it lists, each once, in the order given, without the author, at most
+    /// [`MAINTAINERS_LISTED_MAX`](crate::limits::MAINTAINERS_LISTED_MAX).
     pub maintainers: Vec<PublicKey>,
+    /// Maintainers that it lists beyond those.
+    pub maintainers_refused: usize,
+    /// Its author says that he maintains it no more.
+    pub author_left: bool,
     /// When it says it was made; of two with one address the later holds.
     pub created_at: UnixTime,
 }
@@ -105,15 +111,15 @@ impl Announcement {
                 _ => relays_refused += 1,
             }
         }
-        let mut known = BTreeSet::from([event.pubkey]);
-        let maintainers =
-            values(event, "maintainers").filter_map(public_key).filter(|key| known.insert(*key)).collect();
+        let Roles { maintainers, refused: maintainers_refused, author_left } = Roles::of(event);
         Some(Announcement {
             addr,
             clone_urls: values(event, "clone").map(str::to_owned).collect(),
             relays,
             relays_refused,
             maintainers,
+            maintainers_refused,
+            author_left,
             created_at: event.created_at.into(),
         })
     }
@@ -167,7 +173,7 @@ fn first_values<'a>(event: &'a Event, names: &'a [&'a str]) -> impl Iterator<Ite
 }
 
 /// Every value of each tag of this name.
-fn values<'a>(event: &'a Event, name: &'a str) -> impl Iterator<Item = &'a str> {
+pub(super) fn values<'a>(event: &'a Event, name: &'a str) -> impl Iterator<Item = &'a str> {
     event
         .tags
         .iter()

@@ -100,7 +100,7 @@ pub struct Totals {
 pub struct News {
     /// Repos that are newly shared.
     pub gained: BTreeSet<RepoId>,
-    /// Shared repos that have new maintainers.
+    /// Shared repos for which somebody became invited or confirmed.
     pub maintainers_changed: BTreeSet<RepoId>,
     /// New root events.
     pub roots: BTreeSet<RootId>,
@@ -120,6 +120,9 @@ pub struct Relay {
     lost: Option<(Why, UnixTime)>,
     health: Health,
     progress: RelayProgress,
+    /// Repos that a window will have asked about once more: they are not confirmed before, on whatever link. The state
+    /// says so once for each window, whatever comes after.
+    pending_requery: BTreeSet<RepoId>,
     /// What it allows; `None` while a link is open: its session has it.
     budget: Option<Budget>,
     /// It is not asked before this what it is.
@@ -142,6 +145,7 @@ impl Relay {
             lost: None,
             health: Health::new(cx.now.mono),
             progress,
+            pending_requery: BTreeSet::new(),
             budget: Some(budget),
             inquire_not_before: Instant::ZERO,
             unsaved: Vec::new(),
@@ -368,6 +372,7 @@ impl Relay {
 
     /// A window has closed.
     pub fn on_window(&mut self, news: &News, cx: &mut Cx<'_>) {
+        self.pending_requery.retain(|repo| !news.maintainers_changed.contains(repo));
         let url = &self.url;
         let Some(linked) = linked_in(&mut self.state) else { return };
         let (repos, roots) = linked.take_new(url, news, cx);
@@ -412,12 +417,10 @@ impl Relay {
         self.progress.forget(repos)
     }
 
-    /// Some shared repos have new maintainers, as a window will say. Returns those that were confirmed, for the caller to
+    /// For some shared repos somebody became invited or confirmed, as a window will say. Returns those that were confirmed, for the caller to
     /// write that they are no longer.
     pub fn on_maintainers_changed(&mut self, repos: &BTreeSet<RepoId>) -> Vec<RepoId> {
-        if let Some(linked) = linked_in(&mut self.state) {
-            linked.owing.extend(repos);
-        }
+        self.pending_requery.extend(repos);
         self.progress.forget(repos)
     }
 

@@ -47,6 +47,8 @@ pub fn announcement(owner: u8, identifier: &str, relays: &[&str]) -> Announcemen
         relays: std::iter::once(own).chain(relays.iter().map(|name| relay(name))).collect(),
         relays_refused: 0,
         maintainers: Vec::new(),
+        maintainers_refused: 0,
+        author_left: false,
         created_at: UnixTime::from_secs(1_000),
     }
 }

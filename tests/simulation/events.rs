@@ -130,15 +130,22 @@ impl Author {
 
     /// An announcement whose `relays` tag is `listed` to the letter.
     pub fn announcement_on(&self, d: &str, clone: &str, listed: &[&str], maintainers: &[&str], at: u64) -> EventRef {
-        let mut tags: Vec<&[&str]> = vec![];
-        let d_tag = ["d", d];
-        let clone_tag = ["clone", clone];
         let maintainers: Vec<&str> = std::iter::once("maintainers").chain(maintainers.iter().copied()).collect();
-        tags.extend([&d_tag[..], &clone_tag[..], listed]);
-        if maintainers.len() > 1 {
-            tags.push(&maintainers);
-        }
-        self.sign(30617, at, &tags, "")
+        let tags: &[&[&str]] = if maintainers.len() > 1 { &[&maintainers] } else { &[] };
+        self.announcement_with(d, clone, listed, tags, at)
+    }
+
+    /// The same with these tags behind.
+    pub fn announcement_with(&self, d: &str, clone: &str, listed: &[&str], tags: &[&[&str]], at: u64) -> EventRef {
+        let (d_tag, clone_tag) = (["d", d], ["clone", clone]);
+        self.sign(30617, at, &[&[&d_tag[..], &clone_tag, listed], tags].concat(), "")
+    }
+
+    /// An announcement of `d` on another service that lists these authors.
+    pub fn acceptance(&self, d: &str, of: &[&Author], at: u64) -> EventRef {
+        let listed: Vec<&str> = of.iter().map(|author| &*author.hex).collect();
+        let elsewhere = format!("https://other.example/{}/{d}.git", self.npub);
+        self.announcement_on(d, &elsewhere, &["relays", "wss://other.example"], &listed, at)
     }
 
     /// An announcement of `d` that names another service only.

@@ -414,6 +414,7 @@ fn a_repository_state_is_taken_from_maintainers_alone() {
         let helper = Author::new(7);
         let listed = ["relays", "wss://grasp.example", "wss://far.example"];
         w.hold("hub", &v.owner.announcement_on("beta", &v.owner.clone_url("beta"), &listed, &[&helper.hex], OLD));
+        w.hold("far", &helper.acceptance("beta", &[&v.owner], OLD + 1));
         settle(w);
         let client = w.connect_client();
         let at = w.clock.wall();

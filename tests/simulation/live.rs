@@ -276,12 +276,15 @@ fn what_a_new_maintainer_published_before_is_asked_for_again() {
         let v = village(w, 60);
         let (helper, friend) = (Author::new(2), Author::new(3));
         let listed = ["relays", "wss://grasp.example", "wss://hub.example", "wss://far.example"];
-        let naming =
-            helper.announcement_on("alpha", "https://other.example/alpha.git", &["relays"], &[&friend.hex], OLD);
-        let early = [naming, helper.state("alpha", OLD + 5), friend.state("alpha", OLD + 6)];
+        let early = [
+            helper.acceptance("alpha", &[&v.owner, &friend], OLD),
+            friend.acceptance("alpha", &[&helper], OLD),
+            helper.state("alpha", OLD + 5),
+            friend.state("alpha", OLD + 6),
+        ];
         w.hold_all("far", &early);
         settle(w);
-        assert_eq!(w.missing(&early), 3, "not maintainers yet");
+        assert_eq!(w.missing(&early), 4, "not maintainers yet");
         let at = w.clock.wall();
         w.publish("hub", &v.owner.announcement_on("alpha", &v.owner.clone_url("alpha"), &listed, &[&helper.hex], at));
         w.run_until("all that they published", MINUTE, |w| w.has_all(&early));

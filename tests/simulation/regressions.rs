@@ -200,20 +200,21 @@ fn what_came_while_its_repo_was_gone_for_a_moment_is_asked_for_after_a_kill() {
     });
 }
 
-/// A repo that names a new maintainer, while the relay `far` has a state of his that is a month old.
-fn named_lately(w: &mut World, trouble: impl FnOnce(&mut World), end: impl FnOnce(&mut World)) {
+/// A repo gets a new maintainer, who accepts while the relay `far` has a state of his that is a month old.
+fn confirmed_lately(w: &mut World, trouble: impl FnOnce(&mut World), end: impl FnOnce(&mut World)) {
     let v = village(w, 60);
     let helper = Author::new(2);
     let state = helper.state("alpha", OLD + 60);
     w.hold("far", &state);
     settle(w);
-    w.run_for(HOUR);
-    trouble(w);
     let listed = ["relays", "wss://grasp.example", "wss://hub.example", "wss://far.example"];
     let at = w.clock.wall();
-    let naming = v.owner.announcement_on("alpha", &v.owner.clone_url("alpha"), &listed, &[&helper.hex], at);
-    w.publish("hub", &naming);
-    w.run_until("the announcement", SECOND, |w| w.has(&naming));
+    w.publish("hub", &v.owner.announcement_on("alpha", &v.owner.clone_url("alpha"), &listed, &[&helper.hex], at));
+    w.run_for(HOUR);
+    trouble(w);
+    let acceptance = helper.acceptance("alpha", &[&v.owner], w.clock.wall());
+    w.publish("hub", &acceptance);
+    w.run_until("that he accepts", SECOND, |w| w.has(&acceptance));
     assert!(!w.has(&state), "not asked for yet");
     end(w);
     w.run_until("what the new maintainer published before", HOUR, |w| w.has(&state));
@@ -228,7 +229,7 @@ fn what_a_new_maintainer_published_is_asked_for_on_a_link_that_was_down() {
             w.relay("far").mode = Mode::Refuses;
             w.drop_links("far");
         };
-        named_lately(w, down, |w| {
+        confirmed_lately(w, down, |w| {
             w.run_for(MINUTE);
             w.relay("far").mode = Mode::Up;
         });
@@ -239,7 +240,7 @@ fn what_a_new_maintainer_published_is_asked_for_on_a_link_that_was_down() {
 #[test]
 fn what_a_new_maintainer_published_is_asked_for_after_a_kill() {
     scenario("what_a_new_maintainer_published_is_asked_for_after_a_kill", |w| {
-        named_lately(
+        confirmed_lately(
             w,
             |_| {},
             |w| {

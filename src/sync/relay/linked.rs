@@ -24,8 +24,6 @@ pub(super) struct Linked {
     pub stable: bool,
     /// Repos that are asked about, without a pause since.
     pub planned: BTreeSet<RepoId>,
-    /// Repos that a window will have asked about once more: they are not confirmed before.
-    pub owing: BTreeSet<RepoId>,
     /// Live subscriptions may be open for repos that were lost.
     pub follows_too_much: bool,
     /// Root events up to this number are asked about.
@@ -71,7 +69,6 @@ impl Linked {
             session,
             stable: false,
             planned: BTreeSet::new(),
-            owing: BTreeSet::new(),
             follows_too_much: false,
             planned_upto: 0,
             reach: Reach::Full,
@@ -95,7 +92,6 @@ impl Linked {
     /// order nothing published meanwhile is missed. What refusals taught long ago is forgotten: links last for months.
     pub fn plan_catchup(&mut self, relay: &RelayUrl, reach: Reach, progress: &RelayProgress, cx: &mut Cx<'_>) {
         self.planned = cx.state.repos_of(relay).collect();
-        self.owing.clear();
         self.planned_upto = cx.state.last_seq();
         self.reach = reach;
         self.failed.clear();
@@ -165,9 +161,9 @@ impl Linked {
         self.follows_too_much |= self.planned.len() < planned;
     }
 
-    /// Of repos that a window says have new maintainers, those that are asked about: they are to be asked about these, too.
+    /// Of repos for which somebody became invited or confirmed, those that are asked about: they are to be asked about what
+    /// he published, too.
     pub fn take_maintainers_changed(&mut self, repos: &BTreeSet<RepoId>) -> BTreeSet<RepoId> {
-        self.owing.retain(|repo| !repos.contains(repo));
         let planned: BTreeSet<RepoId> = repos.intersection(&self.planned).copied().collect();
         self.session.round_mut().touch(planned.iter().copied());
         planned

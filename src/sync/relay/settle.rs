@@ -106,7 +106,7 @@ impl Relay {
         linked.broken |= round.is_broken();
         for repo in round.finished_repos() {
             // A repo that was lost meanwhile is planned no more, even if the state has it back before its window closes.
-            let asked = linked.planned.contains(&repo) && !linked.owing.contains(&repo);
+            let asked = linked.planned.contains(&repo) && !self.pending_requery.contains(&repo);
             let confirmed = asked && !linked.failed.contains(&repo);
             if confirmed && self.progress.confirm(repo, linked.planned_upto) {
                 let addr = cx.state.addr(repo).clone();

@@ -414,13 +414,16 @@ fn a_repo_with_new_maintainers_is_confirmed_when_a_window_has_asked_for_what_the
     let texts = rig.answer_all();
     assert!(reqs(&texts).iter().all(|text| text.contains("\"#d\":[\"a\"]")), "{texts:#?}");
     assert_eq!(confirmed(&rig), 1);
-    // On a new link it is asked for as a whole.
+    // On a new link it is asked for as a whole, and for what changed meanwhile by the window.
     rig.relay.on_maintainers_changed(&repos);
     rig.bench.advance(60);
     rig.drop_link();
     rig.open();
     let texts = rig.answer_all();
     assert!(reqs(&texts).iter().any(|text| text.contains("\"#d\":[\"a\"]")), "{texts:#?}");
+    assert_eq!(confirmed(&rig), 0);
+    rig.relay.on_window(&news, &mut rig.bench.cx());
+    rig.answer_all();
     assert_eq!(confirmed(&rig), 1);
 }
 

@@ -271,13 +271,13 @@ mod tests {
         let author = Author::new(1);
         let announcement = author.announcement("x", &["wss://r.example"], 1);
         let issue = author.issue(&author.repo("x"), 5_000, "");
-        judged_as(&issue, &announcement, 2_000, sharing, (arrived, told), (through, full_catchup))
+        judged_as(&issue, &[announcement], 2_000, sharing, (arrived, told), (through, full_catchup))
     }
 
-    /// Judges an event of the repo that `announcement` announces; its maintainers are named since `named`.
+    /// Judges an event of the repo that the first of these announces; its maintainers are named since `named`.
     fn judged_as(
         event: &EventRef,
-        announcement: &EventRef,
+        announcements: &[EventRef],
         named: u64,
         sharing: &[(u64, bool)],
         (arrived, told): (u64, bool),
@@ -285,12 +285,12 @@ mod tests {
     ) -> Verdict {
         let author = Author::new(1);
         let mut durable = Durable::default();
-        durable.add(1, announcement.clone(), "");
+        announcements.iter().zip(1..).for_each(|(announcement, seq)| durable.add(seq, announcement.clone(), ""));
         let mut relay = ModelRelay::new("wss://r.example", RelayConfig::strfry());
         relay.hold(event);
         let mut claims = Claims::default();
         claims.on_held(0, event, arrived, told);
-        claims.on_named(named, Rules::default().named([announcement].into_iter()));
+        claims.on_named(named, Rules::default().named(announcements.iter()));
         claims.on_heard("wss://r.example", 8_000);
         let shared: BTreeMap<_, _> = [("wss://r.example".to_owned(), vec![author.repo("x")])].into();
         for (at, now) in sharing {
@@ -338,9 +338,10 @@ mod tests {
         let (author, helper) = (Author::new(1), Author::new(2));
         let listed = ["relays", "wss://grasp.example", "wss://r.example"];
         let announcement = author.announcement_on("x", &author.clone_url("x"), &listed, &[&helper.hex], 1);
+        let announcements = [announcement, helper.acceptance("x", &[&author], 1)];
         let judged = |by: &Author, d: &str, named, arrived, told| {
             let state = by.state(d, 5_000);
-            judged_as(&state, &announcement, named, &[(2_000, true)], (arrived, told), (7_999, 3_000))
+            judged_as(&state, &announcements, named, &[(2_000, true)], (arrived, told), (7_999, 3_000))
         };
         assert!(judged(&helper, "x", 2_000, 5_000, true).is_err(), "it came live, in time");
         judged(&helper, "x", 2_000, 5_900, false).expect("nobody was told");

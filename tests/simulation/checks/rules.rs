@@ -76,38 +76,43 @@ impl Rules {
         listed.take(self.relays_per_repo_max).collect()
     }
 
-    /// Who may speak for a repo called `identifier`, by these announcements: its owners on our service, and whom they name.
-    fn maintainers<'a>(
-        &self,
-        identifier: &str,
-        announcements: impl Iterator<Item = &'a EventRef>,
-    ) -> (BTreeSet<&'a str>, BTreeSet<&'a str>) {
+    /// Who may speak for a repo called `identifier`, by these announcements.
+    fn authority<'a>(&self, identifier: &str, announcements: impl Iterator<Item = &'a EventRef>) -> Authority<'a> {
         let of_name: Vec<&EventRef> = announcements.filter(|a| a.identifier() == identifier).collect();
-        let owners: BTreeSet<&str> = of_name.iter().filter(|a| self.is_ours(a)).map(|a| a.author.as_str()).collect();
-        let mut named = BTreeSet::new();
+        let present: Vec<&&EventRef> = of_name.iter().filter(|a| !has_left(a)).collect();
+        let mut confirmed: BTreeSet<&str> =
+            present.iter().filter(|a| self.is_ours(a)).map(|a| a.author.as_str()).collect();
         loop {
-            let before = named.len();
-            for announcement in &of_name {
-                let author = announcement.author.as_str();
-                if owners.contains(author) || named.contains(author) {
-                    named.extend(listed(announcement, "maintainers").filter(|other| *other != author));
-                }
+            let speaks = |a: &&&EventRef| confirmed.contains(a.author.as_str());
+            let invited: BTreeSet<&str> = of_name.iter().filter(speaks).flat_map(|a| maintainers(a)).collect();
+            let accepts = |a: &&&&EventRef| {
+                invited.contains(a.author.as_str()) && maintainers(a).iter().any(|other| confirmed.contains(other))
+            };
+            let mut all = confirmed.clone();
+            all.extend(present.iter().filter(accepts).map(|a| a.author.as_str()));
+            if all == confirmed {
+                return Authority { confirmed, invited };
             }
-            if named.len() == before {
-                return (owners, named);
-            }
+            confirmed = all;
         }
     }
 
-    /// Who is named a maintainer of what, by these announcements: author and identifier.
+    /// Who is confirmed as a maintainer of what, by these announcements: author and identifier.
     pub fn named<'a>(&self, announcements: impl Iterator<Item = &'a EventRef> + Clone) -> BTreeSet<(String, String)> {
         let identifiers: BTreeSet<&str> = announcements.clone().map(|a| a.identifier()).collect();
         let of_name = |d: &&'a str| {
             let d = *d;
-            self.maintainers(d, announcements.clone()).1.into_iter().map(move |a| (a.to_owned(), d.to_owned()))
+            let confirmed = self.authority(d, announcements.clone()).confirmed;
+            confirmed.into_iter().map(move |a| (a.to_owned(), d.to_owned()))
         };
         identifiers.iter().flat_map(of_name).collect()
     }
+}
+
+/// Who may speak, and who is asked to.
+struct Authority<'a> {
+    confirmed: BTreeSet<&'a str>,
+    invited: BTreeSet<&'a str>,
 }
 
 impl Bench<'_> {
@@ -143,9 +148,9 @@ impl Bench<'_> {
                 self.rules.is_ours(event)
                     || self.announcements().any(|a| a.address() == event.address() && a.id != event.id)
                     || (self.replaces && self.durable.superseding(event))
-                    || self.is_maintainer(&event.author, event.identifier())
+                    || self.is_invited(&event.author, event.identifier())
             }
-            30618 => self.is_maintainer(&event.author, event.identifier()),
+            30618 => self.authority(event.identifier()).confirmed.contains(&*event.author),
             5 => self.names_something(event),
             20_000..=29_999 => false,
             _ => {
@@ -190,9 +195,13 @@ impl Bench<'_> {
         self.durable.announcements.values().chain(signed)
     }
 
-    fn is_maintainer(&self, author: &str, identifier: &str) -> bool {
-        let (owners, named) = self.rules.maintainers(identifier, self.announcements());
-        owners.contains(author) || named.contains(author)
+    fn authority(&self, identifier: &str) -> Authority<'_> {
+        self.rules.authority(identifier, self.announcements())
+    }
+
+    fn is_invited(&self, author: &str, identifier: &str) -> bool {
+        let Authority { confirmed, invited } = self.authority(identifier);
+        confirmed.contains(author) || invited.contains(author)
     }
 
     /// Whether events that tag this repo belong here.
@@ -200,7 +209,7 @@ impl Bench<'_> {
         let mut held = self.announcements().filter(|a| a.address() == address).peekable();
         let Some(first) = held.peek() else { return false };
         let (author, identifier) = (first.author.clone(), first.identifier().to_owned());
-        held.any(|a| self.rules.is_ours(a)) || self.is_maintainer(&author, &identifier)
+        held.any(|a| self.rules.is_ours(a)) || self.is_invited(&author, &identifier)
     }
 
     fn is_root(&self, id: &str) -> bool {
@@ -245,6 +254,39 @@ pub fn event_references(event: &SimEvent) -> impl Iterator<Item = &str> {
 fn listed<'a>(event: &'a SimEvent, name: &'a str) -> impl Iterator<Item = &'a str> {
     let tags = event.tags.iter().filter(move |t| t.first().is_some_and(|n| n == name));
     tags.flat_map(|t| t[1..].iter().map(|v| &**v))
+}
+
+/// Maintainers that count of one announcement.
+const MAINTAINERS_MAX: usize = 64;
+
+/// The role tags of an announcement: letter, key, boundaries.
+fn roles(announcement: &SimEvent) -> impl Iterator<Item = (&str, &str, &[String])> {
+    let tags = announcement.tags.iter().filter(|t| t.first().is_some_and(|n| ["M", "m", "o"].contains(&&**n)));
+    tags.map(|t| (t[0].as_str(), t.get(1).map_or("", String::as_str), t.get(2..).unwrap_or(&[])))
+}
+
+/// Whether these boundaries end with a start, if they are all times.
+fn is_open(boundaries: &[String]) -> Option<bool> {
+    let time = |b: &String| !b.starts_with('+') && b.parse::<u64>().is_ok();
+    boundaries.iter().all(time).then_some(boundaries.is_empty() || boundaries.len() % 2 == 1)
+}
+
+/// Whom an announcement lists as maintainers.
+fn maintainers(announcement: &SimEvent) -> Vec<&str> {
+    let by_role = || roles(announcement).filter(|(role, _, b)| *role != "o" && is_open(b) == Some(true));
+    let listed: Vec<&str> = match roles(announcement).next() {
+        Some(_) => by_role().map(|(_, key, _)| key).collect(),
+        None => listed(announcement, "maintainers").collect(),
+    };
+    let mut seen = BTreeSet::from([announcement.author.as_str()]);
+    let is_key = |k: &&str| k.len() == 64 && k.bytes().all(|b| b"0123456789abcdef".contains(&b));
+    listed.into_iter().filter(|k| is_key(k) && seen.insert(k)).take(MAINTAINERS_MAX).collect()
+}
+
+/// Whether its author says that he maintains it no more.
+fn has_left(announcement: &SimEvent) -> bool {
+    let own = || roles(announcement).filter(|(role, key, _)| *role != "o" && *key == announcement.author);
+    own().any(|(.., b)| is_open(b) == Some(false)) && !own().any(|(.., b)| is_open(b) == Some(true))
 }
 
 fn lists_own_relay(announcement: &SimEvent) -> bool {
@@ -350,16 +392,43 @@ mod tests {
     }
 
     #[test]
-    fn maintainers_are_followed_along_the_chain() {
+    fn who_is_listed_may_announce_and_speaks_once_he_lists_back() {
         let (a, b, c) = (Author::new(1), Author::new(2), Author::new(3));
         let rules = Rules::default();
         let mut durable = Durable::default();
         let lists = ["relays", OWN_RELAY];
+        let judge = |durable: &Durable, event: &EventRef| bench(&rules, durable).judge(event);
         durable.add(1, a.announcement_on("x", &a.clone_url("x"), &lists, &[&b.hex], 10), "");
-        assert!(bench(&rules, &durable).judge(&c.state("x", 10)).is_err());
-        durable.add(2, b.announcement_on("x", "https://other.example/x.git", &["relays"], &[&c.hex], 10), "");
-        bench(&rules, &durable).judge(&c.state("x", 10)).expect("named by a maintainer");
-        assert!(bench(&rules, &durable).judge(&c.state("y", 10)).is_err());
+        assert!(judge(&durable, &b.state("x", 10)).is_err(), "he has not accepted");
+        judge(&durable, &b.foreign_announcement("x", 10)).expect("he is invited");
+        durable.add(2, b.acceptance("x", &[&c], 10), "");
+        assert!(judge(&durable, &b.state("x", 10)).is_err(), "he lists others");
+        assert!(judge(&durable, &c.foreign_announcement("x", 10)).is_err(), "whom he cannot invite");
+        durable.add(3, b.acceptance("x", &[&c, &a], 11), "");
+        judge(&durable, &b.state("x", 10)).expect("he lists one back");
+        assert!(judge(&durable, &c.state("x", 10)).is_err());
+        durable.add(4, c.acceptance("x", &[&b], 10), "");
+        judge(&durable, &c.state("x", 10)).expect("along the chain");
+        assert!(judge(&durable, &c.state("y", 10)).is_err());
+    }
+
+    #[test]
+    fn roles_are_read_by_their_boundaries() {
+        let (a, b, c) = (Author::new(1), Author::new(2), Author::new(3));
+        let lists = |tags: &[&[&str]]| {
+            maintainers(&a.announcement_with("x", "", &["relays"], tags, 10)).iter().map(|k| (*k).to_owned()).collect()
+        };
+        let (b, c): (&str, &str) = (&b.hex, &c.hex);
+        let lists: &dyn Fn(&[&[&str]]) -> Vec<String> = &lists;
+        assert_eq!(lists(&[&["maintainers", b, "x", b, c]]), [b, c]);
+        assert_eq!(lists(&[&["maintainers", b], &["o", c]]), [""; 0]);
+        assert_eq!(lists(&[&["M", b], &["m", c, "1", "2", "3"]]), [b, c]);
+        for inactive in [&["1", "2"][..], &["1", "defer"], &["x"], &["1", "defer", "3"]] {
+            assert_eq!(lists(&[&[&["m", b], inactive].concat()]), [""; 0], "{inactive:?}");
+        }
+        let left = |tags: &[&[&str]]| has_left(&a.announcement_with("x", "", &["relays"], tags, 10));
+        assert!(left(&[&["m", &a.hex, "1", "2"]]));
+        assert!(!left(&[&["m", &a.hex, "1", "2"], &["M", &a.hex]]) && !left(&[&["o", &a.hex, "1", "2"]]));
     }
 
     #[test]
