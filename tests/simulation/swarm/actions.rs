@@ -134,7 +134,11 @@ impl Swarm {
         let repo = &self.pen.repos[n];
         let Some(event) = repo.announced.clone() else { return };
         let listed = repo.relays.clone();
+        let acceptance = self.pen.acceptance(&w.rng, n, wall);
         w.publish("r0", &event);
+        if let Some(event) = &acceptance {
+            listed.iter().for_each(|relay| w.publish(&format!("r{relay}"), event));
+        }
         for relay in listed {
             let late = if w.rng.below(4) == 0 { w.rng.below(10 * MINUTE) } else { 0 };
             self.late(w, late, &format!("r{relay}"), &event);

@@ -81,7 +81,7 @@ impl Options {
     /// What relays learnt to do after seeds had found bugs: drawn from a stream of its own, so that such a seed goes on
     /// meaning the same world.
     fn draw_aside(&self, rng: &Rng, config: &mut RelayConfig) {
-        let mut aside = Rng::new(rng.clone().next_u64() ^ ASIDE);
+        let mut aside = aside(rng);
         if config.flavour.name == "khatru-badger" && aside.below(2) == 0 {
             config.flavour = Flavour::named("khatru-negentropy");
         }
@@ -93,8 +93,12 @@ impl Options {
 
 /// Flavours that are drawn; those behind them in the list came later and are drawn aside.
 const FLAVOURS: u64 = 20;
-/// Makes another stream of the same seed.
-const ASIDE: u64 = 0x6e69_7037_3720_2020;
+/// Another stream of the same seed, which takes nothing from this one.
+pub fn aside(rng: &Rng) -> Rng {
+    /// Makes it another.
+    const ASIDE: u64 = 0x6e69_7037_3720_2020;
+    Rng::new(rng.clone().next_u64() ^ ASIDE)
+}
 
 /// What happens in every world, and what troubles this one knows: none, one kind only, or some.
 fn weights(rng: &mut Rng) -> Vec<(Action, u64)> {

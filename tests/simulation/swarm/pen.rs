@@ -1,7 +1,7 @@
 //! The people of a world and what they write: announcements that come, change, unlist, are deleted and come back, and
 //! events that belong to them or do not.
 
-use super::options::one_of;
+use super::options::{aside, one_of};
 use crate::events::{Author, EventRef, OWN_RELAY};
 use crate::rng::Rng;
 use crate::world::relay_url;
@@ -74,6 +74,7 @@ impl Pen {
 
     /// Announces a repo anew: on other relays, in other forms, or elsewhere.
     pub fn announce(&mut self, rng: &mut Rng, relays: usize, wall: u64) -> usize {
+        let mut aside = aside(rng);
         let n = rng.below(self.repos.len() as u64) as usize;
         let at = (wall - rng.below(900)).max(self.repos[n].not_before);
         let listed: Vec<usize> = (0..1 + rng.below(4)).map(|_| rng.below(relays as u64) as usize).collect();
@@ -85,8 +86,13 @@ impl Pen {
             urls.push("not a relay".to_owned());
         }
         let others: Vec<String> = self.authors.iter().map(|a| a.hex.clone()).collect();
-        let maintainers: Vec<&str> =
+        let mut maintainers: Vec<&str> =
             (0..rng.below(3)).map(|_| &*others[rng.below(others.len() as u64) as usize]).collect();
+        if aside.below(3) == 0 {
+            let of_name = self.repos.iter().filter(|repo| repo.d == self.repos[n].d);
+            maintainers.extend(of_name.map(|repo| &*others[repo.owner]));
+        }
+        let listing = listing(&mut aside, &others[self.repos[n].owner], &maintainers);
         let repo = &mut self.repos[n];
         let author = &self.authors[repo.owner];
         let tag: Vec<&str> = std::iter::once("relays").chain(urls.iter().map(|u| &**u)).collect();
@@ -94,11 +100,36 @@ impl Pen {
             0 => (format!("https://other.example/{}/{}.git", author.npub, repo.d), listed),
             _ => (author.clone_url(&repo.d), listed),
         };
-        let event = author.announcement_on(&repo.d, &clone, &tag, &maintainers, at);
+        let listing: Vec<&[&str]> = listing.iter().map(|tag| &tag[..]).collect();
+        let event = author.announcement_with(&repo.d, &clone, &tag, &listing, at);
         // A tie is as good as a later one.
         repo.not_before = at + rng.below(2);
         (repo.announced, repo.relays) = (Some(event), listed);
         n
+    }
+
+    /// Sometimes one of whom a repo's announcement lists says on another service whether he accepts. He owns no repo of
+    /// that name: it would take that one's place.
+    pub fn acceptance(&mut self, rng: &Rng, n: usize, wall: u64) -> Option<EventRef> {
+        let mut aside = aside(rng);
+        let (repo, owner) = (&self.repos[n], &self.authors[self.repos[n].owner]);
+        let tags = &repo.announced.as_ref()?.tags;
+        let is_listed = |author: &Author| tags.iter().any(|tag| tag[0] != "p" && tag[1..].contains(&author.hex));
+        let owns = |author: &Author| {
+            self.repos.iter().any(|other| other.d == repo.d && self.authors[other.owner].hex == author.hex)
+        };
+        let listed: Vec<&Author> = self.authors.iter().filter(|author| is_listed(author) && !owns(author)).collect();
+        if listed.is_empty() || aside.below(2) == 0 {
+            return None;
+        }
+        let author = listed[aside.below(listed.len() as u64) as usize];
+        let other = &self.authors[aside.below(self.authors.len() as u64) as usize];
+        let both: [&str; 2] = [&owner.hex, &other.hex];
+        let lists = one_of(&mut aside, &[&both[..1], &both, &both[1..]]);
+        let listing = listing(&mut aside, &author.hex, lists);
+        let listing: Vec<&[&str]> = listing.iter().map(|tag| &tag[..]).collect();
+        let relays = ["relays", "wss://other.example"];
+        Some(author.announcement_with(&repo.d, "https://other.example/x.git", &relays, &listing, wall))
     }
 
     /// Deletes a repo; what comes later may bring it back.
@@ -177,6 +208,26 @@ impl Pen {
         let until = (wall + 1 + rng.below(7_200)).to_string();
         author.sign(1621, wall, &[&["a", &repo], &["expiration", &until]], &text)
     }
+}
+
+/// The tags with which an announcement lists these: `maintainers`, or roles of all kinds.
+fn listing<'a>(aside: &mut Rng, author: &'a str, maintainers: &[&'a str]) -> Vec<Vec<&'a str>> {
+    if aside.below(3) > 0 {
+        let tag: Vec<&str> = std::iter::once("maintainers").chain(maintainers.iter().copied()).collect();
+        return if maintainers.is_empty() { Vec::new() } else { vec![tag] };
+    }
+    let role = |aside: &mut Rng, key: &'a str| {
+        let boundaries: &[&str] = one_of(
+            aside,
+            &[&[][..], &[], &["100"], &["100", "200"], &["100", "200", "300"], &["100", "defer"], &["x"]],
+        );
+        [&[one_of(aside, &["M", "m", "m", "o"]), key], boundaries].concat()
+    };
+    let mut tags: Vec<Vec<&str>> = maintainers.iter().map(|key| role(aside, key)).collect();
+    if aside.below(3) == 0 {
+        tags.push(role(aside, author));
+    }
+    tags
 }
 
 pub fn pick(rng: &mut Rng, from: &[EventRef]) -> Option<EventRef> {
