@@ -5,7 +5,7 @@ use nostr::key::PublicKey;
 use nostr::nips::nip19::ToBech32;
 use nostr::types::Timestamp;
 
-use crate::limits::RELAY_URL_BYTES_MAX;
+use crate::limits::{MAINTAINERS_LISTED_MAX, RELAY_URL_BYTES_MAX};
 use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::protocol::repo::{self, Announcement, RepoAddr};
 
@@ -62,7 +62,11 @@ pub fn announcement(data: &[u8]) {
         unique.sort();
         unique.dedup();
         assert_eq!(unique.len(), read.relays.len());
-        assert!(!read.maintainers.contains(&author));
+        assert!(!read.maintainers.contains(&author) && read.maintainers.len() <= MAINTAINERS_LISTED_MAX);
+        assert!(read.maintainers_refused == 0 || read.maintainers.len() == MAINTAINERS_LISTED_MAX);
+        assert!(read.maintainers.iter().enumerate().all(|(n, key)| !read.maintainers[..n].contains(key)));
+        let has_roles = event.tags.iter().any(|tag| matches!(tag.kind(), "M" | "m" | "o"));
+        assert!(has_roles || !read.author_left);
     }
     let referred: Vec<RepoAddr> = repo::repo_references(&event).collect();
     for addr in &referred {

@@ -104,7 +104,7 @@ impl Signer {
     fn announcements(&mut self) {
         self.announce(0, "one", BEGIN - 1_000, &["a"], &[]);
         self.announce(0, "two", BEGIN - 900, &["a", "b"], &[1]);
-        self.announce(1, "two", BEGIN - 800, &["c"], &[2]);
+        self.announce(1, "two", BEGIN - 800, &["c"], &[0, 2]);
         self.announce(1, "many", BEGIN - 700, &["a", "b", "c", "d", "e", "f", "boot", DOMAIN], &[]);
         self.announce(0, "old", BEGIN - 150_000_000, &["b", "bad host"], &[]);
         self.sign(1, 30_618, BEGIN - 600, &[&["d", "two"], &["HEAD", "ref: refs/heads/main"]], "");
