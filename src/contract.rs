@@ -17,12 +17,18 @@ pub enum LinkId {
 /// Why a link ended, as far as this side can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CloseReason {
-    /// The name has no address, or no server answered for it.
+    /// The name has no address, as a name server says, or is none.
     Resolve,
+    /// Name servers answered, but none could say.
+    NameServersFailed,
+    /// No name server answered at all: this side's own fault, as far as can be told.
+    NoNameServer,
     /// Every address of the name is private, and private relays are not allowed.
     PrivateAddress,
-    /// No address took the TCP connection.
+    /// No address took the TCP connection, and one refused it.
     Connect,
+    /// No address could even be tried: this side has no way there.
+    NoRoute,
     /// TLS failed: certificate, host name or protocol.
     Tls,
     /// The WebSocket handshake was answered with something other than 101; the HTTP status, 0 if it was not HTTP.
@@ -47,8 +53,11 @@ impl CloseReason {
     pub fn name(self) -> &'static str {
         match self {
             CloseReason::Resolve => "resolve",
+            CloseReason::NameServersFailed => "name_servers_failed",
+            CloseReason::NoNameServer => "no_name_server",
             CloseReason::PrivateAddress => "private_address",
             CloseReason::Connect => "connect",
+            CloseReason::NoRoute => "no_route",
             CloseReason::Tls => "tls",
             CloseReason::Handshake(_) => "handshake",
             CloseReason::Timeout => "timeout",
@@ -65,8 +74,11 @@ impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CloseReason::Resolve => f.write_str("name not resolved"),
+            CloseReason::NameServersFailed => f.write_str("name servers failed"),
+            CloseReason::NoNameServer => f.write_str("no name server answered"),
             CloseReason::PrivateAddress => f.write_str("private address"),
             CloseReason::Connect => f.write_str("connection refused"),
+            CloseReason::NoRoute => f.write_str("no route"),
             CloseReason::Tls => f.write_str("tls failed"),
             CloseReason::Handshake(0) => f.write_str("no http answer to the handshake"),
             CloseReason::Handshake(status) => write!(f, "handshake answered with {status}"),

@@ -391,8 +391,14 @@ impl<'a> World<'a> {
     }
 
     fn lose_link(&mut self) {
-        const REASONS: [CloseReason; 4] =
-            [CloseReason::Connect, CloseReason::Peer(1006), CloseReason::Handshake(429), CloseReason::Protocol];
+        const REASONS: [CloseReason; 6] = [
+            CloseReason::Connect,
+            CloseReason::Peer(1006),
+            CloseReason::Handshake(429),
+            CloseReason::Protocol,
+            CloseReason::NoRoute,
+            CloseReason::Timeout,
+        ];
         let reason = REASONS[self.pick(REASONS.len())];
         let Checks { relays, inquiries, .. } = &self.checks;
         let numbers: Vec<u64> = relays.keys().chain(inquiries.keys()).copied().collect();

@@ -5,6 +5,9 @@
 //! very address that is then dialled, so a name cannot answer one thing to the guard and another to the socket. A relay
 //! that took the TCP connection and then failed at TLS or the upgrade is not tried at its other addresses: it is the
 //! same relay, and its answer is an answer.
+//!
+//! Why no address took the connection is told apart, because the engine must know whether that says anything of the
+//! relay: a refusal proves that the network works, an address that could not even be tried is this side's own lack.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,7 +23,7 @@ use crate::io::address::is_public;
 use crate::io::fetch::Fetch;
 use crate::io::handshake::{Handshake, Step};
 use crate::io::link::Link;
-use crate::io::resolver::{Answer, LookupId};
+use crate::io::resolver::{Answer, LookupId, ResolveError};
 use crate::io::tls;
 use crate::io::transport::Transport;
 use crate::limits::{DIAL_ADDRESSES_MAX, DIAL_ATTEMPT_TIMEOUT, INFO_TIMEOUT, LINK_READ_BYTES_PER_TURN};
@@ -57,6 +60,8 @@ enum Stage {
         /// When the next address is tried.
         attempt_deadline: Instant,
         rest: VecDeque<SocketAddr>,
+        /// What the addresses before it have come to.
+        so_far: Attempts,
     },
     Shaking(Handshake<TcpStream>),
     Fetching {
@@ -64,6 +69,40 @@ enum Stage {
         /// When the document must be here; set when the relay has been reached.
         answer_by: Option<Instant>,
     },
+}
+
+/// What the addresses tried so far have come to, if none took the connection; the greatest says most of the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Attempts {
+    /// None could even be tried.
+    NoRoute,
+    /// None answered.
+    Silent,
+    /// One refused.
+    Refused,
+}
+
+impl Attempts {
+    /// What a failed attempt comes to. What is no word of the other side is taken for a lack of this one: a missing route,
+    /// a downed interface, a firewall, no descriptor left.
+    fn of(error: &io::Error) -> Attempts {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => Attempts::Refused,
+            io::ErrorKind::TimedOut => Attempts::Silent,
+            _ => Attempts::NoRoute,
+        }
+    }
+
+    fn reason(self) -> CloseReason {
+        match self {
+            Attempts::NoRoute => CloseReason::NoRoute,
+            Attempts::Silent => CloseReason::Timeout,
+            Attempts::Refused => CloseReason::Connect,
+        }
+    }
 }
 
 /// What all dials have in common.
@@ -133,30 +172,30 @@ impl Dial {
             Ok(found) => found,
             Err(error) => {
                 log::debug!("{}: {error}", self.url);
-                return Progress::Failed(CloseReason::Resolve);
+                return Progress::Failed(reason_of(*error));
             }
         };
         let addresses = dialable(found, common.allow_private, self.url.port());
         if addresses.is_empty() {
             return Progress::Failed(CloseReason::PrivateAddress);
         }
-        self.connect(now, token, common, addresses)
+        self.connect(now, token, common, addresses, Attempts::NoRoute)
     }
 
     /// The socket may have got further.
     pub fn on_ready(&mut self, now: Instant, token: Token, common: &Dialling<'_>) -> Progress {
         match std::mem::replace(&mut self.stage, Stage::Resolving) {
             Stage::Resolving => Progress::Pending,
-            Stage::Connecting { socket, attempt_deadline, rest } => match connected(&socket) {
+            Stage::Connecting { socket, attempt_deadline, rest, so_far } => match connected(&socket) {
                 Ok(true) => self.greet(now, socket, common),
                 Ok(false) => {
-                    self.stage = Stage::Connecting { socket, attempt_deadline, rest };
+                    self.stage = Stage::Connecting { socket, attempt_deadline, rest, so_far };
                     Progress::Pending
                 }
                 Err(e) => {
                     log::debug!("{}: {e}", self.url);
                     drop(socket);
-                    self.connect(now, token, common, rest)
+                    self.connect(now, token, common, rest, so_far.max(Attempts::of(&e)))
                 }
             },
             Stage::Shaking(handshake) => self.advance(handshake),
@@ -175,9 +214,9 @@ impl Dial {
             return Progress::Failed(CloseReason::Timeout);
         }
         match std::mem::replace(&mut self.stage, Stage::Resolving) {
-            Stage::Connecting { socket, attempt_deadline, rest } if now >= attempt_deadline => {
+            Stage::Connecting { socket, attempt_deadline, rest, so_far } if now >= attempt_deadline => {
                 drop(socket);
-                self.connect(now, token, common, rest)
+                self.connect(now, token, common, rest, so_far.max(Attempts::Silent))
             }
             other => {
                 self.stage = other;
@@ -201,19 +240,23 @@ impl Dial {
         token: Token,
         common: &Dialling<'_>,
         mut addresses: VecDeque<SocketAddr>,
+        mut so_far: Attempts,
     ) -> Progress {
         while let Some(address) = addresses.pop_front() {
             match open_socket(common.registry, token, address) {
                 Ok(socket) => {
                     let attempt_deadline =
                         if addresses.is_empty() { self.deadline } else { now + DIAL_ATTEMPT_TIMEOUT };
-                    self.stage = Stage::Connecting { socket, attempt_deadline, rest: addresses };
+                    self.stage = Stage::Connecting { socket, attempt_deadline, rest: addresses, so_far };
                     return Progress::Pending;
                 }
-                Err(e) => log::debug!("{} at {address}: {e}", self.url),
+                Err(e) => {
+                    log::debug!("{} at {address}: {e}", self.url);
+                    so_far = so_far.max(Attempts::of(&e));
+                }
             }
         }
-        Progress::Failed(CloseReason::Connect)
+        Progress::Failed(so_far.reason())
     }
 
     fn greet(&mut self, now: Instant, socket: TcpStream, common: &Dialling<'_>) -> Progress {
@@ -259,6 +302,17 @@ impl Dial {
     }
 }
 
+/// What a name without addresses is to the engine.
+fn reason_of(error: ResolveError) -> CloseReason {
+    match error {
+        ResolveError::ServersSilent => CloseReason::NoNameServer,
+        ResolveError::ServersFailed => CloseReason::NameServersFailed,
+        ResolveError::NoSuchName | ResolveError::NoAddress | ResolveError::BadName | ResolveError::Busy => {
+            CloseReason::Resolve
+        }
+    }
+}
+
 /// Of the addresses of a name, those that may be dialled, as far as they are tried: the socket gets these and no others.
 fn dialable(found: &[IpAddr], allow_private: bool, port: u16) -> VecDeque<SocketAddr> {
     let allowed = found.iter().filter(|address| allow_private || is_public(**address));
@@ -298,6 +352,19 @@ mod tests {
         assert_eq!(public, ["8.8.8.8:443", "[2606:4700::1]:443"]);
         assert_eq!(dialable(&found, true, 443).len(), found.len());
         assert!(dialable(&addresses(&["169.254.169.254", "fd00::1"]), false, 80).is_empty());
+    }
+
+    #[test]
+    fn what_addresses_come_to_is_what_says_most_of_the_relay() {
+        let error = |code| io::Error::from_raw_os_error(code);
+        // ENETDOWN, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, EPERM, EMFILE: numbers of Linux.
+        for code in [100, 101, 113, 99, 1, 24] {
+            assert_eq!(Attempts::of(&error(code)).reason(), CloseReason::NoRoute, "{}", error(code));
+        }
+        assert_eq!(Attempts::of(&error(110)).reason(), CloseReason::Timeout, "ETIMEDOUT");
+        assert_eq!(Attempts::of(&error(111)).reason(), CloseReason::Connect, "ECONNREFUSED");
+        let dual = Attempts::NoRoute.max(Attempts::of(&error(101))).max(Attempts::of(&error(111)));
+        assert_eq!(dual.reason(), CloseReason::Connect, "no IPv6 here, and nobody listens at the IPv4 address");
     }
 
     #[test]

@@ -63,8 +63,10 @@ pub enum ResolveError {
     NoSuchName,
     /// The name exists, but has neither A nor AAAA records.
     NoAddress,
-    /// No server gave a usable answer in any try.
+    /// Servers answered, but none gave a usable answer in any try.
     ServersFailed,
+    /// No server answered in any try, or could be asked.
+    ServersSilent,
     /// Not a host name (RFC 1035, RFC 1123).
     BadName,
     /// [`DNS_WAITING_MAX`] lookups wait already.
@@ -76,7 +78,8 @@ impl fmt::Display for ResolveError {
         f.write_str(match self {
             ResolveError::NoSuchName => "no such name",
             ResolveError::NoAddress => "name without addresses",
-            ResolveError::ServersFailed => "no name server answered",
+            ResolveError::ServersFailed => "name servers failed",
+            ResolveError::ServersSilent => "no name server answered",
             ResolveError::BadName => "not a host name",
             ResolveError::Busy => "too many lookups",
         })
@@ -219,6 +222,7 @@ impl Resolver {
             Step::Wait => {}
             Step::Done(Reply::Truncated) => {
                 let deadline = now.mono + self.config.timeout;
+                let task = Task { answered: true, ..task };
                 let (name, family) = (task.name.clone(), task.family);
                 let retry = task.clone();
                 match self.open(|token| Exchange::tcp(registry, token, task, server, deadline)) {
@@ -226,8 +230,12 @@ impl Resolver {
                     None => self.retry(now, registry, retry),
                 }
             }
-            Step::Done(Reply::ServerFailed) | Step::Failed => {
+            Step::Done(Reply::ServerFailed) => {
                 log::debug!("resolver: {server} failed for {}", task.name);
+                self.retry(now, registry, Task { answered: true, ..task });
+            }
+            Step::Failed => {
+                log::debug!("resolver: {server} gave no answer for {}", task.name);
                 self.retry(now, registry, task);
             }
             Step::Done(reply) => self.settle(now, &task.name, task.family, Half::Done(reply)),
@@ -291,7 +299,7 @@ impl Resolver {
             && let Some(name) = self.queue.pop_front()
         {
             self.asking += 1;
-            let task = |family| Task { name: name.clone(), family, tries: 0, give_up: None };
+            let task = |family| Task { name: name.clone(), family, tries: 0, answered: false, give_up: None };
             let v6 = self.ask(now, registry, task(Family::V6));
             let v4 = self.ask(now, registry, task(Family::V4));
             let pending = self.names.get_mut(&name).expect("what is queued is pending");
@@ -312,7 +320,7 @@ impl Resolver {
                 None => task.tries += 1,
             }
         }
-        Half::Done(Reply::ServerFailed)
+        Half::Done(if task.answered { Reply::ServerFailed } else { Reply::ServerSilent })
     }
 
     fn retry(&mut self, now: Now, registry: &Registry, mut task: Task) {
@@ -394,10 +402,13 @@ fn combine(v4: &Reply, v6: &Reply) -> (Answer, Option<Duration>) {
     };
     let ((v4_ips, v4_ttl), (v6_ips, v6_ttl)) = (part(v4), part(v6));
     let addresses = address::interleave(&v6_ips, &v4_ips, DNS_ADDRESSES_MAX);
-    let has_failed = [v4, v6].contains(&&Reply::ServerFailed);
+    let has_failed = [v4, v6].iter().any(|reply| matches!(reply, Reply::ServerFailed | Reply::ServerSilent));
     if !addresses.is_empty() {
         let ttl = Duration::from_secs(v4_ttl.min(v6_ttl).clamp(DNS_TTL_SECS_MIN, DNS_TTL_SECS_MAX).into());
         return (Ok(addresses), Some(if has_failed { ttl.min(DNS_NEGATIVE_TTL) } else { ttl }));
+    }
+    if (v4, v6) == (&Reply::ServerSilent, &Reply::ServerSilent) {
+        return (Err(ResolveError::ServersSilent), None);
     }
     if has_failed {
         return (Err(ResolveError::ServersFailed), None);

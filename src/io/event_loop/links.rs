@@ -101,7 +101,7 @@ impl EventLoop {
             }
         }
         for (link, answer) in answers {
-            if answer == Err(ResolveError::ServersFailed) {
+            if matches!(answer, Err(ResolveError::ServersFailed | ResolveError::ServersSilent)) {
                 self.read_resolver_config_again(now);
             }
             let Some(key) = self.connections.find(link) else { continue };

@@ -344,6 +344,25 @@ fn a_name_without_an_address_is_resolve() {
 }
 
 #[test]
+fn a_name_that_no_server_answers_for_is_our_own_lack() {
+    let mut world = World::new();
+    world.dial("ws://relay.test");
+    assert_eq!(world.until_closed(), CloseReason::NoNameServer);
+}
+
+#[test]
+fn an_address_without_a_route_is_our_own_lack() {
+    let mut world = World::new();
+    // No TCP goes to a broadcast address: the kernel itself says so.
+    world.dial("ws://255.255.255.255");
+    assert_eq!(world.until_closed(), CloseReason::NoRoute);
+    world.core.told.clear();
+    let url = RelayUrl::parse(&format!("ws://{REFUSING}:1")).unwrap();
+    world.core.outputs.push_back(Output::Dial { link: LinkId::Relay(2), url });
+    world.until(|t| *t == Told::Closed(LinkId::Relay(2), CloseReason::Connect));
+}
+
+#[test]
 fn a_peer_that_says_nothing_runs_into_the_deadline_and_the_loop_sleeps_until_then() {
     let listener = TcpListener::bind(ANY_PORT).unwrap();
     let port = listener.local_addr().unwrap().port();

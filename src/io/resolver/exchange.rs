@@ -25,6 +25,8 @@ pub(super) struct Task {
     pub(super) family: Family,
     /// Tries before this one; they choose the server.
     pub(super) tries: usize,
+    /// Some server has answered, if only that it cannot say.
+    pub(super) answered: bool,
     /// When to stop trying, because the other family has brought addresses.
     pub(super) give_up: Option<Instant>,
 }

@@ -46,6 +46,8 @@ pub(super) enum Reply {
     Truncated,
     /// The server cannot or will not say; another may.
     ServerFailed,
+    /// No server has said anything. Never read from bytes.
+    ServerSilent,
 }
 
 /// Why bytes are not the answer to our question. The wait goes on: they may not even come from the server.

@@ -56,6 +56,7 @@ impl Relay {
                 self.lose_link(Why::LinkClosed(reason), cx);
             }
             (None, _) => {
+                self.note_reached(cx);
                 self.on_info(info, cx);
                 self.connect(cx);
             }
@@ -115,8 +116,11 @@ impl Relay {
 fn is_unreachable(reason: CloseReason) -> bool {
     match reason {
         CloseReason::Resolve
+        | CloseReason::NameServersFailed
+        | CloseReason::NoNameServer
         | CloseReason::PrivateAddress
         | CloseReason::Connect
+        | CloseReason::NoRoute
         | CloseReason::Tls
         | CloseReason::Timeout => true,
         CloseReason::Handshake(_)
