@@ -23,6 +23,7 @@ use crate::serve::{Serve, ServeOutput, info::relay_info};
 use crate::state::{Changes, State};
 use crate::store::{Progress, Store, StoreError};
 use crate::sync::health::Rest;
+use crate::sync::network::Network;
 use crate::sync::relay::{Relay, Why};
 use crate::sync::session::{Arrival, Fate, Origin};
 use crate::sync::window::Window;
@@ -30,6 +31,7 @@ use crate::time::{Duration, Instant, Now};
 use crate::timer_wheel::{TimerId, TimerWheel};
 
 mod expiry;
+mod network;
 mod relays;
 mod report;
 mod sets;
@@ -81,6 +83,7 @@ pub struct Engine {
     /// Of every link of a relay, inquiries included.
     links: BTreeMap<LinkId, usize>,
     next_link: u64,
+    network: Network,
     wheel: TimerWheel<usize>,
     serve: Serve,
     owed: Owed,
@@ -125,6 +128,7 @@ impl Engine {
             refused: BTreeSet::new(),
             links: BTreeMap::new(),
             next_link: 0,
+            network: Network::new(now),
             wheel: TimerWheel::new(),
             owed: Owed::default(),
             commit_at: Instant::ZERO,
@@ -212,6 +216,7 @@ impl Engine {
             self.serve.next_deadline(),
             self.through_due,
             self.expiry_due,
+            self.network.probe_at(),
             batch,
             queries,
         ];
@@ -443,6 +448,7 @@ impl Engine {
             self.relays[key].timer = None;
             self.drive(now, key, |relay, cx| relay.on_time(cx))?;
         }
+        self.probe_if_due(now)?;
         if self.through_due.is_some_and(|at| at <= now.mono) {
             self.stage_moved_throughs();
         }
@@ -452,15 +458,6 @@ impl Engine {
         self.serve.step(now, &self.store, &mut self.metrics)?;
         self.report_progress(now);
         Ok(())
-    }
-
-    fn stage_moved_throughs(&mut self) {
-        self.through_due = None;
-        for (_, entry) in &mut self.relays {
-            if let Some(progress) = entry.relay.take_moved_through() {
-                self.store.stage_progress(progress);
-            }
-        }
     }
 
     fn note_batch(&mut self, now: Now) {

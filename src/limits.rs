@@ -262,6 +262,24 @@ pub const CLOCK_SLACK_SECS: u64 = 900;
 /// forgotten.
 pub const FORGOTTEN_RELAYS_MAX: usize = 1_024;
 
+// Our own outage (spec section 7).
+
+/// Hosts that must have given no sign of life since anybody has, for silence to count as an outage of our own; of fewer it
+/// is their fault.
+pub const OUTAGE_HOSTS_MIN: usize = 3;
+/// Hosts remembered that have given no sign of life since anybody has. Beyond: the next is not noted.
+pub const OUTAGE_HOSTS_MAX: usize = 4_096;
+/// Wait between the first two probes of an outage; each further wait is twice as long
+/// (`grasp_sync_offline_probes_total`).
+pub const PROBE_WAIT_MIN: Duration = Duration::from_secs(5);
+/// Longest wait between two probes of an outage.
+pub const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// After so many probes there is one more of a relay that was failing before, in half the time: those that stood well
+/// may be gone for good.
+pub const PROBES_PER_DOUBTFUL: u64 = 8;
+/// Dials a second of relays that are brought forward when an outage has ended. Beyond: the next waits for its place.
+pub const DIALS_PER_SEC_AFTER_OUTAGE: u64 = 50;
+
 // Reconciliation (NIP-77).
 
 /// Bytes of one step that we send, before hexadecimal doubles them: some relays take no longer message.
@@ -453,5 +471,6 @@ const _: () = {
     // A verdict names its counters by 16 bits.
     assert!(0 < UNWANTED_COUNTERS && UNWANTED_COUNTERS <= 1 << 16);
     assert!(DNS_LOOKUPS_MAX < DNS_WAITING_MAX);
+    assert!(PROBE_WAIT_MIN.as_micros() <= PROBE_WAIT_MAX.as_micros() && PROBES_PER_DOUBTFUL > 1);
     assert!(DNS_TTL_SECS_MIN < DNS_TTL_SECS_MAX);
 };

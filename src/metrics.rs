@@ -43,6 +43,8 @@ pub const TABLE: &[(&str, &str, &str)] = &[
         "counter",
         "Maintainers that count for nothing, by {reason}: an announcement lists too many, or an identifier has too many",
     ),
+    ("grasp_sync_offline", "gauge", "Whether nothing can be reached, so that relays are not to blame: 0 or 1"),
+    ("grasp_sync_offline_probes_total", "counter", "Dials made to see whether nothing can be reached still"),
     ("grasp_sync_relay_state_entries_total", "counter", "Times a relay entered a {state}"),
     ("grasp_sync_relays_in_state", "gauge", "Relays in each {state}"),
     ("grasp_sync_relay_filters", "gauge", "Filters of {relay}, by whether they are {held} live or in rotation"),
@@ -143,6 +145,8 @@ pub struct Metrics {
     pub maintainers_refused: Counts,
     /// Times a relay entered a state, by its name.
     pub state_entries: Counts,
+    /// Dials made to see whether our own network still is down.
+    pub offline_probes: u64,
     /// Relays asked for their NIP-11 document, by what came of it.
     pub relay_info: Counts,
     /// Windows closed.
@@ -214,6 +218,7 @@ impl Default for Metrics {
             events_removed: 0,
             relays_refused: Counts::default(),
             maintainers_refused: Counts::default(),
+            offline_probes: 0,
             state_entries: Counts::default(),
             relay_info: Counts::default(),
             windows: 0,
@@ -263,6 +268,8 @@ pub struct QueueSample {
 /// What others hold, at the moment of the scrape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
+    /// Whether nothing can be reached.
+    pub offline: bool,
     /// Repos followed.
     pub repos: usize,
     /// Root events of all repos.
@@ -403,6 +410,7 @@ impl Sheet {
         }
         self.put_each("grasp_sync_relays_in_state", "state", states.into_iter());
         self.put("grasp_sync_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        self.put("grasp_sync_offline", &[], gauges.offline.into());
         self.put("grasp_sync_repos", &[], gauges.repos as u64);
         self.put("grasp_sync_root_events", &[], gauges.root_events as u64);
         self.put("grasp_sync_store_last_seq", &[], gauges.store_last_seq);
@@ -424,6 +432,7 @@ impl Sheet {
         self.put_each("grasp_sync_relays_refused_total", "reason", metrics.relays_refused.iter());
         self.put_each("grasp_sync_maintainers_refused_total", "reason", metrics.maintainers_refused.iter());
         self.put_each("grasp_sync_relay_state_entries_total", "state", metrics.state_entries.iter());
+        self.put("grasp_sync_offline_probes_total", &[], metrics.offline_probes);
         self.put_each("grasp_sync_relay_info_total", "result", metrics.relay_info.iter());
         self.put("grasp_sync_windows_total", &[], metrics.windows);
         self.put_each("grasp_sync_sweeps_total", "outcome", metrics.sweeps.iter());
@@ -523,6 +532,7 @@ mod tests {
         metrics.on_batch(20_000);
         metrics.on_commit(Duration::from_millis(2));
         let gauges = Gauges {
+            offline: true,
             queues: vec![QueueSample { name: "batch_events", depth: 3, limit: 10_000 }],
             states: &["Idle", "Live"],
             ..Gauges::default()

@@ -9,6 +9,7 @@ use crate::contract::{LinkId, Output};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::state::State;
+use crate::sync::network::Network;
 use crate::time::Now;
 
 pub mod allowance;
@@ -18,6 +19,7 @@ pub mod coverage;
 pub mod filters;
 pub mod health;
 pub mod liveness;
+pub mod network;
 pub mod plan;
 pub mod progress;
 pub mod reconcile;
@@ -40,6 +42,8 @@ pub struct Cx<'a> {
     pub state: &'a State,
     /// Bounds and durations.
     pub settings: &'a Settings,
+    /// Whether our own network works.
+    pub network: &'a mut Network,
     /// The number of the next link to be dialled.
     pub next_link: &'a mut u64,
     /// What is to be done.

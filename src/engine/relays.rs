@@ -154,9 +154,9 @@ impl Engine {
     }
 
     /// The relays, the store and the desk beside what a machine sees while it acts.
-    fn split(&mut self, now: Now) -> (&mut Slab<Entry>, &mut Store, &Intake, &mut Hints, Cx<'_>) {
-        let Engine { relays, store, intake, hints, state, settings, next_link, out, metrics, .. } = self;
-        (relays, store, intake, hints, Cx { now, state, settings, next_link, out, metrics })
+    pub(super) fn split(&mut self, now: Now) -> (&mut Slab<Entry>, &mut Store, &Intake, &mut Hints, Cx<'_>) {
+        let Engine { relays, store, intake, hints, state, settings, network, next_link, out, metrics, .. } = self;
+        (relays, store, intake, hints, Cx { now, state, settings, network, next_link, out, metrics })
     }
 
     /// Lets a relay's machine act, then carries away what it wants written and watched.
@@ -184,7 +184,18 @@ impl Engine {
         }
         self.through_due = [self.through_due, save_by].into_iter().flatten().min();
         self.arm(key, deadline);
+        self.follow_network(now, key);
         Ok(())
+    }
+
+    /// Stages every `through` that has moved.
+    pub(super) fn stage_moved_throughs(&mut self) {
+        self.through_due = None;
+        for (_, entry) in &mut self.relays {
+            if let Some(progress) = entry.relay.take_moved_through() {
+                self.store.stage_progress(progress);
+            }
+        }
     }
 
     /// Sets a relay's deadline in the wheel.

@@ -23,6 +23,7 @@ impl Engine {
         let busiest = self.relays.iter().filter_map(|(_, entry)| entry.relay.session());
         let queue = |name, depth, limit| QueueSample { name, depth, limit };
         let gauges = Gauges {
+            offline: self.network.is_offline(),
             repos: self.state.repos_followed(),
             root_events: self.state.roots_held(),
             store_last_seq: self.store.last_seq(),
@@ -81,6 +82,10 @@ impl Engine {
             "version": env!("CARGO_PKG_VERSION"),
             "service": self.settings.service.to_string(),
             "uptime_secs": now.mono.since(self.started.mono).as_secs(),
+            "network": {
+                "state": if self.network.is_offline() { "offline" } else { "online" },
+                "since": self.network.since().as_secs(),
+            },
             "repos": self.state.repos_followed(),
             "root_events": self.state.roots_held(),
             "store": { "last_seq": self.store.last_seq(), "batch_events": self.store.batch_events() },

@@ -6,6 +6,9 @@
 //! word waits as long as one who was not let in, until a visit lasts. There is no jitter: the window already smooths, and
 //! staggered dials would leave partial subscriptions behind.
 //!
+//! What failed while our own network was down says nothing of the door: it is undone when that turns out
+//! ([`super::network`]), and the time counts for nobody.
+//!
 //! This module knows durations and outcomes. It does not know links, filters or why something failed.
 
 use crate::limits::Timing;
@@ -35,6 +38,17 @@ pub struct Health {
     /// Links in a row that were stable because the relay answered, and were lost before they had lived
     /// [`Timing::stable_after`], or by the relay's fault.
     short_lived: u32,
+    /// What it was before failures that may turn out to be our own.
+    before: Option<Before>,
+}
+
+/// A record as it was before failures that may turn out to be our own.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    /// When the first of them came.
+    at: Instant,
+    standing: Standing,
+    short_lived: u32,
 }
 
 /// What is remembered of a relay that was failing when it was forgotten.
@@ -49,7 +63,7 @@ pub struct Rest {
 impl Health {
     /// A relay that was never tried.
     pub fn new(now: Instant) -> Self {
-        Health { standing: Standing::Healthy, trusted_at: now, dialled_at: None, short_lived: 0 }
+        Health { standing: Standing::Healthy, trusted_at: now, dialled_at: None, short_lived: 0, before: None }
     }
 
     /// A dial begins.
@@ -72,7 +86,7 @@ impl Health {
         if self.short_lived > 1 {
             return self.wait_after(self.short_lived - 1, now, timing);
         }
-        self.dialled_at.map_or(now, |dialled| (dialled + timing.backoff_base).max(now))
+        self.soonest(now, timing)
     }
 
     /// A link that had been stable was lost because the relay broke a rule; `lived` as for [`Health::on_drop`]. Returns
@@ -81,6 +95,43 @@ impl Health {
         self.trusted_at = now;
         self.short_lived = if lived { 1 } else { self.short_lived.saturating_add(1) };
         self.wait_after(self.short_lived, now, timing)
+    }
+
+    fn soonest(&self, now: Instant, timing: &Timing) -> Instant {
+        self.dialled_at.map_or(now, |dialled| (dialled + timing.backoff_base).max(now))
+    }
+
+    /// What is about to be counted may turn out to be our own fault, if nobody has given a sign of life since `proven_at`.
+    pub fn remember(&mut self, now: Instant, proven_at: Instant) {
+        if self.before.is_none_or(|before| before.at < proven_at) {
+            self.before = Some(Before { at: now, standing: self.standing, short_lived: self.short_lived });
+        }
+    }
+
+    /// What is about to be counted is the relay's own fault, and with it all before it.
+    pub fn blame(&mut self) {
+        self.before = None;
+    }
+
+    /// What was counted since `proven_at` was our own fault.
+    pub fn excuse(&mut self, proven_at: Instant) {
+        if let Some(before) = self.before.take().filter(|before| before.at >= proven_at) {
+            (self.standing, self.short_lived) = (before.standing, before.short_lived);
+        }
+    }
+
+    /// Our own network was down for so long until now: that is no time without a success.
+    pub fn on_return(&mut self, now: Instant, outage: Duration) {
+        self.trusted_at = (self.trusted_at + outage).min(now);
+    }
+
+    /// When to dial after an outage of our own, at the earliest `next`: a relay that was failing by itself before goes on
+    /// waiting until `until`, but for no longer than between hourly visits.
+    pub fn after_return(&self, next: Instant, until: Instant, timing: &Timing) -> Instant {
+        match (self.standing, self.dialled_at) {
+            (Standing::Healthy, _) | (_, None) => next,
+            (_, Some(dialled)) => until.min(dialled + timing.backoff_max).max(next),
+        }
     }
 
     fn wait_after(&mut self, failures: u32, now: Instant, timing: &Timing) -> Instant {
@@ -108,6 +159,16 @@ impl Health {
             Standing::Healthy => 0,
             Standing::Backoff { failures } | Standing::Hourly { failures } | Standing::Dead { failures } => failures,
         }
+    }
+
+    /// Whether the last connection was stable, or none was tried yet.
+    pub fn is_healthy(&self) -> bool {
+        self.standing == Standing::Healthy
+    }
+
+    /// The last dial.
+    pub fn dialled_at(&self) -> Option<Instant> {
+        self.dialled_at
     }
 
     /// Whether the relay is tried only once a day.
@@ -239,5 +300,82 @@ mod tests {
         health.on_stable(at(300));
         assert_eq!(health.on_drop(at(301), false, &timing), at(301), "once is nothing");
         assert_eq!(health.on_breach(at(500), true, &timing), at(505), "nor is a long life an excuse");
+    }
+
+    #[test]
+    fn what_was_our_own_fault_is_undone() {
+        let timing = Timing::default();
+        let mut health = Health::new(Instant::ZERO);
+        health.on_failure(at(10), &timing);
+        health.on_failure(at(20), &timing);
+        // The last sign of life from anybody was at 30.
+        for secs in [40, 60, 100] {
+            health.remember(at(secs), at(30));
+            health.on_failure(at(secs), &timing);
+        }
+        health.excuse(at(30));
+        assert_eq!((health.failures(), health.name()), (2, "backoff"), "as it was at 30");
+        health.excuse(at(30));
+        assert_eq!(health.failures(), 2);
+    }
+
+    #[test]
+    fn what_came_before_a_sign_of_life_is_not_excused() {
+        let timing = Timing::default();
+        let mut health = Health::new(Instant::ZERO);
+        health.remember(at(10), at(0));
+        health.on_failure(at(10), &timing);
+        health.excuse(at(11));
+        assert_eq!(health.failures(), 1, "somebody was there at 11");
+        health.remember(at(20), at(11));
+        health.on_failure(at(20), &timing);
+        health.blame();
+        health.on_failure(at(30), &timing);
+        health.excuse(at(11));
+        assert_eq!(health.failures(), 3, "it answered at 30, and that was a failure of its own");
+    }
+
+    #[test]
+    fn an_early_drop_that_was_our_own_fault_is_undone() {
+        let timing = Timing::default();
+        let mut health = Health::new(Instant::ZERO);
+        for secs in [100, 200, 300] {
+            health.on_dial(at(secs));
+            health.on_stable(at(secs));
+            health.remember(at(secs + 10), at(secs + 9));
+            health.on_drop(at(secs + 10), false, &timing);
+            health.excuse(at(secs + 9));
+        }
+        assert_eq!((health.name(), health.short_lived), ("healthy", 0));
+    }
+
+    #[test]
+    fn the_time_of_an_outage_counts_for_nobody() {
+        let timing = Timing::default();
+        let mut health = Health::new(Instant::ZERO);
+        health.on_dial(at(5));
+        health.on_stable(at(10));
+        let back = at(200_000);
+        let next = back + Duration::from_secs(1);
+        let outage = Duration::from_secs(199_000);
+        health.on_return(back, outage);
+        assert_eq!(health.after_return(next, back, &timing), next, "at once");
+        health.on_failure(back, &timing);
+        assert!(!health.is_dead(), "a day without a success is a day of ours");
+        assert_eq!(health.on_failure(at(200_010), &timing), at(200_020));
+    }
+
+    #[test]
+    fn who_was_failing_before_an_outage_comes_forward_to_an_hourly_visit_at_most() {
+        let timing = Timing::default();
+        let mut health = Health::new(Instant::ZERO);
+        health.on_dial(at(86_400));
+        let until = health.on_failure(at(86_400), &timing);
+        assert!(health.is_dead());
+        let soon = at(86_400 + 600);
+        let hourly = at(86_400 + 3_600);
+        assert_eq!(health.after_return(soon, until, &timing), hourly);
+        let late = at(86_400 + 7_200);
+        assert_eq!(health.after_return(late, until, &timing), late);
     }
 }

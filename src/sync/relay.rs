@@ -119,6 +119,8 @@ pub struct Relay {
     /// Why the last link was lost, or did not come to be, and when.
     lost: Option<(Why, UnixTime)>,
     health: Health,
+    /// Until when it was to be left alone when it was last dialled: a probe of our own network changes nothing of that.
+    rests_until: Instant,
     progress: RelayProgress,
     /// Repos that a window will have asked about once more: they are not confirmed before, on whatever link. The state
     /// says so once for each window, whatever comes after.
@@ -144,6 +146,7 @@ impl Relay {
             why: Why::Needed,
             lost: None,
             health: Health::new(cx.now.mono),
+            rests_until: cx.now.mono,
             progress,
             pending_requery: BTreeSet::new(),
             budget: Some(budget),
@@ -219,19 +222,6 @@ impl Relay {
     /// Its totals.
     pub fn totals(&self) -> Totals {
         self.totals
-    }
-
-    /// Its link, being dialled or open.
-    pub fn link(&self) -> Option<LinkId> {
-        match &self.state {
-            State::Connecting { step: Step::Dialling(link), .. } => Some(*link),
-            _ => self.session().map(Session::link),
-        }
-    }
-
-    /// Every link it has: the one being dialled or open, and that of an inquiry.
-    pub fn links(&self) -> [Option<LinkId>; 2] {
-        [self.link(), self.inquiry()]
     }
 
     /// Its open link, if there is one.
@@ -428,6 +418,11 @@ impl Relay {
     pub fn on_time(&mut self, cx: &mut Cx<'_>) {
         self.give_up_slow_inquiry(cx);
         match &mut self.state {
+            State::Idle if cx.network.is_offline() => {
+                let until = cx.now.mono;
+                self.enter(Why::Needed, cx, |_| State::Backoff { until });
+            }
+            State::Backoff { .. } if cx.network.is_offline() => {}
             State::Idle => self.dial(Why::Needed, cx),
             State::Backoff { until } if *until <= cx.now.mono => self.dial(Why::WaitOver, cx),
             State::Connecting { step, deadline } if *deadline <= cx.now.mono => {
@@ -453,6 +448,8 @@ impl Relay {
     /// When time next matters.
     pub fn next_deadline(&self, cx: &Cx<'_>) -> Option<Instant> {
         match &self.state {
+            // The engine says when.
+            State::Backoff { .. } if cx.network.is_offline() => None,
             State::Idle => Some(cx.now.mono),
             State::Backoff { until } => Some(*until),
             State::Connecting { deadline, .. } => Some(*deadline),

@@ -12,6 +12,7 @@ use crate::protocol::repo::{Announcement, RepoAddr};
 use crate::settings::Settings;
 use crate::state::State;
 use crate::sync::Cx;
+use crate::sync::network::Network;
 use crate::time::{Duration, Instant, Now, UnixTime};
 
 pub fn relay(name: &str) -> RelayUrl {
@@ -60,14 +61,17 @@ pub struct Bench {
     pub state: State,
     pub out: VecDeque<Output>,
     pub metrics: Metrics,
+    pub network: Network,
     next_link: u64,
 }
 
 impl Bench {
     pub fn new() -> Bench {
         let settings = settings();
+        let now = Now { mono: Instant::ZERO, wall: UnixTime::from_secs(1_700_000_000) };
         Bench {
-            now: Now { mono: Instant::ZERO, wall: UnixTime::from_secs(1_700_000_000) },
+            now,
+            network: Network::new(now),
             state: State::new(settings.clone()),
             settings,
             out: VecDeque::new(),
@@ -85,6 +89,7 @@ impl Bench {
             now: self.now,
             state: &self.state,
             settings: &self.settings,
+            network: &mut self.network,
             next_link: &mut self.next_link,
             out: &mut self.out,
             metrics: &mut self.metrics,

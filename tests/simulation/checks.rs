@@ -7,6 +7,7 @@ pub mod durable;
 pub mod health;
 pub mod link;
 pub mod machine;
+pub mod network;
 pub mod pace;
 pub mod rules;
 pub mod window;
@@ -19,6 +20,7 @@ use durable::Durable;
 use health::HealthCheck;
 use link::{Allowed, LinkCheck};
 use machine::Machine;
+use network::NetworkCheck;
 use pace::Pace;
 use rules::{Bench, Rules};
 use serde_json::Value;
@@ -40,6 +42,8 @@ pub struct Checks {
     told: BTreeMap<usize, Allowed>,
     /// One dial at a time to each relay, and none too early.
     pub health: BTreeMap<usize, HealthCheck>,
+    pub network: NetworkCheck,
+    heard_at: Micros,
     pub machine: Machine,
     pub window: WindowCheck,
     pub pace: Pace,
@@ -74,6 +78,8 @@ impl Checks {
     /// A process begins with these settings: what was known of the last one's links is void.
     pub fn restart(&mut self, at: Micros, wall: u64, rules: Rules) {
         self.health.clear();
+        self.network = NetworkCheck::default();
+        self.heard_at = at;
         self.machine.restart(at);
         self.window.restart();
         self.pace.on_window();
@@ -86,17 +92,44 @@ impl Checks {
         self.claims.on_named(wall, self.rules.named(self.durable.announcements.values()));
     }
 
-    /// Judges a dial to relay `n` at `url`.
-    pub fn on_dial(&mut self, at: Micros, n: usize, url: &str, busy: &[Far]) -> Verdict {
+    /// Judges a dial to relay `n` at `url`, beside links to `busy`, of which so many are open.
+    pub fn on_dial(&mut self, at: Micros, n: usize, url: &str, busy: &[Far], open: usize) -> Verdict {
         if busy.contains(&Far::Relay(n)) {
             return Err(format!("a second link to {url}"));
         }
-        let health = self.health.entry(n).or_default();
-        if !health.goes_on() {
-            self.pace.on_dial(n);
+        if self.health.entry(n).or_default().goes_on() {
+            return self.on_contact(at, url);
         }
-        health.on_dial(at).map_err(|e| format!("{url}: {e}"))?;
+        self.on_new_dial(at, n, open).map_err(|e| format!("{url}: {e}"))?;
         self.on_contact(at, url)
+    }
+
+    /// A dial begins: by the relay's own record, or as a probe.
+    fn on_new_dial(&mut self, at: Micros, n: usize, open: usize) -> Verdict {
+        match self.health.entry(n).or_default().on_dial(at) {
+            Err(_) if self.network.may_be_offline(open) => self.network.on_probe(at),
+            verdict => {
+                self.pace.on_dial(n);
+                verdict
+            }
+        }
+    }
+
+    /// Somebody was heard, while so many links were open: if the network of this side was down, it is no more.
+    pub fn on_life(&mut self, at: Micros, open: usize) {
+        if self.network.may_be_offline(open) {
+            let (began, lives) = (self.heard_at, self.network.lives);
+            self.health.values_mut().for_each(|health| health.on_return(began, at, lives));
+        }
+        self.network.on_life();
+        self.heard_at = at;
+    }
+
+    /// A dial of relay `n`, or its link, has ended while `open` others were open. During an outage that counts for nothing.
+    pub fn on_end(&mut self, at: Micros, n: usize, stable: bool, open: usize) {
+        if stable || !self.network.may_be_offline(open) {
+            self.health.entry(n).or_default().on_end(at, stable, self.network.lives);
+        }
     }
 
     fn on_contact(&self, at: Micros, url: &str) -> Verdict {
@@ -108,15 +141,13 @@ impl Checks {
     }
 
     /// Judges the question to relay `n` at `url` what it is.
-    pub fn on_inquiry(&mut self, at: Micros, n: usize, url: &str, busy: &[Far]) -> Verdict {
+    pub fn on_inquiry(&mut self, at: Micros, n: usize, url: &str, busy: &[Far], open: usize) -> Verdict {
         let links = busy.iter().filter(|far| **far == Far::Relay(n)).count();
         if links > 1 {
             return Err(format!("a third link to {url}"));
         }
-        if links == 0 {
-            self.pace.on_dial(n);
-        }
         let verdict = self.health.entry(n).or_default().on_inquiry(at, links > 0);
+        let verdict = verdict.and_then(|()| if links > 0 { Ok(()) } else { self.on_new_dial(at, n, open) });
         verdict.map_err(|e| format!("{url}: {e}"))?;
         self.on_contact(at, url)
     }
@@ -132,12 +163,11 @@ impl Checks {
     }
 
     /// An inquiry has ended. If it began a dial and `failed`, so has the dial.
-    pub fn on_inquiry_end(&mut self, at: Micros, n: usize, failed: bool, beside: bool) {
-        let health = self.health.entry(n).or_default();
-        health.on_inquiry_end(!failed || beside);
+    pub fn on_inquiry_end(&mut self, at: Micros, n: usize, failed: bool, beside: bool, open: usize) {
+        self.health.entry(n).or_default().on_inquiry_end(!failed || beside);
         if failed && !beside {
             self.pace.on_link_lost(n);
-            health.on_end(at, false);
+            self.on_end(at, n, false, open);
         }
     }
 
@@ -324,14 +354,14 @@ mod tests {
     #[test]
     fn relays_are_dialled_while_needed_and_a_moment_longer() {
         let (mut checks, author, _) = world();
-        checks.on_dial(0, 0, "wss://r.example", &[]).expect("needed");
-        assert!(checks.on_dial(0, 1, "wss://other.example", &[]).is_err());
-        assert!(checks.on_dial(0, 0, "wss://r.example", &[Far::Relay(0)]).is_err(), "a second link");
+        checks.on_dial(0, 0, "wss://r.example", &[], 0).expect("needed");
+        assert!(checks.on_dial(0, 1, "wss://other.example", &[], 0).is_err());
+        assert!(checks.on_dial(0, 0, "wss://r.example", &[Far::Relay(0)], 0).is_err(), "a second link");
         let gone = author.foreign_announcement("x", 2);
         checks.genuine.insert(gone.id.clone(), gone.clone());
         let needless = checks.on_durable(NOW, vec![(2, gone.json.clone())], &|seq| seq == 1).expect("replaces");
         assert_eq!(needless, ["wss://r.example"]);
-        checks.on_dial(5 * SECOND, 0, "wss://r.example", &[]).expect("until the window closes");
-        assert!(checks.on_dial(7 * SECOND, 0, "wss://r.example", &[]).is_err());
+        checks.on_dial(5 * SECOND, 0, "wss://r.example", &[], 0).expect("until the window closes");
+        assert!(checks.on_dial(7 * SECOND, 0, "wss://r.example", &[], 0).is_err());
     }
 }

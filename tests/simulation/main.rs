@@ -22,6 +22,7 @@ mod link;
 mod live;
 mod model_relay;
 mod month;
+mod outage;
 mod reconcile;
 mod regressions;
 mod rng;

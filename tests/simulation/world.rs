@@ -132,6 +132,8 @@ pub struct World {
     pub paths: BTreeMap<usize, Path>,
     /// Relays that nobody can reach, and what who dials them learns.
     pub unreachable: BTreeMap<usize, CloseReason>,
+    /// How every dial ends while the process's own network is down.
+    cut: Option<CloseReason>,
     /// How long each commit takes.
     pub commit_took: Micros,
     /// The disk itself is read after each so many commits, to see that the store says of it what is so.
@@ -185,6 +187,7 @@ impl World {
             path: Path::default(),
             paths: BTreeMap::new(),
             unreachable: BTreeMap::new(),
+            cut: None,
             commit_took: 2 * MILLI,
             look_every: 16,
             turns: 0,

@@ -5,11 +5,25 @@ use crate::contract::{CloseReason, LinkId, Output};
 use crate::limits::{REFUSED_RETRY_AFTER, Timing};
 use crate::sync::Cx;
 use crate::sync::health::Rest;
+use crate::sync::network::Evidence;
 use crate::sync::relay::names::StateName;
 use crate::sync::session::Session;
 use crate::time::{Duration, Instant};
 
 impl Relay {
+    /// Its link, being dialled or open.
+    pub fn link(&self) -> Option<LinkId> {
+        match &self.state {
+            State::Connecting { step: Step::Dialling(link), .. } => Some(*link),
+            _ => self.session().map(Session::link),
+        }
+    }
+
+    /// Every link it has: the one being dialled or open, and that of an inquiry.
+    pub fn links(&self) -> [Option<LinkId>; 2] {
+        [self.link(), self.inquiry()]
+    }
+
     /// A relay that was failing when it was last known: it goes on waiting.
     pub fn resume(&mut self, rest: Rest, cx: &mut Cx<'_>) {
         let Rest { health, until } = rest;
@@ -38,6 +52,7 @@ impl Relay {
             return;
         }
         self.totals.dials_ok += 1;
+        self.note_reached(cx);
         let reach = match self.progress.since(cx.now, cx.settings.timing.overlap_secs) {
             Some(since) if self.full_catchup_in(cx) > Duration::ZERO => Reach::Since(since),
             _ => Reach::Full,
@@ -70,7 +85,58 @@ impl Relay {
         }
     }
 
+    /// The other side was reached. If this ends an outage of our own, that was no time without a success.
+    pub(super) fn note_reached(&mut self, cx: &mut Cx<'_>) {
+        cx.network.on_reached(cx.now);
+        self.note_return(cx);
+    }
+
+    fn note_return(&mut self, cx: &Cx<'_>) {
+        if let Some(outage) = cx.network.returned() {
+            self.health.on_return(cx.now.mono, outage);
+        }
+    }
+
+    /// Whether the relay waits for its next dial and may be dialled as a probe of our own network.
+    pub fn can_be_probed(&self) -> bool {
+        matches!(self.state, State::Backoff { .. }) && self.locked_out().is_none()
+    }
+
+    /// Whether a link is being opened.
+    pub fn is_dialling(&self) -> bool {
+        matches!(self.state, State::Connecting { .. })
+    }
+
+    /// Nothing can be reached: what the relay seems to have done since the last sign of life from anybody was our own
+    /// fault.
+    pub fn on_outage(&mut self, cx: &Cx<'_>) {
+        self.health.excuse(cx.network.proven_at());
+    }
+
+    /// A probe of our own network is for this relay.
+    pub fn probe(&mut self, cx: &mut Cx<'_>) {
+        self.dial(Why::Probe, cx);
+    }
+
+    /// Our own network is back after so long, through another relay: this one is dialled at `next`, if it waits for
+    /// nothing else. Says whether it is.
+    pub fn on_return(&mut self, outage: Duration, next: Instant, cx: &Cx<'_>) -> bool {
+        self.health.on_return(cx.now.mono, outage);
+        let free = self.can_be_probed();
+        match &mut self.state {
+            State::Backoff { until } if free => {
+                *until = self.health.after_return(next, *until, &cx.settings.timing);
+                *until == next
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn dial(&mut self, why: Why, cx: &mut Cx<'_>) {
+        self.rests_until = match self.state {
+            State::Backoff { until } => until,
+            _ => cx.now.mono,
+        };
         self.health.on_dial(cx.now.mono);
         let step = match self.inquire_if_due(cx) {
             Some(link) => Step::Inquiring(link),
@@ -100,6 +166,21 @@ impl Relay {
         self.lose_link(why, cx);
     }
 
+    /// What the end of a link, or of a dial, says of our own network, and so of the relay.
+    fn note_evidence(&mut self, why: Why, cx: &mut Cx<'_>) {
+        let evidence = why.evidence();
+        cx.network.on_end(cx.now, self.url.host(), evidence);
+        match evidence {
+            Evidence::Reached => {
+                self.health.blame();
+                self.note_return(cx);
+            }
+            Evidence::Ours | Evidence::Silence | Evidence::Nothing => {
+                self.health.remember(cx.now.mono, cx.network.proven_at());
+            }
+        }
+    }
+
     pub(super) fn lose_link(&mut self, why: Why, cx: &mut Cx<'_>) {
         self.drop_inquiry(cx);
         if let Some(linked) = linked_in(&mut self.state) {
@@ -107,20 +188,24 @@ impl Relay {
             self.budget = Some(linked.session.take_budget());
             self.note_budget();
         }
-        let timing = &cx.settings.timing;
+        self.note_evidence(why, cx);
+        let (now, timing) = (cx.now.mono, &cx.settings.timing);
         let until = match self.linked() {
-            Some(_) if matches!(why, Why::LockedOut(_)) => cx.now.mono + REFUSED_RETRY_AFTER,
+            Some(_) if matches!(why, Why::LockedOut(_)) => now + REFUSED_RETRY_AFTER,
             Some(linked) if linked.stable => {
-                let lived = cx.now.mono.since(linked.session.opened_at()) >= timing.stable_after;
+                let lived = now.since(linked.session.opened_at()) >= timing.stable_after;
                 match why.breaks_rules() {
-                    true => self.health.on_breach(cx.now.mono, lived, timing),
-                    false => self.health.on_drop(cx.now.mono, lived, timing),
+                    true => self.health.on_breach(now, lived, timing),
+                    false => self.health.on_drop(now, lived, timing),
                 }
             }
-            Some(_) => self.health.on_failure(cx.now.mono, timing),
+            Some(_) => self.health.on_failure(now, timing),
             None if matches!(self.state, State::Connecting { .. }) => {
                 self.totals.dials_failed += 1;
-                self.health.on_failure(cx.now.mono, timing)
+                match cx.network.is_offline() {
+                    true => self.rests_until.max(now),
+                    false => self.health.on_failure(now, timing),
+                }
             }
             None => return,
         };
@@ -128,7 +213,7 @@ impl Relay {
         if let Some(name) = why.own_rule() {
             cx.metrics.relay_links_closed.add(name);
         }
-        match until <= cx.now.mono {
+        match until <= now && !cx.network.is_offline() {
             true => self.dial(why, cx),
             false => self.enter(why, cx, |_| State::Backoff { until }),
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::contract::CloseReason;
+use crate::sync::network::Evidence;
 use crate::sync::session::Lockout;
 
 /// The states by name.
@@ -71,6 +72,8 @@ pub enum Why {
     Needed,
     /// The wait is over.
     WaitOver,
+    /// Our own network is down, and this is a try whether it still is.
+    Probe,
     /// The link is open.
     Opened,
     /// The link is gone.
@@ -107,6 +110,15 @@ impl Why {
         matches!(self, Why::LinkClosed(CloseReason::Protocol | CloseReason::TooLarge) | Why::Unasked | Why::Flood)
     }
 
+    /// What the end of a link, or of a dial, for this reason says of our own network.
+    pub(super) fn evidence(self) -> Evidence {
+        match self {
+            Why::LinkClosed(reason) => Evidence::of(reason),
+            Why::Silent => Evidence::Silence,
+            _ => Evidence::Nothing,
+        }
+    }
+
     /// The name in metrics of a rule of ours by which a link was closed, if that was why.
     pub(super) fn own_rule(self) -> Option<&'static str> {
         match self {
@@ -123,6 +135,7 @@ impl fmt::Display for Why {
         match self {
             Why::Needed => f.write_str("needed"),
             Why::WaitOver => f.write_str("wait is over"),
+            Why::Probe => f.write_str("probing our own network"),
             Why::Opened => f.write_str("link open"),
             Why::LinkClosed(reason) => write!(f, "{reason}"),
             Why::Silent => f.write_str("no answer to ping"),

@@ -57,7 +57,8 @@ impl Relay {
         }
     }
 
-    pub(super) fn note_frame(&mut self, cx: &Cx<'_>) {
+    pub(super) fn note_frame(&mut self, cx: &mut Cx<'_>) {
+        cx.network.on_reached(cx.now);
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_frame(cx);
         }

@@ -14,10 +14,15 @@ pub struct HealthCheck {
     asked_at: Micros,
     /// The relay is not to be asked again before this.
     ask_at: Micros,
+    dialled_at: Micros,
+    /// How often anybody had been heard when a failure was last counted, and what was counted before.
+    lives: u64,
+    before: (u32, Micros),
 }
 
 impl HealthCheck {
-    pub fn on_dial(&self, at: Micros) -> Verdict {
+    pub fn on_dial(&mut self, at: Micros) -> Verdict {
+        self.dialled_at = at;
         // Microseconds that a process loses by its own clock's beginning are no sin.
         if at < self.allowed_at {
             return Err(format!(
@@ -29,14 +34,14 @@ impl HealthCheck {
         Ok(())
     }
 
-    /// The relay is asked what it is. `beside`: there is a link to it; else this is a dial.
+    /// The relay is asked what it is. `beside`: there is a link to it; else this is a dial, which is judged as well.
     pub fn on_inquiry(&mut self, at: Micros, beside: bool) -> Verdict {
         if at < self.ask_at {
             return Err("asked what it is twice in a day".to_owned());
         }
         self.dial_follows = !beside;
         self.asked_at = at;
-        if beside { Ok(()) } else { self.on_dial(at) }
+        Ok(())
     }
 
     /// What came of that. Whoever cannot be reached may be asked at the next dial.
@@ -58,10 +63,27 @@ impl HealthCheck {
         std::mem::take(&mut self.dial_follows)
     }
 
-    pub fn on_end(&mut self, at: Micros, stable: bool) {
+    /// The network of this side is back after an outage since `began`, when somebody had been heard for the `lives`th
+    /// time: what was counted since is void, and so is that time.
+    pub fn on_return(&mut self, began: Micros, at: Micros, lives: u64) {
+        if self.lives == lives {
+            (self.failures, self.first_failure) = self.before;
+        }
+        self.first_failure = (self.first_failure + (at - began)).min(at);
+        // Whoever was failing before is visited hourly at most.
+        let hourly = self.dialled_at + HOUR;
+        self.allowed_at = if self.failures == 0 { at } else { self.allowed_at.min(hourly) };
+    }
+
+    /// A dial or link has ended. `lives`: how often anybody was heard before.
+    pub fn on_end(&mut self, at: Micros, stable: bool, lives: u64) {
         if stable {
             *self = HealthCheck { allowed_at: at, ask_at: self.ask_at, ..HealthCheck::default() };
             return;
+        }
+        if self.lives != lives {
+            self.lives = lives;
+            self.before = (self.failures, self.first_failure);
         }
         if self.failures == 0 {
             self.first_failure = at;
@@ -79,13 +101,31 @@ fn delays_double_to_an_hour_and_then_last_a_day() {
     let mut delays = Vec::new();
     while at < 2 * DAY {
         health.on_dial(at).expect("allowed");
-        health.on_end(at, false);
+        health.on_end(at, false, 1);
         assert!(health.on_dial(health.allowed_at - 1).is_err());
         delays.push((health.allowed_at - at) / SECOND);
         at = health.allowed_at;
     }
     assert_eq!(delays[..11], [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600]);
     assert_eq!(*delays.last().expect("some"), 86_400);
-    health.on_end(at, true);
+    health.on_end(at, true, 1);
     health.on_dial(at).expect("at once after a success");
+}
+
+#[test]
+fn what_an_outage_of_ours_counted_is_void() {
+    let mut health = HealthCheck::default();
+    for at in [0, 5, 15] {
+        health.on_dial(at * SECOND).expect("allowed");
+        health.on_end(at * SECOND, false, 1);
+    }
+    let mut failing = health.clone();
+    health.lives = 2;
+    health.before = (0, 0);
+    health.on_return(0, 30 * HOUR, 2);
+    health.on_dial(30 * HOUR).expect("at once");
+    health.on_end(30 * HOUR, false, 3);
+    assert_eq!(health.allowed_at, 30 * HOUR + 5 * SECOND, "the first failure");
+    failing.on_return(15 * SECOND, 16 * SECOND, 2);
+    assert_eq!(failing.allowed_at, 35 * SECOND, "it was failing before");
 }

@@ -72,7 +72,7 @@ fn allowed(from: &str, to: &str, why: &str) -> bool {
             matches!(why, "no repo needs it" | "stopping")
         }
         ("Idle", "Connecting" | "Backoff") => why == "needed",
-        ("Backoff", "Connecting") => why == "wait is over",
+        ("Backoff", "Connecting") => matches!(why, "wait is over" | "probing our own network"),
         ("Connecting", "Catchup") => why == "link open",
         ("Catchup", "Live") => why == "all sweeps finished",
         ("Live", "Catchup") => why == "daily turn",
@@ -90,6 +90,7 @@ fn is_loss(why: &str) -> bool {
         why,
         "needed"
             | "wait is over"
+            | "probing our own network"
             | "link open"
             | "all sweeps finished"
             | "daily turn"

@@ -8,6 +8,7 @@ use crate::disk::{DiskFaults, Fails, Lost};
 use crate::events::EventRef;
 use crate::model_relay::{Mode, Refusal, notice};
 use crate::world::{World, relay_url};
+use grasp_sync::engine::CloseReason;
 use grasp_sync::protocol::relay_url::RelayUrl;
 use grasp_sync::protocol::repo::RepoAddr;
 use nostr::key::PublicKey;
@@ -45,6 +46,8 @@ pub enum Action {
     WallSlips,
     WallLeaps,
     Suspend,
+    /// Our own network goes down for a while.
+    Outage,
 }
 
 use Action::*;
@@ -271,6 +274,7 @@ impl Swarm {
                 let (time, stands_still) = (one_of(&mut w.rng, &[MINUTE, HOUR, 30 * HOUR]), w.rng.below(2) == 0);
                 w.suspend(time, stands_still);
             }
+            Outage => self.outage(w),
             event => unreachable!("{event:?} is no trouble"),
         }
     }
@@ -294,6 +298,24 @@ impl Swarm {
         for relay in &cut_off {
             w.relay(relay).mode = Mode::Up;
         }
+    }
+
+    /// Our own network goes down for a while, in which the process may end and begin again.
+    fn outage(&mut self, w: &mut World) {
+        let dials = [CloseReason::NoRoute, CloseReason::NoNameServer, CloseReason::Timeout];
+        let (dials, breaks) = (one_of(&mut w.rng, &dials), w.rng.below(2) == 0);
+        let time = one_of(&mut w.rng, &[20 * SECOND, 5 * MINUTE, 3 * HOUR, 30 * HOUR]);
+        w.cut_network(dials, breaks);
+        for _ in 0..3 {
+            let event = self.pen.comment(&mut w.rng, w.clock.wall());
+            self.spread(w, &event);
+            self.pass(w, time / 3);
+            if w.rng.below(8) == 0 {
+                w.stop();
+                w.start();
+            }
+        }
+        w.restore_network();
     }
 
     /// The operator changes something.

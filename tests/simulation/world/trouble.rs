@@ -49,6 +49,30 @@ impl World {
         }
     }
 
+    /// The process's own network goes down: dials end for this reason from now on, and links go silent, or break if
+    /// `breaks`.
+    pub fn cut_network(&mut self, dials: CloseReason, breaks: bool) {
+        self.say(&format!("the network is down: dials end with {dials:?}"));
+        self.cut = Some(dials);
+        let ours = self.links.iter().filter(|(_, l)| matches!(l.far, Far::Relay(_))).map(|(serial, _)| *serial);
+        for serial in ours.collect::<Vec<_>>() {
+            match self.links.get_mut(&serial) {
+                Some(link) if breaks => {
+                    link.stalled_until = 0;
+                    self.send_in(serial, Frame::Closed(CloseReason::Io));
+                }
+                Some(link) => link.silent = true,
+                None => {}
+            }
+        }
+    }
+
+    /// The network is back. Links that went silent stay so.
+    pub fn restore_network(&mut self) {
+        self.say("the network is back");
+        self.cut = None;
+    }
+
     /// The relay reads nothing for a while.
     pub fn slow_relay(&mut self, relay: &str, time: Micros) {
         self.say(&format!("{relay} does not read"));

@@ -1,8 +1,8 @@
 //! The wires of the world: what goes out of the process, over links, to models, and back.
 
 use super::{Frame, Happening, World};
-use crate::clock::MILLI;
-use crate::clock::Micros;
+use crate::checks::network::is_life;
+use crate::clock::{MILLI, Micros, SECOND};
 use crate::link::{Far, Link, LinkState, Path};
 use crate::model_relay::{Act, Door, Mode, Reply};
 use grasp_sync::engine::{CloseReason, Input, LinkId, Output};
@@ -11,6 +11,8 @@ use std::rc::Rc;
 
 /// The close code for a relay that is needed no more; should it come back, it is a stranger.
 const UNNEEDED: u16 = 1000;
+/// The close code for a relay that does not answer.
+const GONE: u16 = 1001;
 
 impl World {
     pub(super) fn happen(&mut self, happening: Happening) {
@@ -97,7 +99,10 @@ impl World {
         self.checks.pace.on_input();
         if let (Far::Relay(n), Frame::Opened | Frame::Text(_) | Frame::Beat) = (state.far, &frame) {
             self.checks.claims.on_heard(&self.relays[n].url, wall);
+            let open = self.open_links();
+            self.checks.on_life(awake, open);
         }
+        let Some(state) = self.links.get_mut(&serial) else { return };
         match frame {
             Frame::Opened => {
                 state.state = LinkState::Open;
@@ -136,7 +141,10 @@ impl World {
             Frame::Closed(reason) => {
                 let what = format!("{} is gone: {reason:?}", state.name);
                 self.trace.say(at, what);
-                self.end_link(serial, false);
+                match state.far {
+                    Far::Relay(n) => self.dial_ends(n, reason, false, |w| w.end_link(serial, false)),
+                    Far::Client(_) => self.end_link(serial, false),
+                }
                 if let Some(Link { far: Far::Relay(n), .. }) = self.links.remove(&serial) {
                     self.relays[n].close(serial);
                 }
@@ -157,7 +165,7 @@ impl World {
                 self.checks.health.remove(n);
             } else {
                 let at = self.awake();
-                self.checks.health.entry(*n).or_default().on_end(at, check.stable(at));
+                self.checks.on_end(at, *n, check.stable(at), self.open_links());
             }
         }
     }
@@ -223,12 +231,17 @@ impl World {
         let n = self.known_relay(url);
         let at = self.clock.now();
         let busy = self.busy();
-        let verdict = self.checks.on_dial(self.awake(), n, url, &busy);
+        let verdict = self.checks.on_dial(self.awake(), n, url, &busy, self.open_links());
         self.demand(verdict);
         let serial = self.add_link(Far::Relay(n));
         self.name_link(serial, link);
         let judge = self.checks.link_to(n);
         self.checks.links.insert(serial, judge);
+        if let Some(cut) = self.cut {
+            self.relays[n].begin_dial(at);
+            self.relays[n].end_dial();
+            return self.fail_dial(serial, cut);
+        }
         if let Some(reason) = self.unreachable.get(&n) {
             return self.send_in(serial, Frame::Closed(*reason));
         }
@@ -240,11 +253,19 @@ impl World {
                 self.send_in(serial, Frame::Opened);
                 self.send_in(serial, Frame::Closed(CloseReason::Peer(1000)));
             }
-            Door::Mode(Mode::BlackHole) => {
-                let late = at + self.settings.timing.connect_timeout.as_micros() + MILLI;
-                self.enqueue(late, Happening::In(serial, Frame::Closed(CloseReason::Timeout)));
-            }
+            Door::Mode(Mode::BlackHole) => self.fail_dial(serial, CloseReason::Timeout),
         }
+    }
+
+    /// A dial ends without a word from the other side, as late as such a dial does.
+    fn fail_dial(&mut self, serial: u64, reason: CloseReason) {
+        let after = match reason {
+            CloseReason::Timeout => self.settings.timing.connect_timeout.as_micros() + MILLI,
+            // Two servers, two tries of five seconds each.
+            CloseReason::NoNameServer => 20 * SECOND,
+            _ => MILLI,
+        };
+        self.enqueue(self.clock.now() + after, Happening::In(serial, Frame::Closed(reason)));
     }
 
     /// A relay is asked what it is: one question and one answer. Unless there is a link to it already, this is the
@@ -253,7 +274,7 @@ impl World {
         self.say(&format!("inquire at {url}"));
         let n = self.known_relay(url);
         let busy = self.busy();
-        let verdict = self.checks.on_inquiry(self.awake(), n, url, &busy);
+        let verdict = self.checks.on_inquiry(self.awake(), n, url, &busy, self.open_links());
         self.demand(verdict);
         let serial = self.add_link(Far::Relay(n));
         self.name_link(serial, link);
@@ -262,16 +283,16 @@ impl World {
         if !beside {
             self.relays[n].begin_dial(self.clock.now());
         }
+        if let Some(cut) = self.cut {
+            return self.fail_dial(serial, cut);
+        }
         if let Some(reason) = self.unreachable.get(&n) {
             return self.send_in(serial, Frame::Closed(*reason));
         }
         match self.relays[n].mode {
             Mode::Up | Mode::HangsUp => self.send_out(serial, Frame::Info(Ok(""))),
             Mode::Refuses => self.send_in(serial, Frame::Closed(CloseReason::Connect)),
-            Mode::BlackHole => {
-                let late = self.clock.now() + self.settings.timing.connect_timeout.as_micros() + MILLI;
-                self.enqueue(late, Happening::In(serial, Frame::Closed(CloseReason::Timeout)));
-            }
+            Mode::BlackHole => self.fail_dial(serial, CloseReason::Timeout),
         }
     }
 
@@ -288,21 +309,36 @@ impl World {
         let unreachable = matches!(
             answer,
             Err(CloseReason::Resolve
+                | CloseReason::NoNameServer
                 | CloseReason::PrivateAddress
                 | CloseReason::Connect
+                | CloseReason::NoRoute
                 | CloseReason::Tls
                 | CloseReason::Timeout)
         );
-        self.inquiry_fails_or_not(n, unreachable, beside);
+        let failed = answer.err().unwrap_or(CloseReason::Handshake(200));
+        self.dial_ends(n, failed, beside, |w| w.inquiry_fails_or_not(n, unreachable, beside));
         if let Ok(document) = answer {
             self.checks.on_told(n, document);
         }
         self.feed(Input::Info { link, document: answer });
     }
 
+    /// Lets the checks know that something has ended for a reason, and what follows from that. Nothing that is asked
+    /// beside an open link tells the process of its own network.
+    fn dial_ends(&mut self, n: usize, reason: CloseReason, beside: bool, book: impl FnOnce(&mut World)) {
+        if is_life(reason) && !beside {
+            self.checks.on_life(self.awake(), self.open_links());
+        }
+        book(self);
+        if !beside {
+            self.checks.network.on_silence(n, reason);
+        }
+    }
+
     fn inquiry_fails_or_not(&mut self, n: usize, failed: bool, beside: bool) {
-        let at = self.awake();
-        self.checks.on_inquiry_end(at, n, failed, beside);
+        let (at, open) = (self.awake(), self.open_links());
+        self.checks.on_inquiry_end(at, n, failed, beside, open);
         if failed && !beside {
             self.relays[n].end_dial();
         }
@@ -311,6 +347,12 @@ impl World {
     fn known_relay(&self, url: &str) -> usize {
         let known = self.relays.iter().position(|r| r.url == url);
         known.unwrap_or_else(|| self.fail(&format!("dialled {url}, which no scenario put into the world")))
+    }
+
+    /// Links to relays that the process takes for open.
+    fn open_links(&self) -> usize {
+        let links = self.serials.values().filter_map(|s| self.links.get(s));
+        links.filter(|l| matches!(l.far, Far::Relay(_)) && l.state == LinkState::Open).count()
     }
 
     /// Whom the process has links to.
@@ -357,12 +399,16 @@ impl World {
         self.trace.say(self.clock.now(), what);
         let unneeded = matches!(far, Far::Relay(n) if !self.checks.needs(&self.relays[n].url));
         self.send_out(serial, Frame::Closed(CloseReason::Peer(code)));
-        if let (Far::Relay(n), LinkState::Inquiring { beside }) = (far, state) {
-            self.ids.remove(&serial);
-            self.serials.remove(&link);
-            self.inquiry_fails_or_not(n, true, beside);
-        } else {
-            self.end_link(serial, unneeded);
+        // Nothing came in time; or the process has had enough of it.
+        let reason = if code == GONE { CloseReason::Timeout } else { CloseReason::Io };
+        match (far, state) {
+            (Far::Relay(n), LinkState::Inquiring { beside }) => {
+                self.ids.remove(&serial);
+                self.serials.remove(&link);
+                self.dial_ends(n, reason, beside, |w| w.inquiry_fails_or_not(n, true, beside));
+            }
+            (Far::Relay(n), _) => self.dial_ends(n, reason, false, |w| w.end_link(serial, unneeded)),
+            (Far::Client(_), _) => self.end_link(serial, unneeded),
         }
         if let Far::Relay(n) = far
             && code == UNNEEDED
