@@ -280,6 +280,15 @@ pub const PROBES_PER_DOUBTFUL: u64 = 8;
 /// Dials a second of relays that are brought forward when an outage has ended. Beyond: the next waits for its place.
 pub const DIALS_PER_SEC_AFTER_OUTAGE: u64 = 50;
 
+// Idle proxies (spec section 7).
+
+/// Least silence before a link was dropped that may be the doing of an idle proxy. Below: the drop counts as any other.
+pub const IDLE_SILENCE_MIN: Duration = Duration::from_secs(6);
+/// Two such silences count as the same if they differ by no more than this or a tenth.
+pub const IDLE_SILENCE_SLACK: Duration = Duration::from_secs(2);
+/// Shortest time between two pings that keep a link open through an idle proxy.
+pub const IDLE_PING_MIN: Duration = Duration::from_secs(5);
+
 // Reconciliation (NIP-77).
 
 /// Bytes of one step that we send, before hexadecimal doubles them: some relays take no longer message.
@@ -471,6 +480,7 @@ const _: () = {
     // A verdict names its counters by 16 bits.
     assert!(0 < UNWANTED_COUNTERS && UNWANTED_COUNTERS <= 1 << 16);
     assert!(DNS_LOOKUPS_MAX < DNS_WAITING_MAX);
+    assert!(IDLE_PING_MIN.as_micros() < IDLE_SILENCE_MIN.as_micros());
     assert!(PROBE_WAIT_MIN.as_micros() <= PROBE_WAIT_MAX.as_micros() && PROBES_PER_DOUBTFUL > 1);
     assert!(DNS_TTL_SECS_MIN < DNS_TTL_SECS_MAX);
 };

@@ -7,7 +7,7 @@ use slab::Slab;
 
 use super::supply::{Hints, supply};
 use super::{Engine, Entry};
-use crate::contract::LinkId;
+use crate::contract::{LinkId, Output};
 use crate::intake::Intake;
 use crate::limits::{FORGOTTEN_RELAYS_MAX, THROUGH_SAVE_AFTER};
 use crate::protocol::relay_url::RelayUrl;
@@ -169,9 +169,13 @@ impl Engine {
         let (relays, store, intake, hints, mut cx) = self.split(now);
         let relay = &mut relays[key].relay;
         let links_before = relay.links();
+        let said_before = cx.out.len();
         act(relay, &mut cx);
         while supply(relays, key, store, intake, hints, &mut cx)? {}
         let relay = &mut relays[key].relay;
+        if cx.out.iter().skip(said_before).any(|output| matches!(output, Output::Send { .. } | Output::Ping { .. })) {
+            relay.on_sent(now.mono);
+        }
         let deadline = relay.next_deadline(&cx);
         let links = relay.links();
         for progress in relay.take_unsaved() {

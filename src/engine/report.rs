@@ -128,6 +128,7 @@ impl Engine {
             "repos": self.state.repos_of(relay.url()).count(),
             "root_events": self.state.root_count_of(relay.url()),
             "gap_events": relay.totals().gap_events,
+            "idle_drop_secs": relay.budget().idle.secs(),
             "coverage": coverage.name(),
             "coverage_why": coverage.why(),
             "limits": limits(relay.budget(), self.settings.limits.filter_values_max),

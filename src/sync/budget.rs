@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{
     CLOCK_SLACK_SECS, FILTER_VALUES_WIDE_MAX, INFO_PERIOD, LEARNT_FOR, LIVE_SUBSCRIPTIONS_RESERVE, PAGE_LIMIT_MIN,
     RELAY_SUBSCRIPTIONS_MAX, RELAY_SUBSCRIPTIONS_UNTOLD, REQ_BYTES_MIN, REQ_BYTES_TOLD_MAX, REQ_BYTES_UNTOLD,
-    REQ_FILTERS_MAX, SWEEP_PAGE_LIMIT, SWEEP_PAGE_LIMIT_MODEST, SWEEPS_IN_FLIGHT_MAX,
+    REQ_FILTERS_MAX, SWEEP_PAGE_LIMIT, SWEEP_PAGE_LIMIT_MODEST, SWEEPS_IN_FLIGHT_MAX, Timing,
 };
 use crate::protocol::relay_info::RelayInfo;
 use crate::sync::allowance::Allowance;
 use crate::sync::filters::ID_BYTES;
+use crate::sync::liveness::IdleDrops;
 use crate::sync::reconcile::{Manner, Record};
 use crate::sync::refusal::Refusal;
-use crate::time::UnixTime;
+use crate::time::{Duration, UnixTime};
 
 /// What one relay allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub struct Budget {
     pub learnt: Learnt,
     /// What its reconciling has shown.
     pub reconciling: Record,
+    /// After how much silence its links are dropped.
+    pub idle: IdleDrops,
     /// What catch-ups that bring nothing may still cost.
     #[serde(skip)]
     pub allowance: Allowance,
@@ -260,6 +263,19 @@ impl Budget {
     /// for a scraper's question. Says whether that is news.
     pub fn name_everything(&mut self, now: UnixTime) -> bool {
         self.note(now, |learnt| (learnt.tagged_layer_1, learnt.named_kinds) = (true, true))
+    }
+
+    /// A link was dropped by the other side after so much silence. Says whether that was why.
+    pub fn on_drop(&mut self, silence: Duration) -> bool {
+        let known = self.idle.secs();
+        let again = self.idle.on_drop(silence);
+        self.changed |= self.idle.secs() != known;
+        again
+    }
+
+    /// Silence after which a link is pinged.
+    pub fn ping_after(&self, timing: &Timing) -> Duration {
+        self.idle.ping_after(timing)
     }
 
     /// Forgets what was learnt too long ago. Says whether there was any.

@@ -97,6 +97,13 @@ impl Health {
         self.wait_after(self.short_lived, now, timing)
     }
 
+    /// A link that had been stable was dropped because it was silent. Returns when to dial again: as after a drop, but it
+    /// counts for nothing.
+    pub fn on_idle_drop(&mut self, now: Instant, timing: &Timing) -> Instant {
+        self.trusted_at = now;
+        self.soonest(now, timing)
+    }
+
     fn soonest(&self, now: Instant, timing: &Timing) -> Instant {
         self.dialled_at.map_or(now, |dialled| (dialled + timing.backoff_base).max(now))
     }
@@ -377,5 +384,19 @@ mod tests {
         assert_eq!(health.after_return(soon, until, &timing), hourly);
         let late = at(86_400 + 7_200);
         assert_eq!(health.after_return(late, until, &timing), late);
+    }
+
+    #[test]
+    fn a_drop_for_silence_counts_for_nothing() {
+        let timing = Timing::default();
+        let mut health = Health::new(Instant::ZERO);
+        for secs in (100..2_000).step_by(25) {
+            health.on_dial(at(secs));
+            health.on_stable(at(secs));
+            assert_eq!(health.on_idle_drop(at(secs + 25), &timing), at(secs + 25));
+        }
+        health.on_dial(at(2_000));
+        assert_eq!(health.on_idle_drop(at(2_001), &timing), at(2_005), "not sooner than any other");
+        assert_eq!((health.name(), health.short_lived), ("healthy", 0));
     }
 }

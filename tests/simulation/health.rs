@@ -268,3 +268,90 @@ fn what_was_published_into_a_silent_link_is_read_however_long_it_was_silent() {
         w.run_until("the issue", 2 * HOUR + MINUTE, |w| w.has(&issue));
     });
 }
+
+/// Lets a proxy before the far relay cut links after so much silence, and half a day pass, with an event now and then.
+fn behind_a_proxy(name: &'static str, cuts: Micros, drops: usize) {
+    scenario(name, |w| {
+        let v = village(w, 60);
+        w.proxies.insert(1, cuts);
+        w.start();
+        w.run_for(10 * MINUTE);
+        assert_eq!(w.relay_status("far")["state"], "Live");
+        assert!(w.relay("far").dials.len() <= 1 + drops, "dialled {} times", w.relay("far").dials.len());
+        for n in 0..24 {
+            let pause = w.rng.below(HOUR);
+            w.run_for(pause);
+            let issue = v.owner.issue(&v.repo, w.clock.wall(), &format!("{n}"));
+            w.publish("far", &issue);
+            w.run_until("a live event", 2 * SECOND, |w| w.has(&issue));
+        }
+        let status = w.relay_status("far");
+        assert_eq!((&status["state"], &status["health"]), (&"Live".into(), &"healthy".into()), "{status}");
+        assert!(w.relay("far").dials.len() <= 1 + drops, "dialled {} times", w.relay("far").dials.len());
+    });
+}
+
+#[test]
+fn a_relay_behind_an_idle_proxy_is_pinged_in_time() {
+    for cuts in [8, 15, 25, 29] {
+        behind_a_proxy("a_relay_behind_an_idle_proxy_is_pinged_in_time", cuts * SECOND, 3);
+    }
+}
+
+#[test]
+fn a_proxy_that_is_patient_is_never_met() {
+    behind_a_proxy("a_proxy_that_is_patient_is_never_met", 32 * SECOND, 0);
+}
+
+#[test]
+fn an_idle_proxy_is_remembered_by_the_next_process() {
+    scenario("an_idle_proxy_is_remembered_by_the_next_process", |w| {
+        village(w, 60);
+        w.proxies.insert(1, 25 * SECOND);
+        w.start();
+        w.run_for(10 * MINUTE);
+        assert_eq!(w.relay_status("far")["idle_drop_secs"], 25);
+        w.stop();
+        w.start();
+        let dials = w.relay("far").dials.len();
+        w.run_for(HOUR);
+        assert_eq!(w.relay("far").dials.len(), dials + 1, "one dial by the new process, no drop");
+    });
+}
+
+#[test]
+fn a_relay_that_drops_whatever_we_send_is_not_taken_for_a_proxy_for_long() {
+    scenario("a_relay_that_drops_whatever_we_send_is_not_taken_for_a_proxy_for_long", |w| {
+        village(w, 60);
+        settle(w);
+        let from = w.clock.now();
+        for _ in 0..400 {
+            w.run_for(25 * SECOND);
+            if w.links_to("far") > 0 {
+                w.drop_links("far");
+            }
+        }
+        let dials = w.relay("far").dials.iter().filter(|t| **t >= from).count();
+        assert!(dials <= 20, "{dials} dials in {} minutes", (w.clock.now() - from) / MINUTE);
+    });
+}
+
+#[test]
+fn a_silently_dead_link_behind_an_idle_proxy_is_found_within_a_minute() {
+    scenario("a_silently_dead_link_behind_an_idle_proxy_is_found_within_a_minute", |w| {
+        let v = village(w, 60);
+        w.proxies.insert(1, 25 * SECOND);
+        w.start();
+        w.run_for(10 * MINUTE);
+        for n in 0..5 {
+            let live = w.rng.below(2 * MINUTE);
+            w.run_for(live);
+            w.silence_links("far");
+            let silent = w.clock.now();
+            let issue = v.owner.issue(&v.repo, w.clock.wall(), &format!("{n}"));
+            w.publish("far", &issue);
+            w.run_until("another dial", 46 * SECOND, |w| w.relay("far").dials.last().is_some_and(|t| *t > silent));
+            w.run_until("what was published into the silence", 5 * SECOND, |w| w.has(&issue));
+        }
+    });
+}

@@ -74,6 +74,11 @@ impl Link {
         }
     }
 
+    /// When something last passed on it, or will, in either direction.
+    pub fn last(&self) -> Micros {
+        self.last_out.max(self.last_in)
+    }
+
     /// When something sent by the process at `now` arrives, given a draw for the jitter.
     pub fn arrives_out(&mut self, now: Micros, draw: u64) -> Micros {
         self.last_out = self.last_out.max(now + self.path.delay(draw)).max(self.slow_until).max(self.stalled_until);

@@ -103,6 +103,8 @@ enum Happening {
     In(u64, Frame),
     /// A relay does something on its end of a link.
     Far(u64, Act),
+    /// A proxy on the way looks whether anything has passed.
+    Proxy(u64),
 }
 
 /// Bytes of redb's cache: small, so that pages are really evicted and read again.
@@ -130,6 +132,8 @@ pub struct World {
     pub path: Path,
     /// Paths that differ from it, by relay.
     pub paths: BTreeMap<usize, Path>,
+    /// Relays behind a proxy that cuts a link on which nothing has passed for so long, in either direction.
+    pub proxies: BTreeMap<usize, Micros>,
     /// Relays that nobody can reach, and what who dials them learns.
     pub unreachable: BTreeMap<usize, CloseReason>,
     /// How every dial ends while the process's own network is down.
@@ -186,6 +190,7 @@ impl World {
             checks: Checks::default(),
             path: Path::default(),
             paths: BTreeMap::new(),
+            proxies: BTreeMap::new(),
             unreachable: BTreeMap::new(),
             cut: None,
             commit_took: 2 * MILLI,

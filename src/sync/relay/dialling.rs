@@ -24,6 +24,13 @@ impl Relay {
         [self.link(), self.inquiry()]
     }
 
+    /// Something was sent on its link.
+    pub fn on_sent(&mut self, now: Instant) {
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.on_sent(now);
+        }
+    }
+
     /// A relay that was failing when it was last known: it goes on waiting.
     pub fn resume(&mut self, rest: Rest, cx: &mut Cx<'_>) {
         let Rest { health, until } = rest;
@@ -183,15 +190,19 @@ impl Relay {
 
     pub(super) fn lose_link(&mut self, why: Why, cx: &mut Cx<'_>) {
         self.drop_inquiry(cx);
+        let mut idle = false;
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_lost(cx.now.wall);
-            self.budget = Some(linked.session.take_budget());
+            let mut budget = linked.session.take_budget();
+            idle = linked.stable && why.is_drop() && budget.on_drop(linked.session.silence(cx.now.mono));
+            self.budget = Some(budget);
             self.note_budget();
         }
         self.note_evidence(why, cx);
         let (now, timing) = (cx.now.mono, &cx.settings.timing);
         let until = match self.linked() {
             Some(_) if matches!(why, Why::LockedOut(_)) => now + REFUSED_RETRY_AFTER,
+            Some(_) if idle => self.health.on_idle_drop(now, timing),
             Some(linked) if linked.stable => {
                 let lived = now.since(linked.session.opened_at()) >= timing.stable_after;
                 match why.breaks_rules() {

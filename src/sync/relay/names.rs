@@ -119,6 +119,11 @@ impl Why {
         }
     }
 
+    /// Whether the other side, or something between, has dropped the link.
+    pub(super) fn is_drop(self) -> bool {
+        matches!(self, Why::LinkClosed(CloseReason::Peer(_) | CloseReason::Io))
+    }
+
     /// The name in metrics of a rule of ours by which a link was closed, if that was why.
     pub(super) fn own_rule(self) -> Option<&'static str> {
         match self {

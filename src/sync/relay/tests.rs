@@ -518,3 +518,21 @@ fn a_notice_makes_an_empty_page_doubtful_and_no_other() {
         assert_eq!(next, events > 0, "the next page is asked for at once");
     }
 }
+
+#[test]
+fn links_that_an_idle_proxy_drops_are_dialled_again_at_once() {
+    let mut rig = Rig::new(with_repo);
+    rig.open();
+    for n in 0..8 {
+        rig.answer_all();
+        assert_eq!(rig.state(), StateName::Live, "link {n}");
+        rig.bench.advance(25);
+        rig.drop_link();
+        assert_eq!(rig.state(), StateName::Connecting, "link {n}");
+        assert_eq!(rig.relay.health().name(), "healthy");
+        let link = rig.relay.link().expect("dialled");
+        rig.relay.on_opened(link, &mut rig.bench.cx());
+    }
+    let ping = rig.relay.next_deadline(&rig.bench.cx()).expect("a link is open");
+    assert_eq!(ping.since(rig.bench.now.mono).as_secs(), 15);
+}

@@ -7,12 +7,12 @@ use crate::metrics::Side;
 use crate::sync::Cx;
 use crate::sync::liveness::Silence;
 use crate::sync::rotation::Rotation;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 impl Session {
     /// Time has passed. Says whether the link is dead.
     pub fn on_time(&mut self, cx: &mut Cx<'_>) -> bool {
-        match self.liveness.poll(cx.now.mono, &cx.settings.timing) {
+        match self.liveness.poll(cx.now.mono, self.budget.ping_after(&cx.settings.timing), &cx.settings.timing) {
             Silence::Dead => {
                 cx.metrics.relay_links_closed.add("silent");
                 return true;
@@ -45,7 +45,18 @@ impl Session {
         let turn = turn.map(|at| [self.cooldown_until, pause].into_iter().flatten().fold(at, Instant::max));
         let known = self.auth.deadline(timing.sweep_timeout);
         let rest = silent.chain(retries).chain(turn).chain(self.cooldown_until).chain(pause).chain(known).min();
-        rest.map_or(self.liveness.deadline(timing), |at| at.min(self.liveness.deadline(timing)))
+        let liveness = self.liveness.deadline(self.budget.ping_after(timing), timing);
+        rest.map_or(liveness, |at| at.min(liveness))
+    }
+
+    /// Something was sent on the link.
+    pub fn on_sent(&mut self, now: Instant) {
+        self.liveness.on_sent(now);
+    }
+
+    /// For how long nothing has passed on the link in either direction.
+    pub fn silence(&self, now: Instant) -> Duration {
+        self.liveness.silence(now)
     }
 
     /// Until when no page is asked for, because the relay's answers bring nothing new.

@@ -28,7 +28,7 @@ impl World {
         let on_link = |happening: &Happening| match happening {
             Happening::In(s, _) => *s == serial && inwards,
             Happening::Out(s, _) => *s == serial && !inwards,
-            Happening::Far(..) => false,
+            Happening::Far(..) | Happening::Proxy(_) => false,
         };
         let keys: Vec<(Micros, u64)> = self.queue.iter().filter(|(_, h)| on_link(h)).map(|(key, _)| *key).collect();
         let kept = self.rng.below(keys.len() as u64 + 1);
@@ -110,7 +110,7 @@ impl World {
             let ((at, origin), happening) = first.remove_entry();
             match happening {
                 Happening::In(..) => _ = self.queue.insert((end, origin), happening),
-                Happening::Out(..) | Happening::Far(..) => {
+                Happening::Out(..) | Happening::Far(..) | Happening::Proxy(_) => {
                     self.clock.advance_to(at.max(self.clock.now()));
                     self.happen(happening);
                 }

@@ -20,6 +20,7 @@ impl World {
             Happening::Out(serial, frame) => self.reach_far(serial, frame),
             Happening::In(serial, frame) => self.reach_process(serial, frame),
             Happening::Far(serial, act) => self.act(serial, act),
+            Happening::Proxy(serial) => self.look_at_idle(serial),
         }
     }
 
@@ -52,6 +53,19 @@ impl World {
             }
             (_, Frame::Opened | Frame::Drained | Frame::Info(_)) => unreachable!("never sent outwards"),
         }
+    }
+
+    /// A proxy cuts a link on which nothing has passed for too long, or looks again later.
+    fn look_at_idle(&mut self, serial: u64) {
+        let Some(link) = self.links.get(&serial) else { return };
+        let Far::Relay(n) = link.far else { return };
+        let Some(idle_at) = self.proxies.get(&n).map(|after| link.last() + after) else { return };
+        if idle_at > self.clock.now() {
+            return self.enqueue(idle_at, Happening::Proxy(serial));
+        }
+        self.say(&format!("a proxy cuts the idle link to {}", self.relays[n].url));
+        self.relays[n].close(serial);
+        self.send_in(serial, Frame::Closed(CloseReason::Peer(1006)));
     }
 
     /// Does what a relay wants done, now or later.
@@ -114,6 +128,7 @@ impl World {
                     self.carry_out(replies);
                     self.checks.links.entry(serial).or_default().opened(awake);
                     self.checks.pace.on_opened(n);
+                    self.look_at_idle(serial);
                 }
                 self.feed(if let Far::Relay(_) = far { Input::Opened { link } } else { Input::Accepted { link } });
             }
