@@ -360,7 +360,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let source = match self.relays[key].relay.origin(subscription) {
             Some(Origin::Live) => Source::Live,
-            Some(Origin::Round | Origin::Rotation | Origin::Recheck) => Source::Catchup,
+            Some(Origin::Round | Origin::Rotation | Origin::Audit) => Source::Catchup,
             None => {
                 self.metrics.messages_refused.add("no_subscription");
                 return self.drive(now, key, |relay, cx| relay.on_alive(cx));

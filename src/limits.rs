@@ -225,10 +225,10 @@ pub const ROTATION_BYTES_PER_SEC: usize = 32 << 10;
 pub const GLANCE_OVERLAP_SECS: u64 = 60;
 /// Shortest time between two turns of one rotated chunk.
 pub const ROTATION_PERIOD: Duration = Duration::from_secs(60);
-/// Longest and usual time between two looks whether a live subscription has missed anything.
-pub const RECHECK_PERIOD_MAX: Duration = Duration::from_secs(4 * 3_600);
-/// Shortest time between two such looks, on a relay that keeps missing something.
-pub const RECHECK_PERIOD_MIN: Duration = Duration::from_secs(900);
+/// Longest and usual time between two audits, which look whether a live subscription has missed anything.
+pub const AUDIT_PERIOD_MAX: Duration = Duration::from_secs(4 * 3_600);
+/// Shortest time between two audits, on a relay that keeps missing something.
+pub const AUDIT_PERIOD_MIN: Duration = Duration::from_secs(900);
 /// Time after which a relay that refuses to answer us at all (it wants us to authenticate, or restricts itself to others)
 /// is tried again.
 pub const REFUSED_RETRY_AFTER: Duration = Duration::from_secs(86_400);
@@ -458,7 +458,7 @@ const _: () = {
     // The largest REQ and all that may be unanswered leave room in the link's buffer.
     assert!(LIVE_REQ_BYTES_IN_FLIGHT + 2 * REQ_BYTES_TOLD_MAX < LINK_OUT_BYTES_MAX);
     assert!(PAGE_LIMIT_MIN >= SWEEP_FULL_PAGE_MIN);
-    assert!(ROTATION_PERIOD.as_micros() < RECHECK_PERIOD_MIN.as_micros());
+    assert!(ROTATION_PERIOD.as_micros() < AUDIT_PERIOD_MIN.as_micros());
     assert!(SWEEP_FULL_PAGE_MIN <= SWEEP_PAGE_LIMIT_MODEST && SWEEP_PAGE_LIMIT_MODEST <= SWEEP_PAGE_LIMIT);
     // Three filters with one address each, every byte of its identifier escaped, and what is around them.
     assert!(3 * (6 * IDENTIFIER_BYTES_MAX + 1_024) < REQ_BYTES_MIN);

@@ -94,7 +94,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_rotation_turns_total", "counter", "Turns begun of what does not fit live"),
     ("grasp_sync_notices_total", "counter", "NOTICEs from relays"),
     ("grasp_sync_auth_challenges_total", "counter", "challenges from relays that want to know who we are (NIP-42)"),
-    ("grasp_sync_rechecks_total", "counter", "Turns begun that look whether a live subscription has missed anything"),
+    ("grasp_sync_audits_total", "counter", "Turns begun that look whether a live subscription has missed anything"),
     ("grasp_sync_relay_refusals_total", "counter", "Subscriptions that relays refused or closed, by what they said"),
     ("grasp_sync_rate_limit_cooldowns_total", "counter", "Cooldowns begun because a relay limits our rate"),
     ("grasp_sync_messages_received_total", "counter", "Text messages received, by {side}: relay or client"),
@@ -174,7 +174,7 @@ pub struct Metrics {
     /// Turns of rotation begun.
     pub rotation_turns: u64,
     /// Turns begun that look after live subscriptions.
-    pub rechecks: u64,
+    pub audits: u64,
     /// Subscriptions refused, by what the relay said.
     pub refusals: Counts,
     /// Cooldowns begun.
@@ -233,7 +233,7 @@ impl Default for Metrics {
             notices: 0,
             auth_challenges: 0,
             rotation_turns: 0,
-            rechecks: 0,
+            audits: 0,
             refusals: Counts::default(),
             rate_limit_cooldowns: 0,
             messages_received: By::default(),
@@ -446,7 +446,7 @@ impl Sheet {
         self.put("grasp_sync_rotation_turns_total", &[], metrics.rotation_turns);
         self.put("grasp_sync_notices_total", &[], metrics.notices);
         self.put("grasp_sync_auth_challenges_total", &[], metrics.auth_challenges);
-        self.put("grasp_sync_rechecks_total", &[], metrics.rechecks);
+        self.put("grasp_sync_audits_total", &[], metrics.audits);
         self.put_each("grasp_sync_relay_refusals_total", "reason", metrics.refusals.iter());
         self.put("grasp_sync_rate_limit_cooldowns_total", &[], metrics.rate_limit_cooldowns);
         self.put_each("grasp_sync_messages_received_total", "side", metrics.messages_received.iter());

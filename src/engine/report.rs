@@ -144,7 +144,7 @@ impl Engine {
             status["rotation"] = values(&mut rotated.iter().copied());
             status["rotation"]["filters"] = json!(filter_count(rotated.iter().copied()));
             status["carriage"] = json!(if session.carriage().is_wide() { "wide" } else { "chunks" });
-            status["recheck_secs"] = json!(session.recheck().period().as_secs());
+            status["audit_secs"] = json!(session.audit().period().as_secs());
             let reached = session.rotation().reached();
             status["rotation"]["covered"] = json!(reached.map(|reached| reached.covered.as_secs()));
             status["rotation"]["glanced"] = json!(reached.map(|reached| reached.glanced.as_secs()));

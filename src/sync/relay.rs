@@ -283,7 +283,7 @@ impl Relay {
         let fate = arrival.fate;
         let origin = self.origin(subscription);
         let looked_back = match origin {
-            Some(Origin::Rotation | Origin::Recheck) => true,
+            Some(Origin::Rotation | Origin::Audit) => true,
             Some(Origin::Round) => self.is_looking_back(),
             Some(Origin::Live) | None => false,
         };
@@ -293,7 +293,7 @@ impl Relay {
             if linked.session.on_arrival(fate != Fate::Unasked) {
                 return self.hang_up(1008, Why::Unasked, cx);
             }
-            if gap && origin == Some(Origin::Recheck) {
+            if gap && origin == Some(Origin::Audit) {
                 linked.session.on_gap(cx);
             }
             let tally = &mut linked.session.round_mut().tally;

@@ -15,9 +15,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::limits::{
-    GLANCE_OVERLAP_SECS, RECHECK_PERIOD_MAX, RECHECK_PERIOD_MIN, ROTATION_BYTES_PER_SEC, ROTATION_PERIOD,
-};
+use crate::limits::{AUDIT_PERIOD_MAX, AUDIT_PERIOD_MIN, GLANCE_OVERLAP_SECS, ROTATION_BYTES_PER_SEC, ROTATION_PERIOD};
 use crate::state::RootId;
 use crate::sync::filters::Unit;
 use crate::time::{Duration, Instant, Now, UnixTime};
@@ -84,8 +82,8 @@ impl Default for Rotation {
 
 impl Rotation {
     /// Turns that look after what is live.
-    pub fn recheck() -> Rotation {
-        Rotation { period: RECHECK_PERIOD_MAX, ..Rotation::default() }
+    pub fn audit() -> Rotation {
+        Rotation { period: AUDIT_PERIOD_MAX, ..Rotation::default() }
     }
 
     /// The time between two turns of one unit.
@@ -95,7 +93,7 @@ impl Rotation {
 
     /// A turn found something that should have come live: the next ones come sooner, this one's unit included.
     pub fn on_gap(&mut self, now: Instant) {
-        self.period = Duration::from_micros(self.period.as_micros() / 2).max(RECHECK_PERIOD_MIN);
+        self.period = Duration::from_micros(self.period.as_micros() / 2).max(AUDIT_PERIOD_MIN);
         for waiting in &mut self.waiting {
             waiting.not_before = waiting.not_before.min(now + self.period);
         }
@@ -174,7 +172,7 @@ impl Rotation {
         let Turn { unit, reached, whole, began, failed, found, last, .. } = self.turn.take().expect("just looked at");
         if !found && self.period > ROTATION_PERIOD {
             let longer = Duration::from_micros(self.period.as_micros() / 4 * 5);
-            self.period = longer.min(RECHECK_PERIOD_MAX);
+            self.period = longer.min(AUDIT_PERIOD_MAX);
         }
         if last {
             return;
@@ -221,35 +219,35 @@ mod tests {
 
     #[test]
     fn a_gap_brings_the_next_look_forward_and_quiet_ones_put_it_off_again() {
-        let mut recheck = Rotation::recheck();
-        recheck.add(Unit::Announcements, now(0).wall, now(0), 0);
-        let first = now(0).mono + RECHECK_PERIOD_MAX;
-        assert_eq!(recheck.next_turn_at(), Some(first));
-        let then = now(RECHECK_PERIOD_MAX.as_secs());
-        recheck.begin_turn(then, OVERLAP).unwrap();
-        recheck.on_gap(then.mono);
-        recheck.on_sweep_end(true);
-        let half = Duration::from_micros(RECHECK_PERIOD_MAX.as_micros() / 2);
-        assert_eq!((recheck.period(), recheck.next_turn_at()), (half, Some(then.mono + half)));
+        let mut audit = Rotation::audit();
+        audit.add(Unit::Announcements, now(0).wall, now(0), 0);
+        let first = now(0).mono + AUDIT_PERIOD_MAX;
+        assert_eq!(audit.next_turn_at(), Some(first));
+        let then = now(AUDIT_PERIOD_MAX.as_secs());
+        audit.begin_turn(then, OVERLAP).unwrap();
+        audit.on_gap(then.mono);
+        audit.on_sweep_end(true);
+        let half = Duration::from_micros(AUDIT_PERIOD_MAX.as_micros() / 2);
+        assert_eq!((audit.period(), audit.next_turn_at()), (half, Some(then.mono + half)));
         for _ in 0..20 {
-            recheck.on_gap(then.mono);
+            audit.on_gap(then.mono);
         }
-        assert_eq!(recheck.period(), RECHECK_PERIOD_MIN);
+        assert_eq!(audit.period(), AUDIT_PERIOD_MIN);
         for turn in 1..40 {
-            recheck.begin_turn(now(10 * turn * RECHECK_PERIOD_MAX.as_secs()), OVERLAP).unwrap();
-            recheck.on_sweep_end(true);
+            audit.begin_turn(now(10 * turn * AUDIT_PERIOD_MAX.as_secs()), OVERLAP).unwrap();
+            audit.on_sweep_end(true);
         }
-        assert_eq!(recheck.period(), RECHECK_PERIOD_MAX);
+        assert_eq!(audit.period(), AUDIT_PERIOD_MAX);
     }
 
     #[test]
     fn what_is_live_no_more_is_not_looked_after() {
-        let mut recheck = Rotation::recheck();
-        recheck.add(Unit::Announcements, now(0).wall, now(0), 0);
-        recheck.begin_turn(now(RECHECK_PERIOD_MAX.as_secs()), OVERLAP).unwrap();
-        recheck.remove(&[Unit::Announcements]);
-        recheck.on_sweep_end(true);
-        assert_eq!(recheck.units().count(), 0);
+        let mut audit = Rotation::audit();
+        audit.add(Unit::Announcements, now(0).wall, now(0), 0);
+        audit.begin_turn(now(AUDIT_PERIOD_MAX.as_secs()), OVERLAP).unwrap();
+        audit.remove(&[Unit::Announcements]);
+        audit.on_sweep_end(true);
+        assert_eq!(audit.units().count(), 0);
     }
 
     fn now(secs: u64) -> Now {

@@ -50,7 +50,7 @@ pub enum Origin {
     /// A turn of rotation.
     Rotation,
     /// A look whether a live subscription has missed something.
-    Recheck,
+    Audit,
 }
 
 /// An event that a relay sent, and what became of it.
@@ -93,7 +93,7 @@ pub struct Session {
     retries: Vec<(Instant, Task)>,
     rotation: Rotation,
     /// Looks after what is live.
-    recheck: Rotation,
+    audit: Rotation,
     /// What the relay allows.
     budget: Budget,
     carriage: Carriage,
@@ -163,7 +163,7 @@ impl Session {
             overview: Overview::None,
             retries: Vec::new(),
             rotation: Rotation::default(),
-            recheck: Rotation::recheck(),
+            audit: Rotation::audit(),
             budget,
             carriage,
             reconciling: Reconciling::default(),
@@ -217,8 +217,8 @@ impl Session {
     }
 
     /// Looks after what is live.
-    pub fn recheck(&self) -> &Rotation {
-        &self.recheck
+    pub fn audit(&self) -> &Rotation {
+        &self.audit
     }
 
     /// What the relay allows.
@@ -311,7 +311,7 @@ impl Session {
             Subscription::Page { task, .. } => Some(match task.purpose {
                 Purpose::Round => Origin::Round,
                 Purpose::Rotation => Origin::Rotation,
-                Purpose::Recheck => Origin::Recheck,
+                Purpose::Audit => Origin::Audit,
             }),
         }
     }
@@ -334,7 +334,7 @@ impl Session {
 
     /// A look after what is live found something new.
     pub fn on_gap(&mut self, cx: &Cx<'_>) {
-        self.recheck.on_gap(cx.now.mono);
+        self.audit.on_gap(cx.now.mono);
     }
 
     /// An event came; `asked`: it matches something that was asked. Says whether too many do not.

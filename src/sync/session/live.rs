@@ -50,7 +50,7 @@ impl Session {
         self.close_where(|subscription| !is_page_of(subscription, Purpose::Round), cx);
         self.queue.keep_round();
         self.rotation = Rotation::default();
-        self.recheck.clear();
+        self.audit.clear();
         self.postponed.clear();
         let (fitting, rest) = fit_live(units, self.budget.live_subscriptions(), self.shape(cx), cx.state);
         let fitting: Vec<Unit> = fitting.into_iter().flatten().collect();
@@ -122,7 +122,7 @@ impl Session {
             unreachable!("only called for live ones")
         };
         cx.metrics.live_lost.add(why);
-        self.recheck.remove(&units);
+        self.audit.remove(&units);
         let covered = if waiting_since.is_some() { covered } else { cx.now.wall };
         Some(LiveLost { units, covered, late })
     }
@@ -145,7 +145,7 @@ impl Session {
         self.make_room(cx);
         let (number, asked) = self.send_req(&subjects, bounds, cx);
         for unit in &units {
-            self.recheck.add(unit.clone(), cx.now.wall, cx.now, 0);
+            self.audit.add(unit.clone(), cx.now.wall, cx.now, 0);
         }
         let late = covered != cx.now.wall;
         let waiting_since = Some(cx.now.mono);

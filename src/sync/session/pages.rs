@@ -90,7 +90,7 @@ impl Session {
         match task.purpose {
             Purpose::Round => self.round.add_sweep(),
             Purpose::Rotation => self.rotation.on_sweep_split(),
-            Purpose::Recheck => self.recheck.on_sweep_split(),
+            Purpose::Audit => self.audit.on_sweep_split(),
         }
         for sweep in halves {
             self.queue.push_front(Task { sweep, unserved: Unserved::default(), ..task });
@@ -122,14 +122,14 @@ impl Session {
         let overlap = cx.settings.timing.overlap_secs;
         let (turn, purpose) = match self.rotation.begin_turn(cx.now, overlap) {
             Some(turn) => (turn, Purpose::Rotation),
-            None => match self.recheck.begin_turn(cx.now, overlap) {
-                Some(turn) => (turn, Purpose::Recheck),
+            None => match self.audit.begin_turn(cx.now, overlap) {
+                Some(turn) => (turn, Purpose::Audit),
                 None => return,
             },
         };
         let (unit, since) = turn;
         match purpose {
-            Purpose::Recheck => cx.metrics.rechecks += 1,
+            Purpose::Audit => cx.metrics.audits += 1,
             _ => cx.metrics.rotation_turns += 1,
         }
         for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
@@ -145,7 +145,7 @@ impl Session {
         match task.purpose {
             Purpose::Round => {}
             Purpose::Rotation => self.rotation.on_bytes(cx.now.mono, asked.bytes),
-            Purpose::Recheck => self.recheck.on_bytes(cx.now.mono, asked.bytes),
+            Purpose::Audit => self.audit.on_bytes(cx.now.mono, asked.bytes),
         }
         self.subscriptions
             .insert(number, Subscription::Page { task, asked, heard_at: cx.now.mono, noticed: false, barren: true });
@@ -204,7 +204,7 @@ impl Session {
         match task.purpose {
             Purpose::Round => self.round.on_sweep_end(task.sweep.subject(), ok, cx.state),
             Purpose::Rotation => self.rotation.on_sweep_end(ok),
-            Purpose::Recheck => self.recheck.on_sweep_end(ok),
+            Purpose::Audit => self.audit.on_sweep_end(ok),
         }
     }
 

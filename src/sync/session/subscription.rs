@@ -17,7 +17,7 @@ pub(super) enum Purpose {
     /// A turn of rotation.
     Rotation,
     /// A look whether a live subscription has missed something.
-    Recheck,
+    Audit,
 }
 
 /// A sweep and its fate so far.

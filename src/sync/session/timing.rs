@@ -39,7 +39,7 @@ impl Session {
         let silent = silent.map(|since| since + timing.sweep_timeout);
         let silent = silent.chain(self.next_silent_exchange(timing.sweep_timeout)).chain(self.next_look());
         let retries = self.retries.iter().map(|(at, _)| *at);
-        let turns = [&self.rotation, &self.recheck].into_iter().filter_map(Rotation::next_turn_at).min();
+        let turns = [&self.rotation, &self.audit].into_iter().filter_map(Rotation::next_turn_at).min();
         let turn = turns.filter(|_| self.queue.is_empty() && self.has_slot() && !self.auth.is_pending());
         let pause = self.paused_until(cx.now.mono);
         let turn = turn.map(|at| [self.cooldown_until, pause].into_iter().flatten().fold(at, Instant::max));
