@@ -19,6 +19,8 @@ use std::ops::Bound;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     by: By,
+    /// Not created before then.
+    since: UnixTime,
     /// Whose. They have far more than what is found, so it is looked up on the events.
     authors: Option<BTreeSet<PublicKey>>,
 }
@@ -56,12 +58,12 @@ pub struct Selected {
 impl Selection {
     /// Every event.
     pub fn all() -> Selection {
-        Selection { by: By::Nothing, authors: None }
+        Selection { by: By::Nothing, since: UnixTime::EPOCH, authors: None }
     }
 
     /// Events of some kinds.
     pub fn of_kinds(kinds: &[u16]) -> Selection {
-        Selection { by: By::Kinds(kinds.to_vec()), authors: None }
+        Selection { by: By::Kinds(kinds.to_vec()), ..Selection::all() }
     }
 
     /// Events of some kinds by some authors. It costs as much as there are of these kinds by anybody.
@@ -88,7 +90,13 @@ impl Selection {
         values.dedup();
         let mut letters: Vec<u8> = letters.iter().map(|letter| *letter as u8).collect();
         letters.sort_unstable();
-        Selection { by: By::Tags(Tags { values, letters, kinds: kinds.to_vec() }), authors: None }
+        Selection { by: By::Tags(Tags { values, letters, kinds: kinds.to_vec() }), ..Selection::all() }
+    }
+
+    /// Of these, what was created then or later. It costs as much as there is of that.
+    #[must_use]
+    pub fn since(self, since: UnixTime) -> Selection {
+        Selection { since, ..self }
     }
 }
 
@@ -119,9 +127,11 @@ impl Store {
         f: &mut dyn FnMut(Selected),
     ) -> Result<IdSet, StoreError> {
         let snapshot = self.snapshot()?;
-        let mut walk = Walk { snapshot, expired: expired(snapshot, now)?, noted: Vec::new(), left: max };
+        let expired = expired(snapshot, now)?;
+        let mut walk = Walk { snapshot, expired, since: selection.since, noted: Vec::new(), left: max };
         let noted = match &selection.by {
-            By::Nothing => return walk.all(f),
+            By::Nothing if selection.since == UnixTime::EPOCH => return walk.all(f),
+            By::Nothing => walk.note(snapshot.by_time(), &[], &[], |_, _| Some(None))?,
             By::Kinds(kinds) => walk.kinds(kinds)?,
             By::Tags(tags) => walk.tags(tags)?,
         };
@@ -149,6 +159,8 @@ fn expired(snapshot: &Snapshot, now: UnixTime) -> Result<BTreeSet<Seq>, StoreErr
 struct Walk<'a> {
     snapshot: &'a Snapshot,
     expired: BTreeSet<Seq>,
+    /// Nothing older is wanted.
+    since: UnixTime,
     /// Where what is wanted stands, and by which letter it was found.
     noted: Vec<(Place, Option<char>)>,
     /// Entries that may still be looked at: the loop waits.
@@ -181,14 +193,17 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    /// Notes what has some tags, likewise.
+    /// Notes what has some tags, likewise. All letters of a value are one walk, unless most of what that meets is too old.
     fn tags(&mut self, tags: &Tags) -> Result<bool, StoreError> {
-        let (Some(first), Some(last)) = (tags.letters.first(), tags.letters.last()) else { return Ok(true) };
-        for value in &tags.values {
+        let per_walk = if self.since == UnixTime::EPOCH { tags.letters.len().max(1) } else { 1 };
+        for (value, letters) in
+            tags.values.iter().flat_map(|value| tags.letters.chunks(per_walk).map(move |of| (value, of)))
+        {
+            let (Some(first), Some(last)) = (letters.first(), letters.last()) else { continue };
             let (first, last) = (schema::digest_prefix(*first, value), schema::digest_prefix(*last, value));
             let wanted = |key: &[u8], kind: u16| {
                 let letter = key[schema::TAG_DIGEST_LEN];
-                let is_wanted = tags.letters.contains(&letter) && (tags.kinds.is_empty() || tags.kinds.contains(&kind));
+                let is_wanted = letters.contains(&letter) && (tags.kinds.is_empty() || tags.kinds.contains(&kind));
                 is_wanted.then_some(Some(char::from(letter)))
             };
             if !self.note(self.snapshot.by_tag(), &first, &last, wanted)? {
@@ -199,7 +214,8 @@ impl Walk<'_> {
     }
 
     /// Notes of the entries from one prefix to another those that are `wanted`, which is asked for the letter by key and
-    /// kind.
+    /// kind. The walk ends where the entries of the last prefix are too old; before that they must be of one prefix, or of
+    /// any time.
     fn note<const N: usize>(
         &mut self,
         index: Index<'_, N>,
@@ -208,7 +224,7 @@ impl Walk<'_> {
         wanted: impl Fn(&[u8], u16) -> Option<Option<char>>,
     ) -> Result<bool, StoreError> {
         let from = schema::index_key(first, &schema::FIRST_PLACE);
-        let to = schema::index_key(last, &schema::LAST_PLACE);
+        let to = schema::index_key(last, &schema::place_not_before(self.since.as_secs()));
         let mut entries = index.range(Bound::Included(&from), &to)?;
         while let Some((key, kind)) = entries.next()? {
             if self.left == 0 {
@@ -341,6 +357,7 @@ mod tests {
             tag('e'),
             "an id is tagged by its hexadecimal digits"
         );
+        assert_eq!(ids(&store, &tag('e').since(UnixTime::from_secs(11)), 500), placed(&[]));
         let deletions = Selection::of_kinds_by(&[5], [author(3), author(9)]);
         assert_eq!(ids(&store, &deletions, 1), placed(&[&events[3]]), "nothing else of theirs is looked at");
         assert_eq!(ids(&store, &Selection::of_kinds(&[1]), 500), placed(&events[4..].iter().collect::<Vec<_>>()));
@@ -363,6 +380,26 @@ mod tests {
             assert!(ids(&store, &selection, 10).is_some());
             assert_eq!(ids(&store, &selection, 9), None, "{selection:?}");
         }
+    }
+
+    #[test]
+    fn what_is_older_than_asked_for_is_neither_given_nor_looked_at() {
+        let value = "ab".repeat(32);
+        let at = |n: u8, time: u64| event(n, 1_111, time, &[&["e", &value], &["E", &value]], "");
+        let events = [at(1, 10), at(2, 20), at(3, 30), event(4, 5, 30, &[], "")];
+        let store = store_of(&events);
+        let by_letters = Selection::tagging(&['e', 'E', 'q'], [&value], &[]);
+        for (selection, new) in [
+            (by_letters, &events[1..3]),
+            (Selection::of_kinds(&[1_111]), &events[1..3]),
+            (Selection::of_kinds_by(&[1_111], [author(3), author(4)]), &events[2..3]),
+            (Selection::all(), &events[1..]),
+        ] {
+            let selection = selection.since(UnixTime::from_secs(20));
+            assert_eq!(ids(&store, &selection, 4), placed(&new.iter().collect::<Vec<_>>()), "{selection:?}");
+        }
+        let newest = Selection::of_kinds(&[1_111]).since(UnixTime::from_secs(30));
+        assert_eq!(ids(&store, &newest, 1), placed(&[&events[2]]), "one entry is looked at");
     }
 
     #[test]
