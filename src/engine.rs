@@ -367,7 +367,8 @@ impl Engine {
             }
         };
         self.metrics.events_received.add(source);
-        let outcome = self.offer(now, raw, source, Rules::All, Some(key))?;
+        let of = (!self.relays[key].relay.leaves_to_policy(subscription)).then_some(key);
+        let outcome = self.offer(now, raw, source, Rules::All, of)?;
         let (fate, created_at) = match outcome {
             Outcome::Staged { created_at, .. } => (Fate::New, Some(created_at)),
             Outcome::Stored { created_at }
@@ -403,7 +404,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Puts one event through intake and counts what became of it. `relay`: where it came from, if a relay sent it.
+    /// Puts one event through intake and counts what became of it. `relay`: who was to send only what we ask of it.
     fn offer(
         &mut self,
         now: Now,
@@ -412,8 +413,7 @@ impl Engine {
         rules: Rules,
         relay: Option<usize>,
     ) -> Result<Outcome, StoreError> {
-        // A relay that is asked for everything it has sends nothing unasked.
-        let url = relay.map(|key| &self.relays[key].relay).filter(|relay| !relay.is_wide()).map(Relay::url);
+        let url = relay.map(|key| self.relays[key].relay.url());
         let asked = |event: &_, state: &State| url.is_none_or(|url| state.asks(url, event));
         let mut desk = Desk { now, store: &mut self.store, state: &mut self.state, settings: &self.settings };
         let mut outcome = self.intake.offer(raw, rules, asked, &mut desk)?;

@@ -225,8 +225,31 @@ pub const ROTATION_BYTES_PER_SEC: usize = 32 << 10;
 pub const GLANCE_OVERLAP_SECS: u64 = 60;
 /// Shortest time between two turns of one rotated chunk.
 pub const ROTATION_PERIOD: Duration = Duration::from_secs(60);
-/// Longest and usual time between two audits, which look whether a live subscription has missed anything.
-pub const AUDIT_PERIOD_MAX: Duration = Duration::from_secs(4 * 3_600);
+/// Longest and usual time between the beginnings of two audits (spec section 6) by pages: what they find is here within
+/// four hours, with a quarter of an hour for the audit itself.
+pub const AUDIT_PERIOD_MAX: Duration = Duration::from_secs(225 * 60);
+/// The same where the relay reconciles: within an hour.
+pub const AUDIT_PERIOD_RECONCILED: Duration = Duration::from_secs(50 * 60);
+/// Seconds before the last audit from which one by pages asks. What is dated further back when it comes to a relay waits
+/// for the full catch-up. What was created since then is downloaded again each time.
+pub const AUDIT_LOOK_BACK_SECS: u64 = 4 * 3_600;
+/// The same where the relay reconciles: what is held costs only ids there.
+pub const AUDIT_LOOK_BACK_RECONCILED_SECS: u64 = 86_400;
+/// Time over which the audits of several links begin that were due when the process started.
+pub const AUDIT_SPREAD: Duration = Duration::from_secs(120);
+/// Age in seconds up to which audits ask what tags an event; for older ones the full catch-up does.
+pub const AUDIT_THREAD_SECS: u64 = 30 * 86_400;
+/// Events about which one audit asks what tags them. Beyond: the full catch-up does (`grasp_sync_audit_left_out_total`).
+pub const AUDIT_THREAD_IDS_MAX: usize = 65_536;
+/// Authors about whose deletions one audit asks. Beyond: as for [`AUDIT_THREAD_IDS_MAX`].
+pub const AUDIT_AUTHORS_MAX: usize = 10_000;
+/// Index entries that are looked at to find what tags one chunk of repos or root events. Beyond: nothing is asked about what
+/// tags that (`grasp_sync_audit_left_out_total`).
+pub const THREAD_ENTRIES_MAX: usize = 1 << 20;
+/// Such looks for one full catch-up in one turn of the loop; then comes a pause, for the loop does nothing else meanwhile.
+pub const THREAD_LOOKUPS_AT_ONCE: usize = 8;
+/// See [`THREAD_LOOKUPS_AT_ONCE`].
+pub const THREAD_LOOKUP_PAUSE: Duration = Duration::from_millis(10);
 /// Shortest time between two audits, on a relay that keeps missing something.
 pub const AUDIT_PERIOD_MIN: Duration = Duration::from_secs(900);
 /// Time after which a relay that refuses to answer us at all (it wants us to authenticate, or restricts itself to others)
@@ -459,6 +482,9 @@ const _: () = {
     assert!(LIVE_REQ_BYTES_IN_FLIGHT + 2 * REQ_BYTES_TOLD_MAX < LINK_OUT_BYTES_MAX);
     assert!(PAGE_LIMIT_MIN >= SWEEP_FULL_PAGE_MIN);
     assert!(ROTATION_PERIOD.as_micros() < AUDIT_PERIOD_MIN.as_micros());
+    assert!(AUDIT_PERIOD_MIN.as_micros() < AUDIT_PERIOD_RECONCILED.as_micros());
+    assert!(AUDIT_PERIOD_RECONCILED.as_micros() < AUDIT_PERIOD_MAX.as_micros());
+    assert!(AUDIT_LOOK_BACK_SECS <= AUDIT_LOOK_BACK_RECONCILED_SECS);
     assert!(SWEEP_FULL_PAGE_MIN <= SWEEP_PAGE_LIMIT_MODEST && SWEEP_PAGE_LIMIT_MODEST <= SWEEP_PAGE_LIMIT);
     // Three filters with one address each, every byte of its identifier escaped, and what is around them.
     assert!(3 * (6 * IDENTIFIER_BYTES_MAX + 1_024) < REQ_BYTES_MIN);

@@ -94,7 +94,12 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_rotation_turns_total", "counter", "Turns begun of what does not fit live"),
     ("grasp_sync_notices_total", "counter", "NOTICEs from relays"),
     ("grasp_sync_auth_challenges_total", "counter", "challenges from relays that want to know who we are (NIP-42)"),
-    ("grasp_sync_audits_total", "counter", "Turns begun that look whether a live subscription has missed anything"),
+    ("grasp_sync_audits_total", "counter", "Audits begun: what came late, or was missed, is looked for"),
+    (
+        "grasp_sync_audit_left_out_total",
+        "counter",
+        "Events and authors beyond those about which an audit asks, and chunks that too much tags to be looked up",
+    ),
     ("grasp_sync_relay_refusals_total", "counter", "Subscriptions that relays refused or closed, by what they said"),
     ("grasp_sync_rate_limit_cooldowns_total", "counter", "Cooldowns begun because a relay limits our rate"),
     ("grasp_sync_messages_received_total", "counter", "Text messages received, by {side}: relay or client"),
@@ -175,6 +180,8 @@ pub struct Metrics {
     pub rotation_turns: u64,
     /// Turns begun that look after live subscriptions.
     pub audits: u64,
+    /// Events and authors that audits leave to full catch-ups, and chunks that too much tags.
+    pub audit_left_out: u64,
     /// Subscriptions refused, by what the relay said.
     pub refusals: Counts,
     /// Cooldowns begun.
@@ -234,6 +241,7 @@ impl Default for Metrics {
             auth_challenges: 0,
             rotation_turns: 0,
             audits: 0,
+            audit_left_out: 0,
             refusals: Counts::default(),
             rate_limit_cooldowns: 0,
             messages_received: By::default(),
@@ -447,6 +455,7 @@ impl Sheet {
         self.put("grasp_sync_notices_total", &[], metrics.notices);
         self.put("grasp_sync_auth_challenges_total", &[], metrics.auth_challenges);
         self.put("grasp_sync_audits_total", &[], metrics.audits);
+        self.put("grasp_sync_audit_left_out_total", &[], metrics.audit_left_out);
         self.put_each("grasp_sync_relay_refusals_total", "reason", metrics.refusals.iter());
         self.put("grasp_sync_rate_limit_cooldowns_total", &[], metrics.rate_limit_cooldowns);
         self.put_each("grasp_sync_messages_received_total", "side", metrics.messages_received.iter());

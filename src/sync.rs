@@ -13,6 +13,7 @@ use crate::sync::network::Network;
 use crate::time::Now;
 
 pub mod allowance;
+pub mod audit;
 pub mod auth;
 pub mod budget;
 pub mod coverage;

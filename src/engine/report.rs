@@ -125,6 +125,7 @@ impl Engine {
             "failures": relay.health().failures(),
             "through": some_time(relay.progress().through()),
             "last_full_catchup": some_time(relay.progress().full_catchup()),
+            "last_audit": some_time(relay.budget().audited_at),
             "repos": self.state.repos_of(relay.url()).count(),
             "root_events": self.state.root_count_of(relay.url()),
             "gap_events": relay.totals().gap_events,
@@ -144,7 +145,7 @@ impl Engine {
             status["rotation"] = values(&mut rotated.iter().copied());
             status["rotation"]["filters"] = json!(filter_count(rotated.iter().copied()));
             status["carriage"] = json!(if session.carriage().is_wide() { "wide" } else { "chunks" });
-            status["audit_secs"] = json!(session.audit().period().as_secs());
+            status["audit_secs"] = json!(session.audits().period().as_secs());
             let reached = session.rotation().reached();
             status["rotation"]["covered"] = json!(reached.map(|reached| reached.covered.as_secs()));
             status["rotation"]["glanced"] = json!(reached.map(|reached| reached.glanced.as_secs()));

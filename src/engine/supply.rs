@@ -6,7 +6,7 @@ use nostr::event::EventId;
 use slab::Slab;
 
 use super::Entry;
-use super::sets::Sets;
+use super::sets::{Sets, thread_of};
 use crate::intake::Intake;
 use crate::intake::recent::Recent;
 use crate::limits::{CLAIM_HOLDS_FOR, CLAIMED_IDS_MAX, RECONCILE_IDS_MAX};
@@ -62,7 +62,13 @@ pub(super) fn supply(
         store.authors(&mut |author| {
             authors.insert(author);
         })?;
-        relays[key].relay.add_deletions(authors, cx);
+        relays[key].relay.add_authors(authors, cx);
+        return Ok(true);
+    }
+    let pending = store.batch_events() > 0;
+    if let Some(wanted) = relays[key].relay.wanted_thread(cx).filter(|wanted| !(wanted.may_wait && pending)) {
+        let ids = thread_of(&wanted, store, cx.state, cx.now.wall)?;
+        relays[key].relay.add_thread(ids, cx);
         return Ok(true);
     }
     if let Some(Found { of, ids, may_wait }) = relays[key].relay.take_found(cx.now.mono) {

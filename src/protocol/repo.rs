@@ -36,6 +36,10 @@ pub const TAGGING_KINDS: [u16; 22] = [
     30617, 30618,
 ];
 
+/// Kinds that belong to repos by what they are, and not only by what they tag: a deletion that names one of them may be of
+/// something of ours (NIP-22, NIP-34).
+pub const GIT_KINDS: [u16; 12] = [1111, 1617, 1618, 1619, 1621, 1622, 1630, 1631, 1632, 1633, 30617, 30618];
+
 /// Whether events of this kind are root events of the repos that they tag with `a`.
 pub fn is_root_kind(kind: u16) -> bool {
     ROOT_KINDS.contains(&kind)

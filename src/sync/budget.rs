@@ -27,6 +27,8 @@ pub struct Budget {
     pub info: Option<RelayInfo>,
     /// When it was last asked for that; [`UnixTime::EPOCH`] for never.
     pub asked_at: UnixTime,
+    /// When the last audit that found everything began; [`UnixTime::EPOCH`] for never.
+    pub audited_at: UnixTime,
     /// What its refusals have taught.
     pub learnt: Learnt,
     /// What its reconciling has shown.
@@ -213,6 +215,12 @@ impl Budget {
             self.changed = true;
         }
         news
+    }
+
+    /// An audit, or a full catch-up, that began then has found everything.
+    pub fn note_audit(&mut self, began: UnixTime) {
+        self.audited_at = began;
+        self.changed = true;
     }
 
     /// The relay was asked what it says of itself. `None`: it has not said; what it said before stands.
@@ -526,6 +534,7 @@ mod tests {
     fn what_was_learnt_is_kept_and_believed_for_a_while() {
         let mut budget = told(20, 131_072, 500);
         budget.learn(Refusal::TooManyFilters(None), REQ, NOW);
+        budget.note_audit(NOW);
         let record = budget.take_record().expect("it has changed");
         assert_eq!((Budget::from_record(&record), budget.take_record()), (budget.clone(), None));
         assert_eq!(Budget::from_record("{\"from\":\"the future\"}"), Budget::default());

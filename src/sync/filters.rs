@@ -35,8 +35,15 @@ pub enum Unit {
     Roots(Rc<[RootId]>),
 }
 
+/// The tags by which events name a repo.
+pub const REPO_TAG_LETTERS: [char; 3] = ['a', 'A', 'q'];
+
 /// The tags by which events name a root event (NIP-10, NIP-22, NIP-18).
 pub const ROOT_TAG_LETTERS: [char; 3] = ['e', 'E', 'q'];
+
+/// The tags by which events name another one of a thread. Not `E`: it names the thread's root (NIP-22), which is asked for
+/// as such.
+pub const THREAD_TAG_LETTERS: [char; 2] = ['e', 'q'];
 
 /// What one filter asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +60,12 @@ pub enum Subject {
     RepoTag(char, Rc<[RepoId]>),
     /// Events that tag some root events with one of [`ROOT_TAG_LETTERS`].
     RootTag(char, Rc<[RootId]>),
+    /// Events that tag some other events that we hold with one of [`THREAD_TAG_LETTERS`], deletions among them.
+    ThreadTag(char, Rc<[EventId]>),
     /// Deletions by some authors.
     Deletions(Rc<[PublicKey]>),
+    /// Deletions that say that they are of events of some kinds (NIP-09). Few do.
+    DeletionsOf(Rc<[u16]>),
 }
 
 /// The part of a filter that pages and reconnects vary.
@@ -75,7 +86,7 @@ impl Unit {
             Unit::Announcements => vec![Subject::Announcements],
             Unit::Identifiers(names) => vec![Subject::Identifiers(names.clone())],
             Unit::Everything => vec![Subject::Everything],
-            Unit::Repos(repos) => ['a', 'A', 'q'].map(|letter| Subject::RepoTag(letter, repos.clone())).into(),
+            Unit::Repos(repos) => REPO_TAG_LETTERS.map(|letter| Subject::RepoTag(letter, repos.clone())).into(),
             Unit::Roots(roots) => ROOT_TAG_LETTERS.map(|letter| Subject::RootTag(letter, roots.clone())).into(),
         }
     }
@@ -139,7 +150,11 @@ impl Subject {
             Subject::RootTag(letter, roots) => {
                 cut(roots).map(|halves| halves.map(|half| Subject::RootTag(*letter, half)))
             }
+            Subject::ThreadTag(letter, ids) => {
+                cut(ids).map(|halves| halves.map(|half| Subject::ThreadTag(*letter, half)))
+            }
             Subject::Deletions(authors) => cut(authors).map(|halves| halves.map(Subject::Deletions)),
+            Subject::DeletionsOf(kinds) => cut(kinds).map(|halves| halves.map(Subject::DeletionsOf)),
         }
     }
 
@@ -150,8 +165,16 @@ impl Subject {
             Subject::Identifiers(names) => names.len(),
             Subject::RepoTag(_, repos) => repos.len(),
             Subject::RootTag(_, roots) => roots.len(),
+            Subject::ThreadTag(_, ids) => ids.len(),
             Subject::Deletions(authors) => authors.len(),
+            Subject::DeletionsOf(kinds) => kinds.len(),
         }
+    }
+
+    /// Whether it asks for what tags events of which the maps know nothing, so that only the policy can tell whether an
+    /// answer belongs here.
+    pub fn is_of_thread(&self) -> bool {
+        matches!(self, Subject::ThreadTag(..))
     }
 
     /// Whether its filter asks for a tag of an upper-case letter.
@@ -161,7 +184,12 @@ impl Subject {
 
     /// Whether its filter names no kinds unless it has to.
     pub fn is_kindless(&self) -> bool {
-        matches!(self, Subject::RepoTag(..) | Subject::RootTag(..) | Subject::Everything)
+        self.may_name_kinds() || *self == Subject::Everything
+    }
+
+    /// Whether its filter names kinds where it has to.
+    fn may_name_kinds(&self) -> bool {
+        matches!(self, Subject::RepoTag(..) | Subject::RootTag(..) | Subject::ThreadTag(..))
     }
 
     /// Whether both ask the same in the relay's eyes: repos of different owners may share an identifier.
@@ -190,10 +218,14 @@ impl Subject {
         let _ = write!(out, "\"limit\":{}}}", bounds.limit);
     }
 
-    /// The filter without bounds, in the bytes in which it is asked with them.
-    pub fn unbounded(&self, named_kinds: bool, state: &State) -> String {
+    /// The filter without `until` and `limit`, in the bytes in which it is asked with them.
+    pub fn whole(&self, since: Option<UnixTime>, named_kinds: bool, state: &State) -> String {
         let mut text = String::from("{");
         self.write_conditions(named_kinds, state, &mut text);
+        if let Some(since) = since {
+            let comma = if *self == Subject::Everything { "" } else { "," };
+            let _ = write!(text, "{comma}\"since\":{since}");
+        }
         text.push('}');
         text
     }
@@ -202,7 +234,7 @@ impl Subject {
         let write_kinds = |kinds: &[u16], out: &mut String| {
             write_list(out, "kinds", kinds.iter(), |out, kind| _ = write!(out, "{kind}"))
         };
-        if named_kinds && matches!(self, Subject::RepoTag(..) | Subject::RootTag(..)) {
+        if named_kinds && self.may_name_kinds() {
             write_kinds(&TAGGING_KINDS, out);
             out.push(',');
         }
@@ -223,9 +255,17 @@ impl Subject {
                 out.reserve(roots.len() * ID_BYTES + FILTER_FRAME_BYTES);
                 write_list(out, &name, roots.iter(), |out, root| push_hex(out, state.root_event_id(*root).as_bytes()));
             }
+            Subject::ThreadTag(letter, ids) => {
+                out.reserve(ids.len() * ID_BYTES + FILTER_FRAME_BYTES);
+                write_list(out, &tag_name(*letter), ids.iter(), |out, id| push_hex(out, id.as_bytes()));
+            }
             Subject::Deletions(authors) => {
                 out.push_str("\"kinds\":[5],");
                 write_list(out, "authors", authors.iter(), |out, author| push_hex(out, author.as_bytes()));
+            }
+            Subject::DeletionsOf(kinds) => {
+                out.push_str("\"kinds\":[5],");
+                write_list(out, "#k", kinds.iter(), |out, kind| push_string(out, &kind.to_string()));
             }
         }
     }
@@ -448,6 +488,23 @@ mod tests {
         assert_eq!(filters[0], serde_json::json!({ "kinds": [30617, 30618], "since": 7, "limit": 500 }));
         assert_eq!(filters[1..4], [tag("#a", &address), tag("#A", &address), tag("#q", &address)]);
         assert_eq!(filters[4..7], [tag("#e", &id), tag("#E", &id), tag("#q", &id)]);
+    }
+
+    #[test]
+    fn threads_and_deletions_in_the_words_of_nip_01() {
+        let state = world(1, 1);
+        let id = root_id(7).to_hex();
+        let since = Some(UnixTime::from_secs(7));
+        let whole = |subject: Subject, named_kinds| -> serde_json::Value {
+            serde_json::from_str(&subject.whole(since, named_kinds, &state)).unwrap()
+        };
+        let thread = |letter| Subject::ThreadTag(letter, [root_id(7)].into());
+        assert_eq!(whole(thread('e'), false), serde_json::json!({ "#e": [id], "since": 7 }));
+        assert_eq!(whole(thread('q'), true), serde_json::json!({ "kinds": TAGGING_KINDS, "#q": [id], "since": 7 }));
+        let deletions = Subject::DeletionsOf([1_111, 1_621].into());
+        assert_eq!(whole(deletions, true), serde_json::json!({ "kinds": [5], "#k": ["1111", "1621"], "since": 7 }));
+        assert_eq!(whole(Subject::Everything, false), serde_json::json!({ "since": 7 }));
+        assert_eq!(Subject::Everything.whole(None, false, &state), "{}");
     }
 
     #[test]

@@ -196,6 +196,25 @@ pub fn catchup_sweeps(
     vec![sweeps]
 }
 
+/// The units of which a catch-up asks everything, for what tags what tags them: none where the relay is asked for everything
+/// it has.
+pub fn thread_units(
+    relay: &RelayUrl,
+    reach: Reach,
+    progress: &RelayProgress,
+    carriage: Carriage,
+    state: &State,
+) -> Vec<Unit> {
+    let is_new = |covered: bool| reach == Reach::Full || !covered;
+    let repos = state.repos_of(relay).filter(|repo| is_new(progress.covers_repo(*repo)));
+    let mut roots = state.roots_of(relay);
+    roots.retain(|root| is_new(progress.covers_root(*root, state)));
+    match carriage {
+        Carriage::Wide(_) => Vec::new(),
+        Carriage::Chunks(shape) => units_of(repos, &roots, shape, state).collect(),
+    }
+}
+
 /// The sweeps for repos and root events that are new to a relay: all without `since`.
 pub fn increment_sweeps(
     repos: &BTreeSet<RepoId>,
@@ -281,6 +300,22 @@ mod tests {
         let since = Reach::Since(UnixTime::from_secs(7));
         let stages = catchup_sweeps(&relay("one"), since, &RelayProgress::default(), wide, &state);
         assert!(stages[2].len() > 100, "{}", stages[2].len());
+    }
+
+    #[test]
+    fn threads_are_asked_about_where_everything_is() {
+        let state = world(3);
+        let (shape, mut progress) = (Budget::default().shape(100), RelayProgress::default());
+        let units = |reach, progress: &RelayProgress, carriage| {
+            thread_units(&relay("one"), reach, progress, carriage, &state).iter().map(Unit::values).collect::<Vec<_>>()
+        };
+        let since = Reach::Since(UnixTime::from_secs(7));
+        assert_eq!(units(since, &progress, Carriage::Chunks(shape)), [1, 3], "nothing is confirmed");
+        // The first of three root events, numbered from 2.
+        progress.confirm(state.repo_id(&addr(1, "repo")).unwrap(), 2);
+        assert_eq!(units(since, &progress, Carriage::Chunks(shape)), [2]);
+        assert_eq!(units(Reach::Full, &progress, Carriage::Chunks(shape)), [1, 3]);
+        assert!(units(Reach::Full, &progress, Carriage::Wide(shape)).is_empty());
     }
 
     #[test]

@@ -18,7 +18,6 @@ use std::collections::BTreeSet;
 
 use log::{debug, info};
 use nostr::event::EventId;
-use nostr::key::PublicKey;
 
 use crate::contract::{CloseReason, LinkId, Output};
 use crate::protocol::relay_url::RelayUrl;
@@ -28,12 +27,13 @@ use crate::sync::Cx;
 use crate::sync::budget::Budget;
 use crate::sync::filters::Unit;
 use crate::sync::health::Health;
-use crate::sync::plan::{Reach, deletion_sweeps, identifier_sweeps, increment_sweeps, units_of};
+use crate::sync::plan::{Reach, identifier_sweeps, increment_sweeps, units_of};
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::linked::Linked;
 use crate::sync::session::{Arrival, Fate, Lockout, Origin, Session};
 use crate::time::{Instant, UnixTime};
 
+mod auditing;
 mod dialling;
 mod flood;
 mod inquiry;
@@ -206,11 +206,6 @@ impl Relay {
         self.budget.as_mut().or(of_session).expect("it is here or with the session")
     }
 
-    /// Whether it is asked for everything it has, so that nothing it sends is unasked.
-    pub fn is_wide(&self) -> bool {
-        self.session().is_some_and(|session| session.carriage().is_wide())
-    }
-
     /// Why it is left alone because it answers nothing that we ask, if it is.
     pub fn locked_out(&self) -> Option<Lockout> {
         match (&self.state, self.why) {
@@ -249,21 +244,6 @@ impl Relay {
         self.through_moved_at
     }
 
-    /// Whether the machine waits for [`Relay::add_deletions`].
-    pub fn wants_authors(&self) -> bool {
-        matches!(self.state, State::Catchup { deletions: Deletions::AuthorsWanted, .. })
-    }
-
-    /// The authors whose events are held: their deletions are asked for.
-    pub fn add_deletions(&mut self, authors: BTreeSet<PublicKey>, cx: &mut Cx<'_>) {
-        let State::Catchup { linked, deletions, .. } = &mut self.state else { return };
-        *deletions = Deletions::Settled;
-        let shape = linked.session.shape(cx);
-        linked.session.add_sweeps(deletion_sweeps(authors, shape));
-        linked.session.pump(cx);
-        self.settle(cx);
-    }
-
     /// A frame came that says nothing else.
     pub fn on_alive(&mut self, cx: &mut Cx<'_>) {
         if self.note_useless_frame(cx) {
@@ -290,11 +270,11 @@ impl Relay {
         let gap = looked_back && fate == Fate::New;
         self.totals.gap_events += u64::from(gap);
         if let Some(linked) = linked_in(&mut self.state) {
-            if linked.session.on_arrival(fate != Fate::Unasked) {
+            if linked.session.on_arrival(subscription, fate != Fate::Unasked) {
                 return self.hang_up(1008, Why::Unasked, cx);
             }
-            if gap && origin == Some(Origin::Audit) {
-                linked.session.on_gap(cx);
+            if let Some(created_at) = arrival.created_at.filter(|_| gap && origin == Some(Origin::Audit)) {
+                linked.session.on_audit_found(created_at);
             }
             let tally = &mut linked.session.round_mut().tally;
             match fate {
@@ -381,6 +361,7 @@ impl Relay {
             return self.settle(cx);
         }
         linked.session.add_sweeps(increment_sweeps(&repos, &roots, shape, cx.state));
+        linked.session.add_threads(units_of(repos.iter().copied(), &roots, shape, cx.state));
         let wide = linked.session.carriage().is_wide();
         let units: Vec<Unit> = match wide {
             true => Vec::new(),

@@ -6,8 +6,7 @@
 //! [`GLANCE_OVERLAP_SECS`]: if every turn were whole, an event would be sent again at each of them until the overlap is
 //! over.
 //!
-//! The same turns, at a longer period, look whether a live subscription has missed anything: relays lose live
-//! subscriptions and live events without a word.
+//! What comes later still is found by audits (`crate::sync::audit`).
 //!
 //! One unit has its turn at a time. A turn comes at most once a [`ROTATION_PERIOD`] per unit, and rotation as a whole
 //! keeps within [`ROTATION_BYTES_PER_SEC`]: a large rotation turns slower, never heavier.
@@ -15,16 +14,14 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::limits::{AUDIT_PERIOD_MAX, AUDIT_PERIOD_MIN, GLANCE_OVERLAP_SECS, ROTATION_BYTES_PER_SEC, ROTATION_PERIOD};
+use crate::limits::{GLANCE_OVERLAP_SECS, ROTATION_BYTES_PER_SEC, ROTATION_PERIOD};
 use crate::state::RootId;
 use crate::sync::filters::Unit;
 use crate::time::{Duration, Instant, Now, UnixTime};
 
 /// The units that take turns on one link.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rotation {
-    /// Between two turns of one unit.
-    period: Duration,
     waiting: VecDeque<Waiting>,
     turn: Option<Turn>,
     /// No turn before this: what earlier ones cost.
@@ -68,54 +65,9 @@ struct Turn {
     began: Now,
     sweeps_left: usize,
     failed: bool,
-    /// It has found something that should have come live.
-    found: bool,
-    /// The unit has no further turns.
-    last: bool,
-}
-
-impl Default for Rotation {
-    fn default() -> Self {
-        Rotation { period: ROTATION_PERIOD, waiting: VecDeque::new(), turn: None, paced_until: Instant::ZERO }
-    }
 }
 
 impl Rotation {
-    /// Turns that look after what is live.
-    pub fn audit() -> Rotation {
-        Rotation { period: AUDIT_PERIOD_MAX, ..Rotation::default() }
-    }
-
-    /// The time between two turns of one unit.
-    pub fn period(&self) -> Duration {
-        self.period
-    }
-
-    /// A turn found something that should have come live: the next ones come sooner, this one's unit included.
-    pub fn on_gap(&mut self, now: Instant) {
-        self.period = Duration::from_micros(self.period.as_micros() / 2).max(AUDIT_PERIOD_MIN);
-        for waiting in &mut self.waiting {
-            waiting.not_before = waiting.not_before.min(now + self.period);
-        }
-        if let Some(turn) = &mut self.turn {
-            turn.found = true;
-        }
-    }
-
-    /// Forgets every unit.
-    pub fn clear(&mut self) {
-        self.waiting.clear();
-        self.turn = None;
-    }
-
-    /// Forgets some units; one that has its turn ends it.
-    pub fn remove(&mut self, units: &[Unit]) {
-        self.waiting.retain(|waiting| !units.contains(&waiting.unit));
-        if let Some(turn) = &mut self.turn {
-            turn.last |= units.contains(&turn.unit);
-        }
-    }
-
     /// Adds a unit that is complete up to `covered`. Few root events join the last unit as long as there is room.
     pub fn add(&mut self, unit: Unit, covered: UnixTime, now: Now, values_max: usize) {
         let reached = Reached::both(covered);
@@ -127,7 +79,7 @@ impl Rotation {
             *before = before.min(reached);
             return;
         }
-        self.waiting.push_back(Waiting { unit, reached, not_before: now.mono + self.period });
+        self.waiting.push_back(Waiting { unit, reached, not_before: now.mono + ROTATION_PERIOD });
     }
 
     /// Begins a turn if one is due: what to sweep, and since when.
@@ -143,8 +95,7 @@ impl Rotation {
             false => reached.glanced.min(now.wall).minus_secs(GLANCE_OVERLAP_SECS.min(overlap_secs)),
         };
         let sweeps_left = unit.filter_count();
-        let (failed, found, last) = (false, false, false);
-        self.turn = Some(Turn { unit: unit.clone(), reached, whole, began: now, sweeps_left, failed, found, last });
+        self.turn = Some(Turn { unit: unit.clone(), reached, whole, began: now, sweeps_left, failed: false });
         Some((unit, since))
     }
 
@@ -169,23 +120,16 @@ impl Rotation {
         if turn.sweeps_left > 0 {
             return;
         }
-        let Turn { unit, reached, whole, began, failed, found, last, .. } = self.turn.take().expect("just looked at");
-        if !found && self.period > ROTATION_PERIOD {
-            let longer = Duration::from_micros(self.period.as_micros() / 4 * 5);
-            self.period = longer.min(AUDIT_PERIOD_MAX);
-        }
-        if last {
-            return;
-        }
+        let Turn { unit, reached, whole, began, failed, .. } = self.turn.take().expect("just looked at");
         let reached = match (failed, whole) {
             (true, _) => reached,
             (false, true) => Reached::both(began.wall),
             (false, false) => Reached { glanced: began.wall, ..reached },
         };
-        self.waiting.push_back(Waiting { unit, reached, not_before: began.mono + self.period });
+        self.waiting.push_back(Waiting { unit, reached, not_before: began.mono + ROTATION_PERIOD });
     }
 
-    /// A REQ of the turn cost this many bytes.
+    /// A REQ of a turn, or of an audit, cost this many bytes.
     pub fn on_bytes(&mut self, now: Instant, bytes: usize) {
         let micros = bytes as u64 * 1_000_000 / ROTATION_BYTES_PER_SEC as u64;
         self.paced_until = self.paced_until.max(now) + Duration::from_micros(micros);
@@ -216,39 +160,6 @@ mod tests {
     use crate::sync::testing::{addr, root_id, settings};
 
     const OVERLAP: u64 = 900;
-
-    #[test]
-    fn a_gap_brings_the_next_look_forward_and_quiet_ones_put_it_off_again() {
-        let mut audit = Rotation::audit();
-        audit.add(Unit::Announcements, now(0).wall, now(0), 0);
-        let first = now(0).mono + AUDIT_PERIOD_MAX;
-        assert_eq!(audit.next_turn_at(), Some(first));
-        let then = now(AUDIT_PERIOD_MAX.as_secs());
-        audit.begin_turn(then, OVERLAP).unwrap();
-        audit.on_gap(then.mono);
-        audit.on_sweep_end(true);
-        let half = Duration::from_micros(AUDIT_PERIOD_MAX.as_micros() / 2);
-        assert_eq!((audit.period(), audit.next_turn_at()), (half, Some(then.mono + half)));
-        for _ in 0..20 {
-            audit.on_gap(then.mono);
-        }
-        assert_eq!(audit.period(), AUDIT_PERIOD_MIN);
-        for turn in 1..40 {
-            audit.begin_turn(now(10 * turn * AUDIT_PERIOD_MAX.as_secs()), OVERLAP).unwrap();
-            audit.on_sweep_end(true);
-        }
-        assert_eq!(audit.period(), AUDIT_PERIOD_MAX);
-    }
-
-    #[test]
-    fn what_is_live_no_more_is_not_looked_after() {
-        let mut audit = Rotation::audit();
-        audit.add(Unit::Announcements, now(0).wall, now(0), 0);
-        audit.begin_turn(now(AUDIT_PERIOD_MAX.as_secs()), OVERLAP).unwrap();
-        audit.remove(&[Unit::Announcements]);
-        audit.on_sweep_end(true);
-        assert_eq!(audit.units().count(), 0);
-    }
 
     fn now(secs: u64) -> Now {
         Now { mono: Instant::ZERO + Duration::from_secs(secs), wall: UnixTime::from_secs(1_000_000 + secs) }

@@ -14,6 +14,8 @@ pub struct Round {
     pub began: Now,
     /// Sweeps begun or waiting.
     left: usize,
+    /// Units whose threads are to be looked up, so that further sweeps may follow.
+    lookups_left: usize,
     /// Sweeps it ever had.
     total: usize,
     /// Repos whose sweeps it has, to be confirmed at its end.
@@ -51,6 +53,7 @@ impl Round {
         Round {
             began: now,
             left: 0,
+            lookups_left: 0,
             total: 0,
             touched: BTreeSet::new(),
             failed: BTreeSet::new(),
@@ -63,6 +66,17 @@ impl Round {
     pub fn add_sweep(&mut self) {
         self.left += 1;
         self.total += 1;
+    }
+
+    /// What tags a unit is to be looked up before the round can end.
+    pub fn add_lookup(&mut self) {
+        self.lookups_left += 1;
+    }
+
+    /// It was looked up: the sweeps that follow from it are part of the round.
+    pub fn on_lookup(&mut self) {
+        assert!(self.lookups_left > 0, "a unit is looked up once");
+        self.lookups_left -= 1;
     }
 
     /// These repos will be confirmed when every sweep has finished.
@@ -78,9 +92,12 @@ impl Round {
             return;
         }
         match subject {
-            Subject::Announcements | Subject::RootKinds | Subject::Everything | Subject::Deletions(_) => {
-                self.broken = true
-            }
+            Subject::Announcements
+            | Subject::RootKinds
+            | Subject::Everything
+            | Subject::ThreadTag(..)
+            | Subject::Deletions(_)
+            | Subject::DeletionsOf(_) => self.broken = true,
             Subject::Identifiers(names) => self.failed.extend(names.iter().flat_map(|forks| forks.iter())),
             Subject::RepoTag(_, repos) => self.failed.extend(repos.iter()),
             Subject::RootTag(_, roots) => {
@@ -89,9 +106,9 @@ impl Round {
         }
     }
 
-    /// Whether no sweep is left.
+    /// Whether no sweep is left, and none can follow.
     pub fn is_over(&self) -> bool {
-        self.left == 0
+        self.left == 0 && self.lookups_left == 0
     }
 
     /// Whether every sweep that is over succeeded.

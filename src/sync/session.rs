@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use nostr::event::EventId;
-
 use crate::contract::{LinkId, Output};
 use crate::limits::{
     BACKLOG_READ_WITHIN, SLEEP_SECS_MIN, SWEEP_FULL_PAGE_MIN, UNASKED_EVENTS_MIN, UNASKED_PERCENT_MAX,
@@ -12,6 +10,7 @@ use crate::limits::{
 use crate::protocol::message::close_message;
 use crate::store::Seq;
 use crate::sync::Cx;
+use crate::sync::audit::Audits;
 use crate::sync::auth::Auth;
 use crate::sync::budget::{Budget, Shape};
 use crate::sync::filters::{Bounds, Subject, Unit, req_message};
@@ -22,6 +21,8 @@ use crate::sync::round::Round;
 use crate::sync::sweep::{PageEvent, Sweep};
 use crate::time::{Instant, Now, UnixTime};
 
+mod arrival;
+mod auditing;
 mod known;
 mod live;
 mod pages;
@@ -29,55 +30,20 @@ mod queue;
 mod reconciling;
 mod refused;
 mod subscription;
+mod threads;
 mod timing;
 
+pub use arrival::{Arrival, Fate, Origin};
 pub use reconciling::{Found, Sifted, WantedSet};
 pub use refused::Lockout;
+pub use threads::WantedThread;
 
 use live::Postponed;
 use queue::Queue;
 use reconciling::Reconciling;
 use refused::Lesson;
 use subscription::{Asked, Purpose, Subscription, Task, name_of, number_of};
-
-/// What kind of subscription an event came for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// A live subscription.
-    Live,
-    /// A sweep of a catch-up or of a window.
-    Round,
-    /// A turn of rotation.
-    Rotation,
-    /// A look whether a live subscription has missed something.
-    Audit,
-}
-
-/// An event that a relay sent, and what became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// Its id.
-    pub id: EventId,
-    /// Its time, if a valid signature or the store vouches for it.
-    pub created_at: Option<UnixTime>,
-    /// Its length as JSON.
-    pub bytes: usize,
-    /// What became of it.
-    pub fate: Fate,
-}
-
-/// What became of an event that a relay sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// Taken in.
-    New,
-    /// Held already, or refused for good before.
-    Known,
-    /// Refused.
-    Refused,
-    /// Refused, because it matches nothing that was asked.
-    Unasked,
-}
+use threads::Threads;
 
 /// An open link and all that is asked on it.
 #[derive(Debug)]
@@ -92,8 +58,10 @@ pub struct Session {
     overview: Overview,
     retries: Vec<(Instant, Task)>,
     rotation: Rotation,
-    /// Looks after what is live.
-    audit: Rotation,
+    audits: Audits,
+    /// Of both, what was asked last.
+    last_polled: Purpose,
+    threads: Threads,
     /// What the relay allows.
     budget: Budget,
     carriage: Carriage,
@@ -153,6 +121,7 @@ impl Session {
     /// A link that has just opened.
     pub fn new(link: LinkId, budget: Budget, cx: &Cx<'_>) -> Session {
         let carriage = Carriage::Chunks(budget.shape(cx.settings.limits.filter_values_max));
+        let audits = Audits::of_link(link, &budget, cx.now);
         Session {
             link,
             opened_at: cx.now.mono,
@@ -163,7 +132,9 @@ impl Session {
             overview: Overview::None,
             retries: Vec::new(),
             rotation: Rotation::default(),
-            audit: Rotation::audit(),
+            audits,
+            last_polled: Purpose::Audit,
+            threads: Threads::default(),
             budget,
             carriage,
             reconciling: Reconciling::default(),
@@ -214,11 +185,6 @@ impl Session {
     /// What rotates.
     pub fn rotation(&self) -> &Rotation {
         &self.rotation
-    }
-
-    /// Looks after what is live.
-    pub fn audit(&self) -> &Rotation {
-        &self.audit
     }
 
     /// What the relay allows.
@@ -305,14 +271,24 @@ impl Session {
 
     /// Whether this is one of our subscriptions, and what it is for.
     pub fn origin(&self, subscription: &str) -> Option<Origin> {
+        let purpose = match self.subscriptions.get(&number_of(subscription)?)? {
+            Subscription::Live { .. } => return Some(Origin::Live),
+            Subscription::Fetch { purpose, .. } => *purpose,
+            Subscription::Page { task, .. } => task.purpose,
+        };
+        Some(match purpose {
+            Purpose::Round => Origin::Round,
+            Purpose::Rotation => Origin::Rotation,
+            Purpose::Audit => Origin::Audit,
+        })
+    }
+
+    /// What one of our subscriptions asks, if it asks one question.
+    fn subject_of(&self, subscription: &str) -> Option<&Subject> {
         match self.subscriptions.get(&number_of(subscription)?)? {
-            Subscription::Live { .. } => Some(Origin::Live),
-            Subscription::Fetch { .. } => Some(Origin::Round),
-            Subscription::Page { task, .. } => Some(match task.purpose {
-                Purpose::Round => Origin::Round,
-                Purpose::Rotation => Origin::Rotation,
-                Purpose::Audit => Origin::Audit,
-            }),
+            Subscription::Live { .. } => None,
+            Subscription::Fetch { of, .. } => self.subject_reconciled(*of),
+            Subscription::Page { task, .. } => Some(task.sweep.subject()),
         }
     }
 
@@ -332,13 +308,12 @@ impl Session {
         }
     }
 
-    /// A look after what is live found something new.
-    pub fn on_gap(&mut self, cx: &Cx<'_>) {
-        self.audit.on_gap(cx.now.mono);
-    }
-
-    /// An event came; `asked`: it matches something that was asked. Says whether too many do not.
-    pub fn on_arrival(&mut self, asked: bool) -> bool {
+    /// An event came; `asked`: it matches something that was asked. Says whether too many do not. Where only the policy can
+    /// tell, it says nothing of the relay.
+    pub fn on_arrival(&mut self, subscription: &str, asked: bool) -> bool {
+        if self.leaves_to_policy(subscription) {
+            return false;
+        }
         self.events += 1;
         self.unasked += u64::from(!asked);
         self.events >= UNASKED_EVENTS_MIN && self.unasked * 100 > self.events * UNASKED_PERCENT_MAX

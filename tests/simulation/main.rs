@@ -4,6 +4,7 @@
 // A failing scenario tells its story on standard error.
 #![allow(clippy::print_stderr)]
 
+mod audit;
 mod authority;
 mod catchup;
 mod checks;

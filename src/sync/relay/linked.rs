@@ -7,7 +7,9 @@ use crate::state::{RepoId, RootId};
 use crate::store::Seq;
 use crate::sync::Cx;
 use crate::sync::filters::Unit;
-use crate::sync::plan::{Allows, Minimal, Reach, catchup_sweeps, consolidation_pays, filter_count, live_fits};
+use crate::sync::plan::{
+    Allows, Minimal, Reach, catchup_sweeps, consolidation_pays, filter_count, live_fits, thread_units,
+};
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::News;
 use crate::sync::relay::flood::Useless;
@@ -110,6 +112,7 @@ impl Linked {
             self.session.add_overview(cx);
         }
         self.session.add_stages(catchup_sweeps(relay, reach, progress, carriage, cx.state));
+        self.session.add_threads(thread_units(relay, reach, progress, carriage, cx.state));
         self.session.pump(cx);
     }
 

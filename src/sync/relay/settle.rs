@@ -124,7 +124,7 @@ impl Relay {
             (Some(Reach::Full), _) if hides && linked.session.budget_mut().name_everything(cx.now.wall) => {}
             (Some(Reach::Full), true) => {
                 self.progress.finish_full_catchup(began.wall, cx.now);
-                linked.session.end_full(began.wall);
+                linked.session.note_full_catchup(began);
             }
             (Some(Reach::Full), false) => linked.full_not_before = cx.now.mono + FULL_CATCHUP_RETRY_AFTER,
             _ => {}

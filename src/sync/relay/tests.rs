@@ -1,6 +1,7 @@
 //! The machine, driven by hand through each of its states.
 
 use super::*;
+use crate::limits::THREAD_LOOKUPS_AT_ONCE;
 use crate::protocol::relay_info::RelayInfo;
 use crate::sync::budget::Budget;
 use crate::sync::testing::{Bench, addr, announcement, relay, root_id};
@@ -77,6 +78,7 @@ impl Rig {
             while self.relay.wanted_set().is_some() {
                 self.relay.add_set(None, &mut self.bench.cx());
             }
+            self.tell_of_the_store();
             let texts = self.bench.sent();
             if texts.is_empty() {
                 return all;
@@ -87,10 +89,17 @@ impl Rig {
                     self.relay.on_eose(message[1].as_str().unwrap(), &mut self.bench.cx());
                 }
             }
-            if self.relay.wants_authors() {
-                self.relay.add_deletions(BTreeSet::new(), &mut self.bench.cx());
-            }
             all.extend(texts);
+        }
+    }
+
+    /// Of what the machine wants to know of the store, nothing is held.
+    fn tell_of_the_store(&mut self) {
+        while self.relay.wanted_thread(&self.bench.cx()).is_some() {
+            self.relay.add_thread(Some(Vec::new()), &mut self.bench.cx());
+        }
+        if self.relay.wants_authors() {
+            self.relay.add_authors(BTreeSet::new(), &mut self.bench.cx());
         }
     }
 
@@ -220,9 +229,7 @@ fn a_failed_sweep_leaves_its_repos_unconfirmed_and_through_where_it_was() {
                 }
             }
         }
-        if rig.relay.wants_authors() {
-            rig.relay.add_deletions(BTreeSet::new(), &mut rig.bench.cx());
-        }
+        rig.tell_of_the_store();
         rig.bench.advance(20);
         rig.relay.on_alive(&mut rig.bench.cx());
         rig.tick();
@@ -304,6 +311,12 @@ fn a_large_window_in_a_catch_up_takes_its_live_slots_from_pages() {
         let id = root_id(n).to_hex();
         let pages = texts.iter().filter(|text| text.contains(&id) && !text.contains("since")).count();
         assert!(pages >= 3, "{n}: {pages} pages");
+    }
+    assert_eq!(rig.state(), StateName::Catchup, "threads are looked up a few chunks at a time");
+    for _ in 0..12_001 / 100 / THREAD_LOOKUPS_AT_ONCE + 1 {
+        rig.bench.advance(1);
+        rig.tick();
+        rig.answer_all();
     }
     assert_eq!(rig.state(), StateName::Live);
 }

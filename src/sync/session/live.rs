@@ -50,7 +50,7 @@ impl Session {
         self.close_where(|subscription| !is_page_of(subscription, Purpose::Round), cx);
         self.queue.keep_round();
         self.rotation = Rotation::default();
-        self.audit.clear();
+        self.abandon_audit(cx);
         self.postponed.clear();
         let (fitting, rest) = fit_live(units, self.budget.live_subscriptions(), self.shape(cx), cx.state);
         let fitting: Vec<Unit> = fitting.into_iter().flatten().collect();
@@ -122,7 +122,6 @@ impl Session {
             unreachable!("only called for live ones")
         };
         cx.metrics.live_lost.add(why);
-        self.audit.remove(&units);
         let covered = if waiting_since.is_some() { covered } else { cx.now.wall };
         Some(LiveLost { units, covered, late })
     }
@@ -144,9 +143,6 @@ impl Session {
         let bounds = Bounds { since: Some(since), until: None, limit: self.budget.live_limit() };
         self.make_room(cx);
         let (number, asked) = self.send_req(&subjects, bounds, cx);
-        for unit in &units {
-            self.audit.add(unit.clone(), cx.now.wall, cx.now, 0);
-        }
         let late = covered != cx.now.wall;
         let waiting_since = Some(cx.now.mono);
         let live = Subscription::Live { units, asked, late, covered, brought: 0, waiting_since };

@@ -5,7 +5,6 @@ use super::{Overview, Round, Seen, Session, Sweep};
 use crate::limits::{SWEEP_ATTEMPTS_MAX, SWEEP_RETRY_AFTER};
 use crate::sync::Cx;
 use crate::sync::filters::{Bounds, Subject};
-use crate::sync::plan::unit_sweeps;
 use crate::sync::reconcile::Unserved;
 use crate::sync::sweep::PageEnd;
 use crate::time::Instant;
@@ -14,10 +13,11 @@ impl Session {
     /// Begins a new round without sweeps; any that wait are dropped.
     pub fn begin_round(&mut self, cx: &Cx<'_>) {
         debug_assert!(!self.subscriptions.values().any(|sub| is_page_of(sub, Purpose::Round)), "a round ends first");
-        debug_assert!(!self.is_reconciling(), "a round ends first");
+        debug_assert!(!self.is_reconciling_round(), "a round ends first");
         self.reconcile_no_more();
         self.queue.drop_round();
         self.later.clear();
+        self.threads.clear();
         self.overview = Overview::None;
         self.seen = Seen::default();
         self.retries.clear();
@@ -63,7 +63,7 @@ impl Session {
     /// The next stage of the round begins when the one before has ended.
     pub(super) fn begin_stage(&mut self, cx: &mut Cx<'_>) {
         let open = self.subscriptions.values().any(|subscription| is_page_of(subscription, Purpose::Round));
-        let waits = self.is_reconciling() || !self.retries.is_empty();
+        let waits = self.is_reconciling_round() || !self.retries.is_empty();
         if open || waits || self.queue.has_round() {
             return;
         }
@@ -74,6 +74,9 @@ impl Session {
                 self.end(Task::new(sweep, Purpose::Round), true, cx);
             }
             return;
+        }
+        if self.later.is_empty() {
+            self.threads.begin(cx.now.mono);
         }
         self.begin_next_stage();
     }
@@ -90,7 +93,7 @@ impl Session {
         match task.purpose {
             Purpose::Round => self.round.add_sweep(),
             Purpose::Rotation => self.rotation.on_sweep_split(),
-            Purpose::Audit => self.audit.on_sweep_split(),
+            Purpose::Audit => self.audits.on_sweep_split(),
         }
         for sweep in halves {
             self.queue.push_front(Task { sweep, unserved: Unserved::default(), ..task });
@@ -118,35 +121,12 @@ impl Session {
         self.queue.take_first(to_reconcile, |task| !is_open(&task.sweep))
     }
 
-    pub(super) fn begin_turn(&mut self, cx: &mut Cx<'_>) {
-        let overlap = cx.settings.timing.overlap_secs;
-        let (turn, purpose) = match self.rotation.begin_turn(cx.now, overlap) {
-            Some(turn) => (turn, Purpose::Rotation),
-            None => match self.audit.begin_turn(cx.now, overlap) {
-                Some(turn) => (turn, Purpose::Audit),
-                None => return,
-            },
-        };
-        let (unit, since) = turn;
-        match purpose {
-            Purpose::Audit => cx.metrics.audits += 1,
-            _ => cx.metrics.rotation_turns += 1,
-        }
-        for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
-            self.queue.push_back(Task::new(sweep, purpose));
-        }
-    }
-
     pub(super) fn ask_page(&mut self, task: Task, cx: &mut Cx<'_>) {
         cx.metrics.sweep_pages += 1;
         let limit = self.budget.page_limit(*task.sweep.subject() == Subject::Announcements);
         let bounds = Bounds { limit, ..task.sweep.bounds() };
         let (number, asked) = self.send_req(std::slice::from_ref(task.sweep.subject()), bounds, cx);
-        match task.purpose {
-            Purpose::Round => {}
-            Purpose::Rotation => self.rotation.on_bytes(cx.now.mono, asked.bytes),
-            Purpose::Audit => self.audit.on_bytes(cx.now.mono, asked.bytes),
-        }
+        self.pace(task.purpose, asked.bytes, cx.now.mono);
         self.subscriptions
             .insert(number, Subscription::Page { task, asked, heard_at: cx.now.mono, noticed: false, barren: true });
     }
@@ -204,7 +184,7 @@ impl Session {
         match task.purpose {
             Purpose::Round => self.round.on_sweep_end(task.sweep.subject(), ok, cx.state),
             Purpose::Rotation => self.rotation.on_sweep_end(ok),
-            Purpose::Audit => self.audit.on_sweep_end(ok),
+            Purpose::Audit => self.on_audit_sweep_end(task.sweep.subject(), ok),
         }
     }
 

@@ -23,6 +23,12 @@ struct Waiting {
     task: Task,
 }
 
+impl Waiting {
+    fn is_of_round(&self) -> bool {
+        self.task.purpose == Purpose::Round
+    }
+}
+
 impl Queue {
     /// Puts a sweep before all that wait.
     pub(super) fn push_front(&mut self, task: Task) {
@@ -45,18 +51,22 @@ impl Queue {
 
     /// Whether one of the round does.
     pub(super) fn has_round(&self) -> bool {
-        !self.reconcilable.is_empty() || self.others.iter().any(|waiting| waiting.task.purpose == Purpose::Round)
+        self.reconcilable.iter().chain(&self.others).any(Waiting::is_of_round)
     }
 
     /// Drops those of the round.
     pub(super) fn drop_round(&mut self) {
-        self.reconcilable.clear();
-        self.others.retain(|waiting| waiting.task.purpose != Purpose::Round);
+        self.retain(|waiting| !waiting.is_of_round());
     }
 
     /// Keeps those of the round alone.
     pub(super) fn keep_round(&mut self) {
-        self.others.retain(|waiting| waiting.task.purpose == Purpose::Round);
+        self.retain(Waiting::is_of_round);
+    }
+
+    fn retain(&mut self, stays: impl Fn(&Waiting) -> bool) {
+        self.reconcilable.retain(&stays);
+        self.others.retain(stays);
     }
 
     /// Takes the first that may be asked, if need be of those alone that are not to be reconciled.
@@ -96,7 +106,7 @@ mod tests {
     use crate::sync::sweep::Sweep;
     use crate::time::UnixTime;
 
-    /// A sweep to be reconciled, or of the round but not whole, or of a rotation.
+    /// A sweep to be reconciled, or of the round but not whole, or of a rotation, or of an audit.
     fn task(purpose: Purpose, since: Option<u64>) -> Task {
         Task::new(Sweep::new(Subject::Everything, since.map(UnixTime::from_secs)), purpose)
     }
@@ -138,6 +148,7 @@ mod tests {
             queue.push_back(task(Purpose::Rotation, Some(1)));
             queue.push_back(task(Purpose::Round, None));
             queue.push_back(task(Purpose::Round, Some(2)));
+            queue.push_back(task(Purpose::Audit, Some(3)));
             queue
         };
         let mut queue = all();
@@ -145,11 +156,14 @@ mod tests {
         queue.drop_round();
         assert!(!queue.has_round());
         assert_eq!(since(queue.take_first(true, |_| true)), Some(1));
+        assert!(!queue.has_round());
+        assert_eq!(since(queue.take_first(true, |_| true)), Some(3));
         assert!(queue.is_empty());
         let mut queue = all();
         queue.keep_round();
         assert_eq!(since(queue.take_first(true, |_| true)), Some(0));
         assert!(queue.has_round());
         assert_eq!(since(queue.take_first(true, |_| true)), Some(2));
+        assert!(queue.is_empty());
     }
 }

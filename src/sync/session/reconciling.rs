@@ -1,7 +1,7 @@
 //! Reconciling instead of paging (NIP-77), on one link: which sweeps, how many at once, their ids fetched by REQs that
 //! share the subscriptions with pages, and back to pages whenever a reconciliation cannot say that it is complete.
 //!
-//! Sweeps without `since` are reconciled where a relay has shown that it does: for a question that we hold nothing of, ids
+//! Sweeps without `since`, and audits, are reconciled where a relay has shown that it does: for a question that we hold nothing of, ids
 //! cost a tenth of what events do, and what other questions and other relays have brought meanwhile is not sent again; nor
 //! can a relay's cap on pages hide anything. A relay that has not shown it is tried in a full catch-up: with one question
 //! while the others wait if it says that it reconciles; else with one of which something is held while the others go by
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use nostr::event::EventId;
 
 use super::Session;
-use super::subscription::{Subscription, Task, number_written};
+use super::subscription::{Purpose, Subscription, Task, number_written};
 use crate::contract::Output;
 use crate::protocol::message::{neg_close_message, neg_msg_message, neg_open_message};
 use crate::sync::Cx;
@@ -65,8 +65,10 @@ impl Open {
 pub struct WantedSet<'a> {
     /// What is asked.
     pub subject: &'a Subject,
-    /// Whether it names kinds ([`Subject::unbounded`]).
+    /// Whether it names kinds ([`Subject::whole`]).
     pub names_kinds: bool,
+    /// Not what was created before then.
+    pub since: Option<UnixTime>,
     /// Something came since it was told last.
     pub again: bool,
 }
@@ -175,7 +177,8 @@ impl Session {
     pub fn wanted_set(&self) -> Option<WantedSet<'_>> {
         let open = self.reconciling.open.values().find(|open| open.wants_set() && self.may_ask())?;
         let names_kinds = self.budget.learnt.named_kinds;
-        Some(WantedSet { subject: open.task.sweep.subject(), names_kinds, again: open.run.was_opened() })
+        let sweep = &open.task.sweep;
+        Some(WantedSet { subject: sweep.subject(), names_kinds, since: sweep.since(), again: open.run.was_opened() })
     }
 
     /// The ids of [`Session::wanted_set`]; `None` if there are more than reconciliations may hold.
@@ -336,9 +339,26 @@ impl Session {
         None
     }
 
-    /// Whether a sweep is being reconciled.
-    pub(super) fn is_reconciling(&self) -> bool {
-        !self.reconciling.open.is_empty()
+    /// Whether a sweep of the round is being reconciled.
+    pub(super) fn is_reconciling_round(&self) -> bool {
+        self.reconciling.open.values().any(|open| open.task.purpose == Purpose::Round)
+    }
+
+    /// Whether the round is a full catch-up: it finds whatever an audit would.
+    pub(super) fn is_full(&self) -> bool {
+        self.reconciling.turn != Turn::Windows
+    }
+
+    /// Breaks off what audits are reconciling.
+    pub(super) fn drop_audit_reconciliations(&mut self, cx: &mut Cx<'_>) {
+        while let Some(key) = self.find(|open| open.task.purpose == Purpose::Audit) {
+            self.drop_reconciliation(key, cx);
+        }
+    }
+
+    /// What a REQ for ids asks, by its reconciliation.
+    pub(super) fn subject_reconciled(&self, of: u64) -> Option<&Subject> {
+        self.reconciling.open.get(&of).map(|open| open.task.sweep.subject())
     }
 
     fn find(&self, is: impl Fn(&Open) -> bool) -> Option<u64> {
@@ -359,10 +379,12 @@ impl Session {
     fn open_exchange(&mut self, key: u64, held: &[(UnixTime, EventId)], cx: &mut Cx<'_>) {
         let number = self.take_number();
         let Some(open) = self.reconciling.open.get_mut(&key) else { return };
-        let filter = open.task.sweep.subject().unbounded(self.budget.learnt.named_kinds, cx.state);
+        let (sweep, purpose) = (&open.task.sweep, open.task.purpose);
+        let filter = sweep.subject().whole(sweep.since(), self.budget.learnt.named_kinds, cx.state);
         let payload = open.run.open(held, cx.now.mono);
         open.exchange = Some(number);
         let text = neg_open_message(&exchange_name(number), &filter, &payload);
+        self.pace(purpose, text.len(), cx.now.mono);
         cx.out.push_back(Output::Send { link: self.link, text });
     }
 
@@ -395,7 +417,8 @@ impl Session {
                 self.budget.reconciling.on_complete();
                 cx.metrics.reconciliations.add("complete");
                 // Which of its announcements it lists for their kinds was not looked at: nothing says that it hides any.
-                self.seen.by_kind += u64::from(*open.task.sweep.subject() == Subject::Announcements);
+                let of_layer_1 = *open.task.sweep.subject() == Subject::Announcements;
+                self.seen.by_kind += u64::from(of_layer_1 && open.task.purpose == Purpose::Round);
                 self.end(open.task, true, cx);
             }
         }

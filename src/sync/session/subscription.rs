@@ -16,7 +16,7 @@ pub(super) enum Purpose {
     Round,
     /// A turn of rotation.
     Rotation,
-    /// A look whether a live subscription has missed something.
+    /// A part of an audit.
     Audit,
 }
 
@@ -38,11 +38,16 @@ impl Task {
         Task { sweep, purpose, failures: 0, by_pages: false, unserved: Unserved::default() }
     }
 
-    /// Whether it may be reconciled, where the relay and the round are for that.
+    /// Whether it may be reconciled, where the relay and the round are for that: what audits ask, and what is asked from
+    /// the beginning. Of a shorter time there is less than a set's frame.
     pub(super) fn is_reconcilable(&self) -> bool {
         let bounds = self.sweep.bounds();
-        let whole = bounds.since.is_none() && bounds.until.is_none();
-        self.purpose == Purpose::Round && whole && !self.by_pages
+        let is_long = match self.purpose {
+            Purpose::Round => bounds.since.is_none(),
+            Purpose::Audit => true,
+            Purpose::Rotation => false,
+        };
+        is_long && bounds.until.is_none() && !self.by_pages
     }
 }
 
@@ -88,6 +93,8 @@ pub(super) enum Subscription {
     Fetch {
         /// The reconciliation.
         of: u64,
+        /// Why that is made.
+        purpose: Purpose,
         batch: Batch,
         /// Silent since then.
         heard_at: Instant,
@@ -143,7 +150,7 @@ pub(super) fn is_page_of(subscription: &Subscription, purpose: Purpose) -> bool 
     match subscription {
         Subscription::Live { .. } => false,
         Subscription::Page { task, .. } => task.purpose == purpose,
-        Subscription::Fetch { .. } => purpose == Purpose::Round,
+        Subscription::Fetch { purpose: of, .. } => *of == purpose,
     }
 }
 

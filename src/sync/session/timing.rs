@@ -6,7 +6,6 @@ use crate::contract::Output;
 use crate::metrics::Side;
 use crate::sync::Cx;
 use crate::sync::liveness::Silence;
-use crate::sync::rotation::Rotation;
 use crate::time::{Duration, Instant};
 
 impl Session {
@@ -38,8 +37,9 @@ impl Session {
         let silent = self.subscriptions.values().filter_map(Subscription::silent_since);
         let silent = silent.map(|since| since + timing.sweep_timeout);
         let silent = silent.chain(self.next_silent_exchange(timing.sweep_timeout)).chain(self.next_look());
+        let silent = silent.chain(self.next_thread_at(cx.now.mono));
         let retries = self.retries.iter().map(|(at, _)| *at);
-        let turns = [&self.rotation, &self.audit].into_iter().filter_map(Rotation::next_turn_at).min();
+        let turns = [self.rotation.next_turn_at(), self.next_audit_at()].into_iter().flatten().min();
         let turn = turns.filter(|_| self.queue.is_empty() && self.has_slot() && !self.auth.is_pending());
         let pause = self.paused_until(cx.now.mono);
         let turn = turn.map(|at| [self.cooldown_until, pause].into_iter().flatten().fold(at, Instant::max));

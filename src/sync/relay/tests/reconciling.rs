@@ -89,8 +89,10 @@ impl Rig {
 
     /// Tells the machine what it wants to know.
     fn supply(&mut self, peer: &Peer) -> bool {
-        if self.relay.wants_authors() {
-            self.tell(|relay, cx| relay.add_deletions(BTreeSet::new(), cx));
+        if self.relay.wanted_thread(&self.bench.cx()).is_some() {
+            self.tell(|relay, cx| relay.add_thread(Some(Vec::new()), cx));
+        } else if self.relay.wants_authors() {
+            self.tell(|relay, cx| relay.add_authors(BTreeSet::new(), cx));
         } else if let Some(Found { of, mut ids, .. }) = self.relay.take_found(self.bench.now.mono) {
             ids.retain(|id| !peer.ours.contains(id));
             self.tell(|relay, cx| relay.add_needed(of, Sifted { needed: ids, elsewhere: Vec::new() }, cx));
@@ -465,7 +467,7 @@ fn a_fetch_that_is_not_answered_is_no_success() {
 fn no_room_for_more_ids_means_pages() {
     let mut rig = rig();
     rig.open();
-    let wanted = WantedSet { subject: &Subject::Announcements, names_kinds: false, again: false };
+    let wanted = WantedSet { subject: &Subject::Announcements, names_kinds: false, since: None, again: false };
     assert_eq!(rig.relay.wanted_set(), Some(wanted));
     rig.tell(|relay, cx| relay.add_set(None, cx));
     let mut peer = Peer::of(0..10, 0..5);

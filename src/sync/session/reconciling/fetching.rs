@@ -29,18 +29,18 @@ impl Session {
             .copied()
             .collect();
         let mut open = self.reconciling.open.iter_mut();
-        let next = open.find_map(|(key, open)| Some((*key, open.run.next_batch(max, &asked)?)));
-        let Some((key, batch)) = next else { return false };
+        let next = open.find_map(|(key, open)| Some((*key, open.task.purpose, open.run.next_batch(max, &asked)?)));
+        let Some((of, purpose, batch)) = next else { return false };
         let number = self.take_number();
         cx.out.push_back(Output::Send { link: self.link, text: ids_req(&name_of(number), &batch.left) });
-        self.subscriptions.insert(number, Subscription::Fetch { of: key, batch, heard_at: cx.now.mono });
+        self.subscriptions.insert(number, Subscription::Fetch { of, purpose, batch, heard_at: cx.now.mono });
         true
     }
 
     /// An event came for a REQ for ids.
     pub(in crate::sync::session) fn on_fetched(&mut self, number: u64, arrival: &Arrival, cx: &mut Cx<'_>) {
         let Arrival { id, created_at, fate, .. } = *arrival;
-        let Some(Subscription::Fetch { of, batch, heard_at }) = self.subscriptions.get_mut(&number) else { return };
+        let Some(Subscription::Fetch { of, batch, heard_at, .. }) = self.subscriptions.get_mut(&number) else { return };
         if created_at.is_none() || !batch.left.remove(&id) {
             return;
         }

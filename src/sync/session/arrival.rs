@@ -1,0 +1,44 @@
+//! What comes on a link: for what it was asked, and what became of it.
+
+use nostr::event::EventId;
+
+use crate::time::UnixTime;
+
+/// What kind of subscription an event came for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A live subscription.
+    Live,
+    /// A sweep of a catch-up or of a window.
+    Round,
+    /// A turn of rotation.
+    Rotation,
+    /// A part of an audit.
+    Audit,
+}
+
+/// An event that a relay sent, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its id.
+    pub id: EventId,
+    /// Its time, if a valid signature or the store vouches for it.
+    pub created_at: Option<UnixTime>,
+    /// Its length as JSON.
+    pub bytes: usize,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of an event that a relay sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Taken in.
+    New,
+    /// Held already, or refused for good before.
+    Known,
+    /// Refused.
+    Refused,
+    /// Refused, because it matches nothing that was asked.
+    Unasked,
+}
