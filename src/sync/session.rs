@@ -392,7 +392,7 @@ impl Session {
         if !self.may_ask() {
             return;
         }
-        self.shed_live(cx);
+        self.shed(cx);
         self.open_postponed(cx);
         self.begin_stage(cx);
         if self.note_pause(cx) {

@@ -2,7 +2,7 @@
 
 use crate::clock::{HOUR, MINUTE, SECOND};
 use crate::events::{Author, EventRef, SimEvent};
-use crate::model_relay::{Mode, Refusal, notice};
+use crate::model_relay::{Mode, Refusal, closed, notice};
 use crate::scenario;
 use crate::setup::{OLD, quiet, settle, village};
 use crate::swarm::swarm;
@@ -326,5 +326,23 @@ fn repos_of_one_name_are_not_asked_for_twice_at_once() {
         let state = v.owner.state("alpha", OLD + 60);
         w.hold("far", &state);
         w.run_until("the state", 10 * MINUTE, |w| w.has(&state));
+    });
+}
+
+/// A relay that allows fewer subscriptions by more than one than are open ended the process, and at each start again.
+#[test]
+fn a_relay_that_allows_far_fewer_subscriptions_than_are_open_ends_nothing() {
+    scenario("a_relay_that_allows_far_fewer_subscriptions_than_are_open_ends_nothing", |w| {
+        let v = village(w, 60);
+        let issues = v.issues(30, OLD + 60);
+        w.hold_all("far", &issues);
+        // The live REQ is answered and no page is, so that all that may be asked at once is.
+        w.relay("far").refusals.extend([None].into_iter().chain(vec![Some(Refusal::Nothing); 4]));
+        w.start();
+        w.run_until("a live REQ and four pages", MINUTE, |w| w.relay("far").reqs.len() == 5);
+        w.run_for(SECOND);
+        w.relay_says("far", &closed("g0", "error: too many subscriptions, at most 2 at once"));
+        w.run_until("all issues", 10 * MINUTE, |w| issues.iter().all(|issue| w.has(issue)));
+        assert_eq!(w.relay("far").dials.len(), 1, "the link lives on");
     });
 }

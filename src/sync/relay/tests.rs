@@ -10,6 +10,7 @@ mod cooldown;
 mod flood;
 mod inquiry;
 mod reconciling;
+mod shrinking;
 
 /// A machine with its world, driven by hand.
 struct Rig {

@@ -71,6 +71,7 @@ impl Session {
         if self.postponed.is_empty() || !self.may_open_live() || !room {
             return;
         }
+        self.shed(cx);
         let shape = self.shape(cx);
         let free = self.budget.live_subscriptions().saturating_sub(self.live_subscriptions());
         let covered = self.postponed.iter().map(|waiting| waiting.covered).min().unwrap_or(cx.now.wall);
@@ -94,13 +95,16 @@ impl Session {
         self.postponed.extend(reqs.flatten().map(|unit| Postponed { unit, covered }));
     }
 
-    /// The relay allows fewer than are open: the newest take turns instead, so that sweeps keep their share.
-    pub(super) fn shed_live(&mut self, cx: &mut Cx<'_>) {
+    /// Closes what is open beyond the budget, which a refusal or the relay's document may have made smaller by any number.
+    /// The newest live subscriptions beyond their share go to rotation, so that sweeps keep theirs. Pages and REQs for ids
+    /// beyond the rest are asked again when there is room.
+    pub(super) fn shed(&mut self, cx: &mut Cx<'_>) {
         while self.live_subscriptions() > self.budget.live_subscriptions() {
-            let Some(newest) = self.newest_live(u64::MAX) else { return };
+            let Some(newest) = self.newest_live(u64::MAX) else { break };
             self.send_close(newest, cx);
             self.rotate_live(newest, "shed", cx);
         }
+        while self.subscriptions.len() > self.budget.subscriptions() && self.put_newest_back(cx) {}
     }
 
     /// The newest live subscription of those numbered below `end`.
@@ -149,14 +153,17 @@ impl Session {
         self.subscriptions.insert(number, live);
     }
 
-    /// Live comes first: if every subscription is taken, the page that was asked for last waits for its turn again.
+    /// Frees a subscription for a live one: the page that was asked for last goes back to the queue.
     fn make_room(&mut self, cx: &mut Cx<'_>) {
-        if self.subscriptions.len() < self.budget.subscriptions() {
-            return;
+        while self.subscriptions.len() >= self.budget.subscriptions() {
+            assert!(self.put_newest_back(cx), "live subscriptions alone are fewer");
         }
+    }
+
+    /// Closes the page or the REQ for ids that was asked for last, to be asked again. Says whether there was one.
+    fn put_newest_back(&mut self, cx: &mut Cx<'_>) -> bool {
         let mut newest_first = self.subscriptions.iter().rev();
-        let page = newest_first.find(|(_, subscription)| !subscription.is_live());
-        let number = *page.expect("live subscriptions alone are fewer").0;
+        let Some((&number, _)) = newest_first.find(|(_, subscription)| !subscription.is_live()) else { return false };
         match self.close_page(number, cx) {
             Some(mut task) => {
                 task.sweep.restart_page();
@@ -167,5 +174,6 @@ impl Session {
                 self.put_fetch_back(number);
             }
         }
+        true
     }
 }
