@@ -305,6 +305,7 @@ impl Engine {
         for (link, key) in &self.links {
             assert!(self.relays[*key].relay.links().contains(&Some(*link)), "a link is its relay's own");
         }
+        self.relays.iter().for_each(|(_, entry)| entry.relay.assert_invariants(&self.state));
         let held: usize = self.relays.iter().map(|(_, entry)| entry.relay.links().iter().flatten().count()).sum();
         assert_eq!(held, self.links.len(), "every link of a relay is known");
     }

@@ -6,6 +6,7 @@ mod filter;
 mod http;
 mod link;
 mod messages;
+pub mod refusals;
 mod repos;
 mod store;
 mod timers;
@@ -44,6 +45,22 @@ mod tests {
             }
         }
         assert!(count > 0, "no seeds for {target}");
+    }
+
+    #[test]
+    fn the_dictionary_has_every_refusal() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/dictionaries/relay_message.dict");
+        let dictionary = std::fs::read_to_string(path).unwrap();
+        let of_json = |text: &str| serde_json::to_string(text).unwrap().trim_matches('"').to_owned();
+        let entries: Vec<String> =
+            dictionary.lines().filter_map(|line| serde_json::from_str::<String>(line).ok()).collect();
+        let texts = super::refusals::WORDINGS.iter().flat_map(|wording| wording.split("{n}"));
+        for text in texts.filter(|text| text.len() > 3) {
+            assert!(entries.contains(&of_json(text)), "{text}");
+        }
+        for number in super::refusals::NUMBERS.iter().filter(|number| number.len() > 1) {
+            assert!(entries.iter().any(|entry| entry == number), "{number}");
+        }
     }
 
     #[test]

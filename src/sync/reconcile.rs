@@ -303,10 +303,12 @@ impl Reconciliation {
         short
     }
 
-    /// A batch was not answered for a reason that says nothing about it: it is asked for again.
+    /// A batch was not answered to its end, for a reason that says nothing about it: what has not come is asked for again.
     pub fn return_batch(&mut self, batch: Batch) {
         self.in_flight -= 1;
-        self.again.push(batch);
+        if !batch.left.is_empty() {
+            self.again.push(batch);
+        }
     }
 
     /// Where it stands.
@@ -327,6 +329,11 @@ impl Reconciliation {
         } else {
             Verdict::Again
         }
+    }
+
+    /// REQs for ids that are open.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// Ids that were listed and not served.

@@ -116,6 +116,8 @@ fn number_in(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzzing::refusals::{REFUSALS, refusal};
+    use std::collections::BTreeSet;
 
     /// The words of real relays, to the letter, and where they use them.
     #[test]
@@ -177,6 +179,23 @@ mod tests {
             ("", Other),
         ] {
             assert_eq!(Refusal::of(text), refusal, "{text}");
+        }
+    }
+
+    /// What tests draw from speaks of everything that is told apart.
+    #[test]
+    fn every_refusal_has_a_wording_that_tests_draw() {
+        let drawn: BTreeSet<&str> = (0..REFUSALS).map(|choice| Refusal::of(&refusal(choice)).name()).collect();
+        assert_eq!(drawn.len(), 12, "{drawn:?}");
+        let numbers = |name| {
+            let drawn = (0..REFUSALS).map(|choice| Refusal::of(&refusal(choice)));
+            drawn
+                .filter(|refusal| refusal.name() == name)
+                .map(|refusal| format!("{refusal:?}"))
+                .collect::<BTreeSet<_>>()
+        };
+        for name in ["too_many_subscriptions", "too_many_filters", "message_too_large"] {
+            assert!(numbers(name).len() > 5, "{:?}", numbers(name));
         }
     }
 

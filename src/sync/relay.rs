@@ -37,6 +37,7 @@ mod auditing;
 mod dialling;
 mod flood;
 mod inquiry;
+mod invariants;
 mod linked;
 mod names;
 mod reconciling;

@@ -129,6 +129,11 @@ impl Rotation {
         self.waiting.push_back(Waiting { unit, reached, not_before: began.mono + ROTATION_PERIOD });
     }
 
+    /// Sweeps of the turn that have not ended.
+    pub fn sweeps_left(&self) -> usize {
+        self.turn.as_ref().map_or(0, |turn| turn.sweeps_left)
+    }
+
     /// A REQ of a turn, or of an audit, cost this many bytes.
     pub fn on_bytes(&mut self, now: Instant, bytes: usize) {
         let micros = bytes as u64 * 1_000_000 / ROTATION_BYTES_PER_SEC as u64;

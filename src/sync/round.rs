@@ -106,6 +106,11 @@ impl Round {
         }
     }
 
+    /// Sweeps begun or waiting.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
     /// Whether no sweep is left, and none can follow.
     pub fn is_over(&self) -> bool {
         self.left == 0 && self.lookups_left == 0

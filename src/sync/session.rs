@@ -23,6 +23,7 @@ use crate::time::{Instant, Now, UnixTime};
 
 mod arrival;
 mod auditing;
+mod invariants;
 mod known;
 mod live;
 mod pages;
@@ -34,6 +35,7 @@ mod threads;
 mod timing;
 
 pub use arrival::{Arrival, Fate, Origin};
+pub use invariants::Followed;
 pub use reconciling::{Found, Sifted, WantedSet};
 pub use refused::Lockout;
 pub use threads::WantedThread;
@@ -389,10 +391,10 @@ impl Session {
 
     /// Asks for as much as the relay's subscriptions allow.
     pub fn pump(&mut self, cx: &mut Cx<'_>) {
+        self.shed(cx);
         if !self.may_ask() {
             return;
         }
-        self.shed(cx);
         self.open_postponed(cx);
         self.begin_stage(cx);
         if self.note_pause(cx) {

@@ -5,20 +5,10 @@ use serde_json::{Value, json};
 use super::World;
 use super::pool::PoolEvent;
 use crate::contract::{CloseReason, Input, LinkId};
+use crate::fuzzing::refusals::refusal;
 
 /// Rounds of answers in one step: a sweep asks for its next page with every one.
 const ROUNDS: usize = 6;
-/// What relays write where they refuse or explain.
-const WORDS: [&str; 8] = [
-    "",
-    "rate-limited: slow down there chief",
-    "error: too many concurrent REQs",
-    "auth-required: we can't serve to unauthenticated users",
-    "ERROR: bad req: filter too large",
-    "blocked: no",
-    "ERROR: bad msg: negentropy disabled",
-    "invalid: Filter is underspecified",
-];
 
 impl World<'_> {
     fn hear(&mut self, relay: u64, text: &str) {
@@ -38,6 +28,10 @@ impl World<'_> {
         let link = self.pick_link()?;
         let names: Vec<String> = self.checks.relays[&link].subscriptions.keys().cloned().collect();
         (!names.is_empty()).then(|| (link, names[self.pick(names.len())].clone()))
+    }
+
+    fn pick_refusal(&mut self) -> String {
+        refusal(self.byte().into())
     }
 
     fn hear_event(&mut self, relay: u64, subscription: &str, held: &PoolEvent) {
@@ -87,7 +81,7 @@ impl World<'_> {
 
     pub(super) fn refuse_subscription(&mut self) {
         let Some((link, subscription)) = self.pick_subscription() else { return };
-        let word = WORDS[self.pick(WORDS.len())];
+        let word = &self.pick_refusal();
         if let Some(far) = self.checks.relays.get_mut(&link) {
             far.subscriptions.remove(&subscription);
         }
@@ -97,14 +91,15 @@ impl World<'_> {
 
     pub(super) fn give_notice(&mut self) {
         let Some(link) = self.pick_link() else { return };
-        let word = WORDS[self.pick(WORDS.len())];
+        let word = &self.pick_refusal();
         self.note_rest(link, word);
         self.hear(link, &json!(["NOTICE", word]).to_string());
     }
 
     fn note_rest(&mut self, link: u64, word: &str) {
         let until = self.micros + self.settings.timing.rate_limit_cooldown.as_micros();
-        if let Some(far) = self.checks.relays.get_mut(&link).filter(|_| word.starts_with("rate-limited")) {
+        let asks_for_rest = ["slow down", "rate limited,", "Rate limit"].iter().any(|words| word.contains(words));
+        if let Some(far) = self.checks.relays.get_mut(&link).filter(|_| asks_for_rest) {
             far.quiet_until = until;
         }
     }
@@ -122,7 +117,8 @@ impl World<'_> {
             0 => json!(["AUTH", "challenge"]),
             1 => json!(["NEG-MSG", exchange, "61"]),
             2 => json!(["NEG-MSG", exchange, lists_one]),
-            _ => json!(["NEG-ERR", exchange, "blocked: too many query results", choice]),
+            _ if choice & 32 != 0 => json!(["NEG-ERR", exchange, "blocked: too many query results", choice]),
+            _ => json!(["NEG-ERR", exchange, self.pick_refusal()]),
         };
         let texts = [
             of_exchange.to_string(),

@@ -156,7 +156,7 @@ impl Record {
 
     /// Of `asked` ids in one REQ so few came that fewer are to be asked for.
     pub fn on_short_answer(&mut self, asked: usize) {
-        let fewer = (asked / 2).clamp(FETCH_IDS_MIN, self.fetch_ids());
+        let fewer = (asked / 2).max(FETCH_IDS_MIN).min(self.fetch_ids());
         self.keep(|kept| kept.fetch_ids = fewer);
     }
 

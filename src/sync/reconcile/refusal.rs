@@ -94,6 +94,8 @@ impl NegRefusal {
 mod tests {
     use super::NegRefusal::*;
     use super::*;
+    use crate::fuzzing::refusals::{REFUSALS, refusal};
+    use std::collections::BTreeSet;
 
     #[test]
     fn what_relays_say_in_neg_err() {
@@ -119,6 +121,15 @@ mod tests {
         ] {
             assert_eq!(NegRefusal::of_error(reason, max), refusal, "{reason}");
         }
+    }
+
+    /// What tests draw from speaks of everything that is told apart in words.
+    #[test]
+    fn every_refusal_has_a_wording_that_tests_draw() {
+        let drawn = (0..REFUSALS).map(|choice| NegRefusal::of_error(&refusal(choice), None).name());
+        assert_eq!(drawn.collect::<BTreeSet<_>>().len(), 7, "all but silence and a lost link");
+        let drawn = (0..REFUSALS).filter_map(|choice| NegRefusal::of_notice(&refusal(choice)));
+        assert_eq!(drawn.map(NegRefusal::name).collect::<BTreeSet<_>>().len(), 4);
     }
 
     #[test]

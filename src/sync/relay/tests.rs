@@ -9,6 +9,7 @@ use crate::sync::testing::{Bench, addr, announcement, relay, root_id};
 mod cooldown;
 mod flood;
 mod inquiry;
+mod random;
 mod reconciling;
 mod shrinking;
 

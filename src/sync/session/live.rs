@@ -171,7 +171,7 @@ impl Session {
             }
             None => {
                 self.send_close(number, cx);
-                self.put_fetch_back(number);
+                self.put_fetch_back(number, cx);
             }
         }
         true

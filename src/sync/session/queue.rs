@@ -54,6 +54,12 @@ impl Queue {
         self.reconcilable.iter().chain(&self.others).any(Waiting::is_of_round)
     }
 
+    /// How many of one purpose do.
+    pub(super) fn count(&self, purpose: Purpose) -> usize {
+        let all = self.reconcilable.iter().chain(&self.others);
+        all.filter(|waiting| waiting.task.purpose == purpose).count()
+    }
+
     /// Drops those of the round.
     pub(super) fn drop_round(&mut self) {
         self.retain(|waiting| !waiting.is_of_round());

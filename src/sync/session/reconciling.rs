@@ -361,6 +361,11 @@ impl Session {
         self.reconciling.open.get(&of).map(|open| open.task.sweep.subject())
     }
 
+    /// Sweeps that are being reconciled.
+    pub(super) fn reconciliations(&self) -> usize {
+        self.reconciling.open.len()
+    }
+
     fn find(&self, is: impl Fn(&Open) -> bool) -> Option<u64> {
         self.reconciling.open.iter().find(|(_, open)| is(open)).map(|(key, _)| *key)
     }

@@ -438,6 +438,23 @@ fn a_rate_limit_in_the_middle_puts_off_what_has_not_come() {
     assert_eq!((rig.state(), peer.pages(), peer.ours.len()), (StateName::Live, 0, 1_000));
 }
 
+/// Nothing is left to ask for again, and nothing else would come that ends the reconciliation.
+#[test]
+fn a_rate_limit_after_all_that_was_asked_for_has_come_ends_the_reconciliation() {
+    let (mut rig, mut peer) = (rig(), Peer::of(0..50, 0..5));
+    peer.closes_ids = Some("rate-limited: slow down there chief");
+    rig.open();
+    rig.talk(&mut peer);
+    peer.closes_ids = None;
+    for _ in 0..3 {
+        rig.bench.advance(30);
+        rig.relay.on_alive(&mut rig.bench.cx());
+        rig.tick();
+        rig.talk(&mut peer);
+    }
+    assert_eq!((rig.state(), peer.pages(), peer.ours.len()), (StateName::Live, 0, 50));
+}
+
 #[test]
 fn a_fetch_that_is_not_answered_is_no_success() {
     let (mut rig, mut peer) = (rig(), Peer::of(0..100, 0..5));

@@ -84,17 +84,33 @@ impl Session {
             _ => false,
         };
         match again {
-            true => self.put_fetch_back(number),
+            true => self.put_fetch_back(number, cx),
             false => self.on_fetch_end(number, false, cx),
         }
     }
 
     /// A REQ for ids was not answered, for a reason that has nothing to do with them: they are asked for again.
-    pub(in crate::sync::session) fn put_fetch_back(&mut self, number: u64) {
+    pub(in crate::sync::session) fn put_fetch_back(&mut self, number: u64, cx: &mut Cx<'_>) {
         let Some(Subscription::Fetch { of, batch, .. }) = self.subscriptions.remove(&number) else { return };
         if let Some(open) = self.reconciling.open.get_mut(&of) {
             open.run.return_batch(batch);
         }
+        // All of them may have come before.
+        self.advance(of, cx);
+    }
+
+    /// Panics if a reconciliation waits for a REQ for ids that is not open, or one is open that none waits for.
+    pub(in crate::sync::session) fn assert_fetches(&self) {
+        let of = |key: u64| {
+            let is_of = |sub: &&Subscription| matches!(sub, Subscription::Fetch { of, .. } if *of == key);
+            self.subscriptions.values().filter(is_of).count()
+        };
+        let all = self.subscriptions.values().filter(|sub| matches!(sub, Subscription::Fetch { .. })).count();
+        let awaited = self.reconciling.open.iter().map(|(key, open)| {
+            assert_eq!(of(*key), open.run.in_flight(), "every REQ for ids is open");
+            open.run.in_flight()
+        });
+        assert_eq!(awaited.sum::<usize>(), all, "every REQ for ids is awaited");
     }
 
     /// A REQ for ids is not answered at all.

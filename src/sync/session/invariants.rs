@@ -1,0 +1,44 @@
+//! What must hold of a link between two inputs, whatever its relay says: for tests and fuzz targets.
+
+use super::Session;
+use super::subscription::{Held, Purpose, Subscription, is_page_of};
+use crate::sync::filters::Unit;
+
+/// Everything that is followed on a link.
+pub struct Followed(Held);
+
+impl Followed {
+    /// Whether all that a unit holds is followed; of repos and root events, whether one of them is.
+    pub fn meets(&self, unit: &Unit) -> bool {
+        self.0.meets(unit)
+    }
+}
+
+impl Session {
+    /// What is live, in rotation, or waits to be live.
+    pub fn followed(&self) -> Followed {
+        let waiting = self.postponed.iter().map(|waiting| &waiting.unit);
+        Followed(Held::of(self.live_units().chain(self.rotation.units()).chain(waiting)))
+    }
+
+    /// Panics if more is open than the budget allows, or if a sweep that has not ended is neither open nor waiting: its
+    /// round, or its unit in rotation, would never be complete.
+    pub fn assert_invariants(&self) {
+        let (open, live) = (self.subscriptions.len(), self.live_subscriptions());
+        assert!(open <= self.budget.subscriptions(), "{open} of {} subscriptions", self.budget.subscriptions());
+        assert!(live <= self.budget.live_subscriptions(), "{live} of {} live", self.budget.live_subscriptions());
+        assert!(self.subscriptions.keys().all(|number| *number < self.next_subscription), "each number is used once");
+        let pages = |purpose: Purpose| {
+            let is_page = |subscription: &&Subscription| {
+                is_page_of(subscription, purpose) && !matches!(subscription, Subscription::Fetch { .. })
+            };
+            self.subscriptions.values().filter(is_page).count() + self.queue.count(purpose)
+        };
+        let later: usize = self.later.iter().map(Vec::len).sum();
+        let of_round = pages(Purpose::Round) + self.retries.len() + self.reconciliations() + later;
+        assert_eq!(of_round, self.round.left(), "every sweep of the round is open or waits");
+        assert_eq!(pages(Purpose::Rotation), self.rotation.sweeps_left(), "every sweep of rotation is open or waits");
+        assert_eq!(pages(Purpose::Recheck), self.recheck.sweeps_left(), "every sweep of a look is open or waits");
+        self.assert_fetches();
+    }
+}
