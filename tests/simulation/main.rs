@@ -25,6 +25,8 @@ mod model_relay;
 mod month;
 mod outage;
 mod reconcile;
+#[path = "../../src/fuzzing/refusals.rs"]
+mod refusals;
 mod regressions;
 mod rng;
 mod rotation;

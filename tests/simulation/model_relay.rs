@@ -162,6 +162,8 @@ pub struct ModelRelay {
     /// Live events of this moment.
     burst: (Micros, usize),
     answers: u64,
+    /// Times at which a liar might have lied.
+    lies: u64,
 }
 
 impl ModelRelay {
@@ -187,6 +189,7 @@ impl ModelRelay {
             refused: 0,
             burst: (0, 0),
             answers: 0,
+            lies: 0,
         }
     }
 

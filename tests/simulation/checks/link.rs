@@ -184,7 +184,9 @@ impl LinkCheck {
         let limited =
             |text: &Value| text.as_str().is_some_and(|t| t.contains("rate-limited") || t.contains("rate limited"));
         // One relay says so of the number of subscriptions.
-        let limited = |text: &Value| limited(text) && *text != "rate-limited: too many REQs";
+        let limited = |text: &Value| {
+            limited(text) && !text.as_str().is_some_and(|t| t.starts_with("rate-limited: too many REQs"))
+        };
         match message[0].as_str() {
             Some("EOSE") => {
                 let layer_1 = self.subscriptions.get(id).is_some_and(|s| s.iter().any(DumbFilter::holds_layer_1));

@@ -4,7 +4,10 @@ use super::ModelRelay;
 use super::talk::{Act, Reply, Wire, closed, notice};
 use crate::clock::{Micros, SECOND};
 use crate::events::{Author, DumbFilter, EventRef};
+use crate::refusals::{REFUSALS, refusal};
+use crate::rng::Rng;
 use grasp_sync::limits::RELAY_MESSAGE_BYTES_MAX;
+use serde_json::json;
 
 /// One way to misbehave, on top of any flavour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub enum Liar {
     SlowClock,
     /// Its events bear times hours ahead.
     Prophet,
+    /// Now and then refuses what is open, what was, or what never was, in any words and with any number.
+    Refuser,
     /// Its reconciliations list ids of events that it does not have.
     NegGhosts,
     /// Its reconciliations lose events: the same ones each time. REQ gives them.
@@ -74,7 +79,7 @@ impl Liar {
 
     /// Whether what such a relay alone holds can be had from it in the end.
     pub fn gives_all(self) -> bool {
-        !matches!(self, Liar::Flooder | Liar::Giant)
+        !matches!(self, Liar::Flooder | Liar::Giant | Liar::Refuser)
     }
 
     /// Whether that takes days at most: what a reconciliation loses is found by a slow sweep.
@@ -94,6 +99,8 @@ const STORM: u64 = 100;
 const TRICKLE: Micros = 20 * SECOND;
 /// Answers of a giant of which one is too large.
 const GIANT_EVERY: u64 = 5;
+/// Times at which a refuser might refuse something of which it does.
+const REFUSES_EVERY: u64 = 6;
 
 impl ModelRelay {
     /// What goes out, as a liar would have it.
@@ -121,7 +128,11 @@ impl ModelRelay {
                 self.end_subscription(at, session, &subscription);
             }
         }
-        if answered && liar == Liar::Trickler { self.trickle(at, out) } else { out }
+        match liar {
+            Liar::Trickler if answered => self.trickle(at, out),
+            Liar::Refuser => self.refuse_anything(at, out),
+            _ => out,
+        }
     }
 
     /// What a liar puts in before it says that this was all.
@@ -158,6 +169,36 @@ impl ModelRelay {
             }
             _ => {}
         }
+    }
+
+    /// Refuses something, whatever it is.
+    fn refuse_anything(&mut self, at: Micros, mut wire: Wire) -> Wire {
+        self.lies += 1;
+        let mut rng = Rng::new(at ^ self.lies << 32);
+        let Some(s) = self.sessions.get_mut(&wire.session()).filter(|_| rng.below(REFUSES_EVERY) == 0) else {
+            return wire;
+        };
+        let open: Vec<String> = s.subscriptions.keys().chain(s.reconciliations.keys()).cloned().collect();
+        let n = rng.below(open.len() as u64 + 1) as usize;
+        let any = ["g", "n", "nobody's "][rng.below(3) as usize].to_owned() + &rng.below(40).to_string();
+        let name = open.get(n).unwrap_or(&any);
+        let why = refusal(rng.below(REFUSALS as u64) as usize);
+        let max = rng.next_u64();
+        match rng.below(8) {
+            0 => wire.say(notice(&why)),
+            1 => wire.say(json!(["OK", "0".repeat(64), false, why]).to_string()),
+            2 | 3 => {
+                s.reconciliations.remove(name);
+                let with_max = json!(["NEG-ERR", name, why, max]).to_string();
+                wire.say(if max.is_multiple_of(2) { with_max } else { json!(["NEG-ERR", name, why]).to_string() });
+            }
+            _ => {
+                s.reconciliations.remove(name);
+                wire.say(closed(name, &why));
+                self.end_subscription(at, wire.session(), name);
+            }
+        }
+        wire
     }
 
     /// One message after the other, each after a pause.

@@ -73,20 +73,23 @@ impl Options {
         if self.liars > 0 && n > 0 && rng.below(self.liars) == 0 {
             config.liar = Some(one_of(rng, &Liar::OF_ANSWERS));
         }
-        self.draw_aside(&rng.clone(), &mut config);
+        self.draw_aside(&rng.clone(), n, &mut config);
         let latency = one_of(rng, &[MILLI, 20 * MILLI, 80 * MILLI, 600 * MILLI]);
         RelayOptions { config, path: Path { latency, jitter: rng.below(latency + 1) } }
     }
 
     /// What relays learnt to do after seeds had found bugs: drawn from a stream of its own, so that such a seed goes on
     /// meaning the same world.
-    fn draw_aside(&self, rng: &Rng, config: &mut RelayConfig) {
+    fn draw_aside(&self, rng: &Rng, n: u64, config: &mut RelayConfig) {
         let mut aside = aside(rng);
         if config.flavour.name == "khatru-badger" && aside.below(2) == 0 {
             config.flavour = Flavour::named("khatru-negentropy");
         }
         if self.liars > 0 && config.liar.is_none() && aside.below(self.liars) == 0 {
             config.liar = Some(one_of(&mut aside, &Liar::OF_RECONCILIATIONS));
+        }
+        if self.liars > 0 && n > 0 && config.liar.is_none() && aside.below(2 * self.liars) == 0 {
+            config.liar = Some(Liar::Refuser);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What strangers may write into events, and what must not be done with it.
 
 use super::eose::village_on;
+use super::flavours::Hamlet;
 use crate::clock::{DAY, HOUR, MINUTE, SECOND};
 use crate::events::{Author, EventRef, SimEvent};
-use crate::model_relay::{Flavour, RelayConfig};
+use crate::model_relay::{Flavour, Liar, RelayConfig};
 use crate::scenario;
 use crate::setup::{OLD, settle, village};
 use std::rc::Rc;
@@ -103,4 +104,23 @@ fn an_altered_copy_of_what_is_stored_changes_nothing() {
         assert!(w.durable().events[&issue.id].json.contains("\"true\""));
         assert_eq!(w.relay_status("far")["state"], "Live");
     });
+}
+
+#[test]
+fn a_relay_that_refuses_anything_in_any_words_costs_nobody_else_anything() {
+    for flavour in ["strfry", "khatru-negentropy", "rnostr", "chorus", "relay-builder"] {
+        scenario("a_relay_that_refuses_anything_in_any_words_costs_nobody_else_anything", |w| {
+            let hamlet = Hamlet::build(w, Flavour::named(flavour).config().lying(Liar::Refuser));
+            w.start();
+            for hour in 0..6 {
+                w.run_for(HOUR);
+                w.forget_questions();
+                let owner = &hamlet.owners[0];
+                let issue = owner.issue(&owner.repo("alpha"), w.clock.wall(), &hour.to_string());
+                w.publish("hub", &issue);
+                w.run_until("what is live elsewhere", 3 * SECOND, |w| w.has(&issue));
+            }
+            assert_eq!(w.relay_status("hub")["state"], "Live", "{flavour}");
+        });
+    }
 }
