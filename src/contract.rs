@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::protocol::relay_url::RelayUrl;
-use crate::time::Duration;
+use crate::time::{Duration, UnixTime};
 
 /// Names one socket. Numbers are never used twice, so a late word about a link that is gone is recognised as such.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +33,18 @@ pub enum CloseReason {
     Tls,
     /// The WebSocket handshake was answered with something other than 101; the HTTP status, 0 if it was not HTTP.
     Handshake(u16),
+    /// The same, and the answer says when to come back (RFC 9110, section 10.2.3).
+    RetryAfter {
+        /// The HTTP status: 429 or 503.
+        status: u16,
+        /// When.
+        retry: RetryAfter,
+    },
+    /// The handshake was answered with a redirect that is not followed.
+    Redirect(RedirectRefusal),
+    /// The head of the answer to the handshake was longer than [`crate::limits::ANSWER_HEAD_BYTES_MAX`], or had more lines
+    /// than [`crate::limits::ANSWER_HEADERS_MAX`].
+    HeadTooLarge,
     /// Connecting took longer than its deadline.
     Timeout,
     /// The peer closed: its close code, or 1006 if the socket just ended.
@@ -48,6 +60,58 @@ pub enum CloseReason {
     Io,
 }
 
+/// When a relay that answers 429 or 503 says that it may be asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RetryAfter {
+    /// So much later than its answer.
+    Wait(Duration),
+    /// At this time.
+    At(UnixTime),
+}
+
+impl RetryAfter {
+    /// How long that is from `now` on: nothing if it is over.
+    pub fn wait(self, now: UnixTime) -> Duration {
+        match self {
+            RetryAfter::Wait(wait) => wait,
+            RetryAfter::At(at) => Duration::from_secs(at.as_secs().saturating_sub(now.as_secs())),
+        }
+    }
+}
+
+impl fmt::Display for RetryAfter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RetryAfter::Wait(wait) => write!(f, "after {} s", wait.as_secs()),
+            RetryAfter::At(at) => write!(f, "at {at}"),
+        }
+    }
+}
+
+/// Why a redirect is not followed (spec section 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RedirectRefusal {
+    /// The answer to a redirect was another one.
+    Second,
+    /// It leads to `ws`.
+    Insecure,
+    /// Its `Location` is missing, or no relay's.
+    Location,
+    /// It leads to our own service.
+    Own,
+}
+
+impl fmt::Display for RedirectRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RedirectRefusal::Second => "redirected a second time",
+            RedirectRefusal::Insecure => "redirected to ws",
+            RedirectRefusal::Location => "redirected to no relay",
+            RedirectRefusal::Own => "redirected to this service",
+        })
+    }
+}
+
 impl CloseReason {
     /// The name in metrics.
     pub fn name(self) -> &'static str {
@@ -60,6 +124,9 @@ impl CloseReason {
             CloseReason::NoRoute => "no_route",
             CloseReason::Tls => "tls",
             CloseReason::Handshake(_) => "handshake",
+            CloseReason::RetryAfter { .. } => "retry_after",
+            CloseReason::Redirect(_) => "redirect",
+            CloseReason::HeadTooLarge => "head_too_large",
             CloseReason::Timeout => "timeout",
             CloseReason::Peer(_) => "peer",
             CloseReason::Protocol => "protocol",
@@ -82,6 +149,11 @@ impl fmt::Display for CloseReason {
             CloseReason::Tls => f.write_str("tls failed"),
             CloseReason::Handshake(0) => f.write_str("no http answer to the handshake"),
             CloseReason::Handshake(status) => write!(f, "handshake answered with {status}"),
+            CloseReason::RetryAfter { status, retry } => {
+                write!(f, "handshake answered with {status}, to be tried again {retry}")
+            }
+            CloseReason::Redirect(refusal) => refusal.fmt(f),
+            CloseReason::HeadTooLarge => f.write_str("head of the answer to the handshake too large"),
             CloseReason::Timeout => f.write_str("connecting took too long"),
             CloseReason::Peer(code) => write!(f, "closed by peer with {code}"),
             CloseReason::Protocol => f.write_str("websocket protocol broken"),

@@ -136,10 +136,16 @@ pub const INFO_BYTES_MAX: usize = 64 << 10;
 pub const HTTP_CHUNK_LINE_BYTES_MAX: usize = 64;
 /// TLS sessions kept to be resumed; beyond, the oldest is forgotten and its relay gets a full handshake.
 pub const TLS_SESSIONS_MAX: usize = 128;
-/// Bytes of an HTTP head. Beyond: 431 and close for a request, no handshake and no document for an answer.
+/// Bytes of the head of an HTTP request. Beyond: 431 and close.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
-/// Header lines of an HTTP head. Beyond: likewise.
+/// Header lines of an HTTP request. Beyond: likewise.
 pub const HTTP_HEADERS_MAX: usize = 64;
+/// Bytes of the head of an answer to what we ask over HTTP, with those of the interim answers before it: a relay behind a
+/// proxy that sets many cookies and policies sends 9 KiB. Beyond: no link and no document
+/// (`grasp_sync_links_closed_total{reason="head_too_large"}`).
+pub const ANSWER_HEAD_BYTES_MAX: usize = 64 << 10;
+/// Header lines of one such answer. Beyond: likewise.
+pub const ANSWER_HEADERS_MAX: usize = 256;
 /// Time for an HTTP request head to arrive. After: close.
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for an HTTP response to be taken and the peer to hang up. After: close.

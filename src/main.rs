@@ -77,6 +77,7 @@ fn run(mut config: Config) -> Result<Exit, Failure> {
         listen: config.listen,
         admin_listen: config.admin_listen,
         allow_private: config.allow_private_relays,
+        service: config.settings.service.clone(),
         tls,
         connect_timeout: config.settings.timing.connect_timeout,
         clients_max: config.settings.limits.clients_max,

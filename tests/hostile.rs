@@ -101,8 +101,8 @@ const HOSTILE: [Hostile; 14] = [
         script: |socket| {
             answer(socket, b"HTTP/1.1 301 Moved\r\nLocation: ws://127.0.0.1/\r\nContent-Length: 0\r\n\r\n")
         },
-        lost: "answered with 301",
-        reason: "handshake",
+        lost: "redirected to ws",
+        reason: "redirect",
     },
     Hostile {
         name: "no HTTP",
@@ -111,7 +111,13 @@ const HOSTILE: [Hostile; 14] = [
         lost: "no http answer",
         reason: "handshake",
     },
-    Hostile { name: "endless head", scheme: "ws", script: endless_head, lost: "no http answer", reason: "handshake" },
+    Hostile {
+        name: "endless head",
+        scheme: "ws",
+        script: endless_head,
+        lost: "head of the answer",
+        reason: "head_too_large",
+    },
     Hostile { name: "endless document", scheme: "ws", script: endless_document, lost: "", reason: "too_large" },
     Hostile { name: "TLS stall", scheme: "wss", script: silent, lost: "took too long", reason: "timeout" },
     Hostile {

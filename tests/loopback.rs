@@ -11,6 +11,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 use support::client::Client;
 use support::events::{Author, event_message, forged, padding, sorted_ids, tag, unix_now};
+use support::gate::{Answer, Gate};
 use support::mock_relay::MockRelay;
 use support::process::{Metrics, Process, Setup, free_port};
 use support::wait::{measure_over, wait_for, wait_until};
@@ -159,6 +160,35 @@ fn http_answers_for_people_and_monitors() {
     }
     assert!(process.status()["relays"].is_array());
     assert_eq!(process.get("/nothing-here").status, 404);
+}
+
+// What a relay's door says before it opens.
+
+/// A relay behind a door, and a process that follows it and has a repo's events from it.
+fn behind(gate: impl FnOnce(&MockRelay) -> Gate, toml: &str) -> (Process, Gate, MockRelay) {
+    let relay = MockRelay::start();
+    let gate = gate(&relay);
+    let repo = Repo::new(1, &[DOMAIN], &["wss://grasp.test", &gate.url()]);
+    relay.data().add(repo.all());
+    let process = Setup::new(DOMAIN).bootstrap(&gate.url()).toml(toml).start();
+    wait_served(&process, &repo.all());
+    (process, gate, relay)
+}
+
+#[test]
+fn interim_answers_are_no_refusal() {
+    let hints = format!("HTTP/1.1 103 Early Hints\r\nLink: </{}>; rel=preload\r\n\r\n", "x".repeat(9_000));
+    let interim = format!("HTTP/1.1 100 Continue\r\n\r\n{hints}");
+    let (process, gate, relay) = behind(
+        |relay| {
+            relay.set_info(r#"{"name":"behind a proxy"}"#);
+            Gate::start(relay.address(), move |_| Answer::Through(interim.clone()))
+        },
+        "",
+    );
+    assert_eq!(gate.requests().len(), 2, "it was dialled once, and asked what it is before");
+    assert_eq!(relay.with_seen(|seen| seen.connections), 1);
+    assert_eq!(process.metrics().sum("grasp_sync_relay_info_total", &["result=\"read\""]), 1.0);
 }
 
 // From a relay to a client.

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use support::certs::{Authority, TlsProxy, Validity};
 use support::events::{Author, unix_now};
+use support::gate::{Answer, Gate};
 use support::mock_relay::{MockRelay, RelayData, RelayLimits};
 use support::process::{Process, Setup, free_port};
 use support::wait::wait_until;
@@ -71,6 +72,26 @@ fn a_relay_is_reached_by_its_address_too() {
     wait_until("the relay's events are served", SOON, || served(&process, &events));
     process.wait_live(1, SOON);
     assert_eq!(relay.seen().breaches.total(), 0);
+}
+
+#[test]
+fn a_relay_that_has_moved_to_wss_is_followed_there() {
+    let authority = Authority::new();
+    let relay = MockRelay::start();
+    let proxy = proxy(&authority, "127.0.0.1", Validity::Valid, relay.address());
+    let moved = format!("HTTP/1.1 301 Moved\r\nLocation: https://127.0.0.1:{}/\r\n\r\n", proxy.address.port());
+    let gate = Gate::start(relay.address(), move |_| Answer::Whole(moved.clone()));
+    let events = repo(&["b.test"], &["wss://b.test", &gate.url()]);
+    relay.data().add(&events);
+    let setup = Setup::new("b.test").bootstrap(&gate.url());
+    let ca_file = setup.dir().write("ca.pem", authority.pem());
+    let process = setup.toml(&format!("ca_file = {:?}", ca_file.to_str().expect("a readable path"))).start();
+    wait_until("the relay's events are served", SOON, || served(&process, &events));
+    process.wait_live(1, SOON);
+    // The question what it is, and the link.
+    assert_eq!((gate.requests().len(), proxy.handshakes()), (2, 2));
+    assert_eq!(relay.with_seen(|seen| (seen.inquiries, seen.connections)), (1, 1));
+    assert_eq!(process.relays().len(), 1, "it goes by the URL that it is listed under");
 }
 
 /// Starts an instance that trusts `trusted` and follows a relay behind a certificate of `authority` for `name`; it must

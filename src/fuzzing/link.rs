@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 
 use tungstenite::protocol::Role;
 
-use self::plain::{Heard, decode, frames_of, head_end};
+use self::plain::{Heard, answer_end, decode, frames_of, head_end};
 use crate::contract::CloseReason;
 use crate::io::handshake::{Handshake, Step};
 use crate::io::http::{Door, Method, Response, Route, route};
@@ -16,8 +16,8 @@ use crate::io::link::{Frame, Link};
 use crate::io::pipe::{Pipe, Temper, pipe};
 use crate::io::transport::Transport;
 use crate::limits::{
-    HTTP_HEAD_BYTES_MAX, LINK_OUT_BYTES_MAX, LINK_READ_BYTES_PER_TURN, LINK_READS_PER_TURN, LINK_WRITE_BUFFER_BYTES,
-    MESSAGE_BYTES_MAX, RELAY_MESSAGE_BYTES_MAX,
+    ANSWER_HEAD_BYTES_MAX, HTTP_HEAD_BYTES_MAX, LINK_OUT_BYTES_MAX, LINK_READ_BYTES_PER_TURN, LINK_READS_PER_TURN,
+    LINK_WRITE_BUFFER_BYTES, MESSAGE_BYTES_MAX, RELAY_MESSAGE_BYTES_MAX,
 };
 use crate::protocol::relay_url::RelayUrl;
 
@@ -47,6 +47,23 @@ struct Plan {
     leaves_after: Option<usize>,
     /// What our side sends as soon as the link is open.
     texts: Vec<String>,
+}
+
+impl Plan {
+    /// Where what the peer sends first ends, if it is whole: a request, or the answer to ours.
+    fn head_end(&self) -> Option<usize> {
+        match self.role {
+            Role::Server => head_end(&self.wire),
+            Role::Client => answer_end(&self.wire),
+        }
+    }
+
+    fn head_bytes_max(&self) -> usize {
+        match self.role {
+            Role::Server => HTTP_HEAD_BYTES_MAX,
+            Role::Client => ANSWER_HEAD_BYTES_MAX,
+        }
+    }
 }
 
 /// How a connection went.
@@ -96,7 +113,7 @@ pub fn link(data: &[u8]) {
     if bytes <= SLOW_BYTES_MAX {
         let smooth = tell(&plan, Temper::Smooth, LINK_READ_BYTES_PER_TURN);
         judge(&plan, &smooth);
-        let whole_head = head_end(&plan.wire).is_some_and(|len| len <= HTTP_HEAD_BYTES_MAX);
+        let whole_head = plan.head_end().is_some_and(|len| len <= plan.head_bytes_max());
         assert!(!whole_head || (told.end == End::NoLink) == (smooth.end == End::NoLink), "{told:?} {smooth:?}");
     }
 }
@@ -112,8 +129,8 @@ fn judge(plan: &Plan, story: &Story) {
         assert!(!plan.good_head, "a good handshake opens a link");
         return;
     }
-    let head_len = head_end(&plan.wire).expect("a link opens after a whole head");
-    assert!(head_len <= HTTP_HEAD_BYTES_MAX);
+    let head_len = plan.head_end().expect("a link opens after a whole head");
+    assert!(head_len <= plan.head_bytes_max());
     let (said, closed) = decode(&plan.wire[head_len..], plan.role == Role::Server);
     match end {
         End::NoLink => {}
@@ -230,7 +247,7 @@ fn dial(peer: &mut Peer<'_>, socket: Pipe, grant: usize) -> Option<Link<Pipe>> {
                 return Some(*link);
             }
             Err(_) => {
-                assert!(sent - peer.wire.len() - peer.pipe.unread() <= HTTP_HEAD_BYTES_MAX);
+                assert!(sent - peer.wire.len() - peer.pipe.unread() <= ANSWER_HEAD_BYTES_MAX);
                 return None;
             }
         }

@@ -8,6 +8,11 @@
 //!
 //! Why no address took the connection is told apart, because the engine must know whether that says anything of the
 //! relay: a refusal proves that the network works, an address that could not even be tried is this side's own lack.
+//!
+//! One redirect is followed (spec section 7), as if the dial had begun there: the name is resolved, its addresses are
+//! judged, and the deadline stays. It must lead to `wss`, so that it never takes protection away, and not to this service
+//! itself. The engine does not learn of it: the relay goes by the URL that announcements list, and where that leads may be
+//! another place tomorrow.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,8 +23,9 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustls::ClientConfig;
 
-use crate::contract::{CloseReason, LinkId};
+use crate::contract::{CloseReason, LinkId, RedirectRefusal};
 use crate::io::address::is_public;
+use crate::io::answer::{Moved, Refused};
 use crate::io::fetch::Fetch;
 use crate::io::handshake::{Handshake, Step};
 use crate::io::link::Link;
@@ -27,16 +33,19 @@ use crate::io::resolver::{Answer, LookupId, ResolveError};
 use crate::io::tls;
 use crate::io::transport::Transport;
 use crate::limits::{DIAL_ADDRESSES_MAX, DIAL_ATTEMPT_TIMEOUT, INFO_TIMEOUT, LINK_READ_BYTES_PER_TURN};
-use crate::protocol::relay_url::RelayUrl;
+use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::time::Instant;
 
 /// A relay being dialled.
 #[derive(Debug)]
 pub struct Dial {
     link: LinkId,
+    /// The relay's, or where it has redirected us.
     url: RelayUrl,
     errand: Errand,
     deadline: Instant,
+    /// The status of the redirect that was followed.
+    redirected: Option<u16>,
     /// What the resolver was asked, while it has not answered. The caller keeps it, for it also talks to the resolver.
     pub lookup: Option<LookupId>,
     stage: Stage,
@@ -114,6 +123,8 @@ pub struct Dialling<'a> {
     pub tls: &'a Arc<ClientConfig>,
     /// Whether private addresses may be dialled.
     pub allow_private: bool,
+    /// Ourselves: no redirect leads there.
+    pub service: &'a Service,
 }
 
 /// Where a dial has got to.
@@ -121,6 +132,8 @@ pub struct Dialling<'a> {
 pub enum Progress {
     /// Waiting: for the resolver, the peer, or a deadline.
     Pending,
+    /// The relay is elsewhere: the addresses of [`Dial::url`]'s host are wanted anew.
+    Redirected,
     /// The link is open.
     Open(Box<Link<TcpStream>>),
     /// The document is here.
@@ -132,7 +145,7 @@ pub enum Progress {
 impl Dial {
     /// A dial that waits for the addresses of its host until `deadline`.
     pub fn new(link: LinkId, url: RelayUrl, errand: Errand, deadline: Instant) -> Self {
-        Dial { link, url, errand, deadline, lookup: None, stage: Stage::Resolving }
+        Dial { link, url, errand, deadline, redirected: None, lookup: None, stage: Stage::Resolving }
     }
 
     /// What for.
@@ -145,7 +158,7 @@ impl Dial {
         self.link
     }
 
-    /// The relay.
+    /// Where the relay is, as far as is known.
     pub fn url(&self) -> &RelayUrl {
         &self.url
     }
@@ -161,6 +174,27 @@ impl Dial {
             Stage::Connecting { attempt_deadline, .. } => self.deadline.min(*attempt_deadline),
             Stage::Fetching { answer_by: Some(answer_by), .. } => self.deadline.min(*answer_by),
             _ => self.deadline,
+        }
+    }
+
+    /// The moment at which the dial has failed, whatever it waits for.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Why there is no document. A relay whose redirect leads nowhere was reached all the same, so the dial of its link
+    /// may still succeed.
+    pub fn no_document(&self, reason: CloseReason) -> CloseReason {
+        match (self.redirected, reason) {
+            (
+                Some(status),
+                CloseReason::Resolve
+                | CloseReason::PrivateAddress
+                | CloseReason::Connect
+                | CloseReason::Tls
+                | CloseReason::Timeout,
+            ) => CloseReason::Handshake(status),
+            _ => reason,
         }
     }
 
@@ -198,8 +232,8 @@ impl Dial {
                     self.connect(now, token, common, rest, so_far.max(Attempts::of(&e)))
                 }
             },
-            Stage::Shaking(handshake) => self.advance(handshake),
-            Stage::Fetching { fetch, answer_by } => self.advance_fetch(now, fetch, answer_by),
+            Stage::Shaking(handshake) => self.advance(handshake, common),
+            Stage::Fetching { fetch, answer_by } => self.advance_fetch(now, fetch, answer_by, common),
         }
     }
 
@@ -271,12 +305,18 @@ impl Dial {
             Transport::plain(socket)
         };
         match self.errand {
-            Errand::Link => self.advance(Handshake::new(transport, &self.url)),
-            Errand::Info => self.advance_fetch(now, Fetch::new(transport, &self.url), None),
+            Errand::Link => self.advance(Handshake::new(transport, &self.url), common),
+            Errand::Info => self.advance_fetch(now, Fetch::new(transport, &self.url), None, common),
         }
     }
 
-    fn advance_fetch(&mut self, now: Instant, mut fetch: Fetch<TcpStream>, answer_by: Option<Instant>) -> Progress {
+    fn advance_fetch(
+        &mut self,
+        now: Instant,
+        mut fetch: Fetch<TcpStream>,
+        answer_by: Option<Instant>,
+        common: &Dialling<'_>,
+    ) -> Progress {
         fetch.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
         match fetch.advance() {
             Ok(None) => {
@@ -285,11 +325,11 @@ impl Dial {
                 Progress::Pending
             }
             Ok(Some(document)) => Progress::Told(document),
-            Err(reason) => Progress::Failed(reason),
+            Err(refused) => self.refused(refused, common),
         }
     }
 
-    fn advance(&mut self, mut handshake: Handshake<TcpStream>) -> Progress {
+    fn advance(&mut self, mut handshake: Handshake<TcpStream>, common: &Dialling<'_>) -> Progress {
         handshake.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
         match handshake.advance() {
             Ok(Step::Pending(handshake)) => {
@@ -297,8 +337,38 @@ impl Dial {
                 Progress::Pending
             }
             Ok(Step::Open(link)) => Progress::Open(link),
+            Err(refused) => self.refused(refused, common),
+        }
+    }
+
+    fn refused(&mut self, refused: Refused, common: &Dialling<'_>) -> Progress {
+        let followed = match refused {
+            Refused::Ended(reason) => Err(reason),
+            Refused::Moved(_) if self.redirected.is_some() => Err(CloseReason::Redirect(RedirectRefusal::Second)),
+            Refused::Moved(moved) => self.follow(&moved, common.service).map_err(CloseReason::Redirect),
+        };
+        match followed {
+            Ok(()) => Progress::Redirected,
             Err(reason) => Progress::Failed(reason),
         }
+    }
+
+    /// Begins anew where a redirect leads. The old socket is gone already.
+    fn follow(&mut self, moved: &Moved, service: &Service) -> Result<(), RedirectRefusal> {
+        let location = moved.location.as_deref().ok_or(RedirectRefusal::Location)?;
+        let url = self.url.redirected(location).map_err(|error| {
+            log::debug!("{}: redirected to {location:?}: {error}", self.url);
+            RedirectRefusal::Location
+        })?;
+        if !url.is_tls() {
+            return Err(RedirectRefusal::Insecure);
+        }
+        if service.is_at(&url) {
+            return Err(RedirectRefusal::Own);
+        }
+        log::debug!("{}: {} leads to {url}", self.url, moved.status);
+        (self.url, self.redirected, self.stage) = (url, Some(moved.status), Stage::Resolving);
+        Ok(())
     }
 }
 
@@ -340,6 +410,62 @@ fn connected(socket: &TcpStream) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Where dials of `from` have got to after redirects to `locations`, and what the last of them led to.
+    fn redirect(from: &str, locations: &[Option<&str>]) -> (Result<(), CloseReason>, String) {
+        let (poll, tls) = (mio::Poll::new().unwrap(), tls::client_config(None).unwrap());
+        let service = Service::parse("ours.example/git").unwrap();
+        let common = Dialling { registry: poll.registry(), tls: &tls, allow_private: true, service: &service };
+        let url = RelayUrl::parse(from).unwrap();
+        let mut dial = Dial::new(LinkId::Relay(1), url, Errand::Link, Instant::ZERO);
+        let mut last = Ok(());
+        for location in locations {
+            let location = location.map(str::to_owned);
+            last = match dial.refused(Refused::Moved(Moved { status: 308, location }), &common) {
+                Progress::Redirected => Ok(()),
+                Progress::Failed(reason) => Err(reason),
+                other => panic!("{other:?}"),
+            };
+        }
+        assert!(dial.is_resolving());
+        (last, dial.url().to_string())
+    }
+
+    #[test]
+    fn one_redirect_to_wss_is_followed() {
+        for (from, location, to) in [
+            ("wss://a.example/x", "wss://b.example/y", "wss://b.example/y"),
+            ("wss://a.example/x", "https://b.example", "wss://b.example"),
+            ("wss://a.example/x", "/y", "wss://a.example/y"),
+            ("ws://a.example/x", "https://a.example/x", "wss://a.example/x"),
+        ] {
+            assert_eq!(redirect(from, &[Some(location)]), (Ok(()), to.to_owned()), "{from} {location}");
+        }
+        let refused = |from: &str, locations: &[Option<&str>]| redirect(from, locations).0;
+        let named = |refusal| Err(CloseReason::Redirect(refusal));
+        let twice = [Some("/y"), Some("/z")];
+        assert_eq!(refused("wss://a.example", &twice), named(RedirectRefusal::Second));
+        assert_eq!(refused("wss://a.example", &[Some("http://a.example")]), named(RedirectRefusal::Insecure));
+        assert_eq!(refused("ws://a.example", &[Some("/y")]), named(RedirectRefusal::Insecure));
+        for bad in [None, Some(""), Some("ftp://b.example"), Some("https://"), Some("https://user@b.example")] {
+            assert_eq!(refused("wss://a.example", &[bad]), named(RedirectRefusal::Location), "{bad:?}");
+        }
+        for own in ["https://ours.example/git", "https://OURS.example/other"] {
+            assert_eq!(refused("wss://a.example", &[Some(own)]), named(RedirectRefusal::Own), "{own}");
+        }
+    }
+
+    #[test]
+    fn a_relay_whose_redirect_leads_nowhere_was_reached() {
+        let mut dial =
+            Dial::new(LinkId::Relay(1), RelayUrl::parse("wss://a.example").unwrap(), Errand::Info, Instant::ZERO);
+        assert_eq!(dial.no_document(CloseReason::Connect), CloseReason::Connect);
+        dial.redirected = Some(302);
+        for reason in [CloseReason::Resolve, CloseReason::PrivateAddress, CloseReason::Connect, CloseReason::Tls] {
+            assert_eq!(dial.no_document(reason), CloseReason::Handshake(302));
+        }
+        assert_eq!(dial.no_document(CloseReason::TooLarge), CloseReason::TooLarge);
+    }
 
     fn addresses(texts: &[&str]) -> Vec<IpAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()

@@ -33,6 +33,7 @@ use crate::io::listeners::Listener;
 use crate::io::resolver::{Answer, LookupId, RESOLVER_TOKENS, Resolver, ResolverConfig};
 use crate::io::signals::Signals;
 use crate::limits::{LINK_CLOSE_TIMEOUT, READS_PER_TURN, TURN_SLOW};
+use crate::protocol::relay_url::Service;
 use crate::store::StoreError;
 use crate::time::{Duration, Instant, Now};
 
@@ -102,6 +103,8 @@ pub struct LoopOptions {
     pub admin_listen: SocketAddr,
     /// Whether relays at private addresses may be dialled.
     pub allow_private: bool,
+    /// Ourselves: no relay may send us there.
+    pub service: Service,
     /// Roots and protocol versions for `wss`; see [`crate::io::tls::client_config`].
     pub tls: Arc<ClientConfig>,
     /// Deadline for resolving, TCP, TLS and WebSocket together (`timing.connect_timeout`).

@@ -2,19 +2,20 @@
 //! (RFC 6455, section 4.1).
 //!
 //! The upgrade is our own rather than tungstenite's, which takes an answer that comes in more than 64 small pieces for
-//! an attack, allows a head of 64 KiB, and knows a `Connection` header only if `Upgrade` is its one word.
+//! an attack, and interim answers for refusals, and knows a `Connection` header only if `Upgrade` is its one word.
 
 use std::io::{self, Read, Write};
 
+use httparse::Response;
 use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::Role;
 
 use crate::contract::CloseReason;
+use crate::io::answer::{AnswerHead, Refused, header, refusal};
 use crate::io::http::has_token;
 use crate::io::link::{Link, reason_of_io};
 use crate::io::transport::Transport;
-use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::protocol::relay_url::RelayUrl;
 
 /// A handshake under way.
@@ -31,7 +32,7 @@ pub struct Handshake<S: Read + Write> {
 enum Stage {
     Tls,
     Sending { written: usize },
-    Receiving { head: Vec<u8> },
+    Receiving { head: AnswerHead },
 }
 
 /// Where a handshake has got to.
@@ -63,23 +64,22 @@ impl<S: Read + Write> Handshake<S> {
     ///
     /// # Errors
     ///
-    /// [`CloseReason::Tls`] or [`CloseReason::Handshake`], or what the socket ran into.
-    pub fn advance(mut self) -> Result<Step<S>, CloseReason> {
+    /// A redirect; [`CloseReason::Tls`], what [`AnswerHead`] finds or an answer refuses, or what the socket ran into.
+    pub fn advance(mut self) -> Result<Step<S>, Refused> {
         loop {
             match &mut self.stage {
                 Stage::Tls => match self.transport.advance_tls() {
                     Ok(true) => self.stage = Stage::Sending { written: 0 },
                     Ok(false) => return Ok(Step::Pending(self)),
-                    Err(e) => return Err(tls_reason(&e)),
+                    Err(e) => return Err(tls_reason(&e).into()),
                 },
                 Stage::Sending { written } => match send(&mut self.transport, &self.request, written) {
-                    Ok(()) => self.stage = Stage::Receiving { head: Vec::new() },
+                    Ok(()) => self.stage = Stage::Receiving { head: AnswerHead::default() },
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Pending(self)),
-                    Err(e) => return Err(reason_of_io(&e)),
+                    Err(e) => return Err(reason_of_io(&e).into()),
                 },
                 Stage::Receiving { head } => match receive(&mut self.transport, head, &self.accept)? {
-                    Some(head_len) => {
-                        let tail = head.split_off(head_len);
+                    Some(tail) => {
                         return Ok(Step::Open(Box::new(Link::new(self.transport, Role::Client, tail))));
                     }
                     None => return Ok(Step::Pending(self)),
@@ -139,72 +139,56 @@ pub(super) fn send<S: Read + Write>(
     transport.flush()
 }
 
-/// Reads until the head is whole. Its length then, `None` if more is to come.
+/// Reads until the head is whole. What came behind it then, `None` if more is to come.
 fn receive<S: Read + Write>(
     transport: &mut Transport<S>,
-    head: &mut Vec<u8>,
+    head: &mut AnswerHead,
     accept: &str,
-) -> Result<Option<usize>, CloseReason> {
+) -> Result<Option<Vec<u8>>, Refused> {
     loop {
         let mut chunk = [0; 1024];
-        let room = (HTTP_HEAD_BYTES_MAX - head.len()).min(chunk.len());
+        let room = head.room().min(chunk.len());
         match transport.read(&mut chunk[..room]) {
-            Ok(0) => return Err(CloseReason::Handshake(0)),
+            Ok(0) => return Err(CloseReason::Handshake(0).into()),
             Ok(n) => {
-                head.extend_from_slice(&chunk[..n]);
-                // Only a line's end can make the head whole: a peer that trickles does not have it parsed every byte.
-                if chunk[..n].contains(&b'\n')
-                    && let Some(head_len) = check_response(head, accept)?
-                {
-                    return Ok(Some(head_len));
-                }
-                if head.len() == HTTP_HEAD_BYTES_MAX {
-                    return Err(CloseReason::Handshake(0));
+                let agreed = |response: &Response<'_, '_>, tail: &[u8]| match agrees(response, accept) {
+                    true => Ok(tail.to_vec()),
+                    false => Err(refusal(response)),
+                };
+                if let Some(tail) = head.push(&chunk[..n], agreed)? {
+                    return Ok(Some(tail));
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(reason_of_io(&e)),
+            Err(e) => return Err(reason_of_io(&e).into()),
         }
     }
 }
 
-/// Checks the answer to an upgrade (RFC 6455, section 4.1). The length of its head if it is a good one, `None` if more of
-/// it is to come.
-///
-/// # Errors
-///
-/// [`CloseReason::Handshake`] with the status, which is 101 if the answer agrees but breaks the rules, and 0 if it is
-/// not HTTP. An extension or a subprotocol that was not asked for breaks the rules.
-pub fn check_response(head: &[u8], accept: &str) -> Result<Option<usize>, CloseReason> {
-    let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut headers);
-    let parsed = response.parse(head);
-    let refused = CloseReason::Handshake(response.code.unwrap_or(0));
-    let Ok(status) = parsed else { return Err(refused) };
-    let httparse::Status::Complete(head_len) = status else { return Ok(None) };
-    let header = |name: &str| {
-        let found = response.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
-        found.map(|h| h.value)
-    };
-    let agreed = response.code == Some(101)
+/// Whether an answer agrees to the upgrade, by the rules (RFC 6455, section 4.1). An extension or a subprotocol that was
+/// not asked for breaks them.
+fn agrees(response: &Response<'_, '_>, accept: &str) -> bool {
+    let header = |name: &str| header(response.headers, name).map(<[u8]>::trim_ascii);
+    response.code == Some(101)
         && has_token(response.headers, "Upgrade", "websocket")
         && has_token(response.headers, "Connection", "upgrade")
-        && header("Sec-WebSocket-Accept").is_some_and(|value| value.trim_ascii() == accept.as_bytes())
-        && header("Sec-WebSocket-Extensions").is_none_or(|value| value.trim_ascii().is_empty())
-        && header("Sec-WebSocket-Protocol").is_none();
-    if agreed { Ok(Some(head_len)) } else { Err(refused) }
+        && header("Sec-WebSocket-Accept") == Some(accept.as_bytes())
+        && header("Sec-WebSocket-Extensions").is_none_or(<[u8]>::is_empty)
+        && header("Sec-WebSocket-Protocol").is_none()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::RetryAfter;
+    use crate::io::answer::Moved;
     use crate::io::link::Frame;
     use crate::io::pipe::{Pipe, Temper, pipe};
-    use crate::limits::LINK_READ_BYTES_PER_TURN;
+    use crate::limits::{ANSWER_HEAD_BYTES_MAX, ANSWER_HEADERS_MAX, LINK_READ_BYTES_PER_TURN};
+    use crate::time::Duration;
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-    const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
     const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
@@ -213,7 +197,7 @@ mod tests {
     }
 
     /// Shakes hands with a peer that answers `answer` to whatever it is sent.
-    fn shake(temper: Temper, answer: &[u8]) -> Result<Box<Link<Pipe>>, CloseReason> {
+    fn shake(temper: Temper, answer: &[u8]) -> Result<Box<Link<Pipe>>, Refused> {
         let (mut peer, socket) = pipe(temper);
         let mut handshake = Handshake::with_key(Transport::plain(socket), &url("ws://relay.example"), KEY);
         let mut written = 0;
@@ -257,18 +241,33 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_end_is_cut_off() {
-        let endless = format!("HTTP/1.1 101 Yes\r\nX: {}", "x".repeat(HTTP_HEAD_BYTES_MAX));
-        assert_eq!(shake(Temper::Smooth, endless.as_bytes()).unwrap_err(), CloseReason::Handshake(0));
-        let lines = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(HTTP_HEADERS_MAX + 1));
-        assert_eq!(shake(Temper::Smooth, lines.as_bytes()).unwrap_err(), CloseReason::Handshake(200));
+    fn interim_answers_before_the_agreement_are_read_over() {
+        let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n";
+        for temper in [Temper::Smooth, Temper::Trickle, Temper::Random(1)] {
+            for before in ["HTTP/1.1 100 Continue\r\n\r\n", hints, &hints.repeat(20)] {
+                assert!(shake(temper, format!("{before}{GOOD}").as_bytes()).is_ok(), "{temper:?} {before}");
+            }
+        }
     }
 
     #[test]
-    fn an_answer_is_good_partial_or_refused_with_its_status() {
-        assert_eq!(check_response(GOOD.as_bytes(), ACCEPT), Ok(Some(GOOD.len())));
-        assert_eq!(check_response(GOOD.split_at(GOOD.len() - 1).0.as_bytes(), ACCEPT), Ok(None));
-        let refused = [
+    fn a_large_head_is_read_and_one_beyond_the_bounds_named() {
+        let with = |lines: &str| GOOD.replacen("\r\n", &format!("\r\n{lines}"), 1);
+        assert!(shake(Temper::Smooth, with(&format!("Set-Cookie: {}\r\n", "x".repeat(9_000))).as_bytes()).is_ok());
+        assert!(shake(Temper::Smooth, with(&"a: b\r\n".repeat(ANSWER_HEADERS_MAX - 3)).as_bytes()).is_ok());
+        let large = Refused::Ended(CloseReason::HeadTooLarge);
+        let long = with(&"a: b\r\n".repeat(ANSWER_HEADERS_MAX - 2));
+        assert_eq!(shake(Temper::Smooth, long.as_bytes()).unwrap_err(), large);
+        let endless = format!("HTTP/1.1 101 Yes\r\nX: {}", "x".repeat(ANSWER_HEAD_BYTES_MAX));
+        for temper in [Temper::Smooth, Temper::Random(1)] {
+            assert_eq!(shake(temper, endless.as_bytes()).unwrap_err(), large, "{temper:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_does_not_agree_says_what_it_is() {
+        let refused = |answer: &str| shake(Temper::Smooth, answer.as_bytes()).unwrap_err();
+        for (answer, status) in [
             (GOOD.replace("Upgrade: websocket", "Upgrade: h2c"), 101),
             (GOOD.replace("Connection: Upgrade", "Connection: close"), 101),
             (GOOD.replace("s3pPL", "xxxxx"), 101),
@@ -276,10 +275,15 @@ mod tests {
             (GOOD.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat\r\n\r\n"), 101),
             (GOOD.replace("101", "503"), 503),
             ("220 mail.example ESMTP\r\n\r\n".to_owned(), 0),
-        ];
-        for (answer, status) in refused {
-            assert_eq!(check_response(answer.as_bytes(), ACCEPT), Err(CloseReason::Handshake(status)), "{answer}");
+        ] {
+            assert_eq!(refused(&answer), Refused::Ended(CloseReason::Handshake(status)), "{answer}");
         }
+        let moved = Moved { status: 308, location: Some("https://relay.example/".to_owned()) };
+        let answer = "HTTP/1.1 308 There\r\nLocation: https://relay.example/\r\n\r\n";
+        assert_eq!(refused(answer), Refused::Moved(moved));
+        let retry = RetryAfter::Wait(Duration::from_secs(30));
+        let busy = Refused::Ended(CloseReason::RetryAfter { status: 429, retry });
+        assert_eq!(refused("HTTP/1.1 429 Slow\r\nRetry-After: 30\r\n\r\n"), busy);
     }
 
     #[test]

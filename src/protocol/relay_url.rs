@@ -123,6 +123,32 @@ impl RelayUrl {
         rest.find('/').map_or("/", |start| &rest[start..])
     }
 
+    /// Where a redirect from here leads (RFC 9110, section 10.2.2): `location` may be relative, and `https` stands for
+    /// `wss`, `http` for `ws`. Its fragment means nothing to a relay.
+    ///
+    /// # Errors
+    ///
+    /// If that is not the URL of a relay; see [`RelayUrlError`].
+    pub fn redirected(&self, location: &str) -> Result<RelayUrl, RelayUrlError> {
+        let location = location.trim_matches(|c: char| c.is_ascii_whitespace());
+        if location.len() > RELAY_URL_BYTES_MAX {
+            return Err(RelayUrlError::TooLong);
+        }
+        if location.is_empty() || has_blanks(location) {
+            return Err(RelayUrlError::Malformed);
+        }
+        let base = parse_url(self.as_str())?;
+        let mut url = base.join(location).map_err(unparsed)?;
+        url.set_fragment(None);
+        let (scheme, rest) = url.as_str().split_once(':').ok_or(RelayUrlError::Malformed)?;
+        let scheme = match scheme {
+            "https" => "wss",
+            "http" => "ws",
+            other => other,
+        };
+        RelayUrl::parse(&format!("{scheme}:{rest}"))
+    }
+
     fn rest(&self) -> &str {
         // The normal form begins with `ws://` or `wss://`.
         &self.0[if self.is_tls() { 6 } else { 5 }..]
@@ -217,10 +243,15 @@ impl Service {
 
     /// Whether a relay URL is our own relay: same host, effective port and path. A query makes no difference.
     pub fn is_relay(&self, relay: &RelayUrl) -> bool {
+        let path = relay.path().split('?').next().unwrap_or_default().trim_end_matches('/');
+        self.is_at(relay) && path == self.path
+    }
+
+    /// Whether a relay URL leads to this service's host and port, whatever its path.
+    pub fn is_at(&self, relay: &RelayUrl) -> bool {
         let default_port = if relay.is_tls() { 443 } else { 80 };
         let (host, _) = split_port(relay.authority());
-        let path = relay.path().split('?').next().unwrap_or_default().trim_end_matches('/');
-        host == self.host && relay.port() == self.port.unwrap_or(default_port) && path == self.path
+        host == self.host && relay.port() == self.port.unwrap_or(default_port)
     }
 
     /// Whether a clone URL is `http(s)://<service>/<author npub>/<identifier>.git` (GRASP-01).
@@ -293,10 +324,24 @@ impl From<Unparsed> for ServiceError {
 /// slashes and skip surplus ones, and pass an empty port. With that, two URLs run together and `wss://wss://host` would
 /// be relays.
 fn parse_url(text: &str) -> Result<Url, Unparsed> {
-    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    if has_blanks(text) {
         return Err(Unparsed::Malformed);
     }
-    let url = Url::parse(text).map_err(|error| match error {
+    let url = Url::parse(text).map_err(unparsed)?;
+    let rest = text.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://")).ok_or(Unparsed::Malformed)?;
+    match rest.split(['/', '\\', '?', '#']).next().unwrap_or_default() {
+        "" => Err(Unparsed::Host),
+        authority if authority.ends_with(':') => Err(Unparsed::Port),
+        _ => Ok(url),
+    }
+}
+
+fn has_blanks(text: &str) -> bool {
+    text.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+fn unparsed(error: url::ParseError) -> Unparsed {
+    match error {
         url::ParseError::InvalidPort => Unparsed::Port,
         url::ParseError::EmptyHost
         | url::ParseError::IdnaError
@@ -304,12 +349,6 @@ fn parse_url(text: &str) -> Result<Url, Unparsed> {
         | url::ParseError::InvalidIpv6Address
         | url::ParseError::InvalidDomainCharacter => Unparsed::Host,
         _ => Unparsed::Malformed,
-    })?;
-    let rest = text.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://")).ok_or(Unparsed::Malformed)?;
-    match rest.split(['/', '\\', '?', '#']).next().unwrap_or_default() {
-        "" => Err(Unparsed::Host),
-        authority if authority.ends_with(':') => Err(Unparsed::Port),
-        _ => Ok(url),
     }
 }
 
@@ -398,6 +437,37 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_leads_to_another_relay_url() {
+        let from = RelayUrl::parse("wss://relay.example:8443/a/b?x=1").unwrap();
+        let to = |location: &str| from.redirected(location).map(|url| format!("{}{}", url.as_str(), url.path()));
+        for (location, url) in [
+            ("wss://other.example/c", "wss://other.example/c/c"),
+            ("https://Other.example:443/#top", "wss://other.example/"),
+            ("http://other.example", "ws://other.example/"),
+            ("/c", "wss://relay.example:8443/c/c"),
+            ("c", "wss://relay.example:8443/a/c/a/c"),
+            ("../?y", "wss://relay.example:8443/?y/?y"),
+            (" //other.example ", "wss://other.example/"),
+        ] {
+            assert_eq!(to(location).as_deref(), Ok(url), "{location}");
+        }
+        for (location, error) in [
+            ("", RelayUrlError::Malformed),
+            ("https://other.example/a b", RelayUrlError::Malformed),
+            ("ftp://other.example", RelayUrlError::Scheme),
+            ("mailto:a@other.example", RelayUrlError::Malformed),
+            ("https://user@other.example", RelayUrlError::UserInfo),
+            ("https://a..b", RelayUrlError::Host),
+            ("https://other.example:0", RelayUrlError::Port),
+            ("https://other.example:65536", RelayUrlError::Port),
+        ] {
+            assert_eq!(to(location), Err(error), "{location}");
+        }
+        assert_eq!(to(&"a".repeat(RELAY_URL_BYTES_MAX + 1)), Err(RelayUrlError::TooLong));
+        assert_eq!(to(&"a".repeat(RELAY_URL_BYTES_MAX)), Err(RelayUrlError::TooLong));
+    }
+
+    #[test]
     fn what_is_not_a_relay_is_refused() {
         use RelayUrlError::*;
         for (text, error) in [
@@ -443,6 +513,9 @@ mod tests {
         ] {
             assert!(!own(text), "{text}");
         }
+        let at = |text: &str| service.is_at(&RelayUrl::parse(text).unwrap());
+        assert!(at("wss://ours.example/other") && at("ws://OURS.example:80"));
+        assert!(!at("wss://ours.example:8443") && !at("wss://evil-ours.example"));
         let service = Service::parse("ours.example:443/relay/").unwrap();
         assert_eq!(service.to_string(), "ours.example:443/relay");
         assert!(service.is_relay(&RelayUrl::parse("wss://ours.example/relay").unwrap()));

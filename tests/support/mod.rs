@@ -6,6 +6,7 @@
 pub mod certs;
 pub mod client;
 pub mod events;
+pub mod gate;
 pub mod http;
 pub mod mock_relay;
 pub mod process;

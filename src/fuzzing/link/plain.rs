@@ -34,6 +34,20 @@ pub fn head_end(bytes: &[u8]) -> Option<usize> {
     None
 }
 
+/// Where the head of the final answer ends, behind interim ones.
+pub fn answer_end(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let len = head_end(&bytes[at..])?;
+        let head = bytes[at..at + len].trim_ascii_start();
+        let status = head.get(9..12).unwrap_or_default();
+        at += len;
+        if !status.starts_with(b"1") || status == b"101" {
+            return Some(at);
+        }
+    }
+}
+
 /// What the frames say, and how they end the link if they do.
 pub fn decode(mut bytes: &[u8], from_client: bool) -> (Vec<Heard>, Option<CloseReason>) {
     let (mut heard, mut message) = (Vec::new(), None);

@@ -72,16 +72,22 @@ impl EventLoop {
     fn dial(&mut self, now: Now, link: LinkId, url: RelayUrl, errand: Errand) {
         assert!(matches!(link, LinkId::Relay(_)), "only relays are dialled");
         let deadline = now.mono + self.options.connect_timeout;
-        let lookup = self.resolver.resolve(now, self.poll.registry(), url.host());
-        let mut dial = Box::new(Dial::new(link, url, errand, deadline));
-        match lookup {
-            Lookup::Answered(answer) => self.known_names.push((link, answer)),
+        let dial = Box::new(Dial::new(link, url, errand, deadline));
+        let key = self.connections.insert(Connection::Dial(dial));
+        self.look_up(now, key);
+    }
+
+    /// Asks for the addresses of the host that a dial is about to go to.
+    fn look_up(&mut self, now: Now, key: usize) {
+        let Some(Connection::Dial(dial)) = self.connections.get_mut(key) else { panic!("this is a dial") };
+        match self.resolver.resolve(now, self.poll.registry(), dial.url().host()) {
+            Lookup::Answered(answer) => self.known_names.push((dial.link(), answer)),
             Lookup::Pending(id) => {
                 dial.lookup = Some(id);
-                self.lookups.insert(id, link);
+                self.lookups.insert(id, dial.link());
             }
         }
-        let key = self.connections.insert(Connection::Dial(dial));
+        let deadline = dial.deadline();
         self.connections.set_deadline(key, Some(deadline));
     }
 
@@ -141,6 +147,7 @@ impl EventLoop {
                     self.connections.make_ready(key);
                 }
             }
+            Progress::Redirected => self.look_up(now, key),
             Progress::Open(link) => {
                 log::debug!("{}: open", dial.url());
                 self.connections.take(key);
@@ -156,10 +163,11 @@ impl EventLoop {
             }
             Progress::Failed(reason) => {
                 log::debug!("{}: {errand:?}: {reason:?}", dial.url());
+                let no_document = dial.no_document(reason);
                 self.drop_dial(now, key);
                 match errand {
                     Errand::Link => self.ended.push((id, reason)),
-                    Errand::Info => self.inquired.push((id, Err(reason))),
+                    Errand::Info => self.inquired.push((id, Err(no_document))),
                 }
             }
         }
@@ -310,5 +318,6 @@ impl EventLoop {
 }
 
 fn dialling<'a>(poll: &'a Poll, options: &'a LoopOptions) -> Dialling<'a> {
-    Dialling { registry: poll.registry(), tls: &options.tls, allow_private: options.allow_private }
+    let LoopOptions { tls, allow_private, service, .. } = options;
+    Dialling { registry: poll.registry(), tls, allow_private: *allow_private, service }
 }

@@ -9,11 +9,13 @@ use std::thread::{self, JoinHandle};
 use tungstenite::{Message, WebSocket};
 
 use super::*;
+use crate::contract::{RedirectRefusal, RetryAfter};
 use crate::io::tls;
 use crate::limits::{MESSAGE_BYTES_MAX, RELAY_MESSAGE_BYTES_MAX};
 use crate::protocol::relay_url::RelayUrl;
 
 mod inquiry;
+mod redirects;
 
 /// What a core was told, with the clock's words left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +117,7 @@ impl World {
             listen: ANY_PORT,
             admin_listen: ANY_PORT,
             allow_private: true,
+            service: Service::parse("ours.test").unwrap(),
             tls: tls::client_config(None).unwrap(),
             connect_timeout: Duration::from_secs(30),
             clients_max: 4,
@@ -263,7 +266,10 @@ fn a_refused_upgrade_says_its_status() {
         reason
     };
     assert_eq!(head("HTTP/1.1 429 Slow\r\n\r\n"), CloseReason::Handshake(429));
-    assert_eq!(head("HTTP/1.1 301 Moved\r\nLocation: ws://127.0.0.2/\r\n\r\n"), CloseReason::Handshake(301));
+    let retry = RetryAfter::Wait(Duration::from_secs(5));
+    assert_eq!(head("HTTP/1.1 429 Slow\r\nRetry-After: 5\r\n\r\n"), CloseReason::RetryAfter { status: 429, retry });
+    let insecure = CloseReason::Redirect(RedirectRefusal::Insecure);
+    assert_eq!(head("HTTP/1.1 301 Moved\r\nLocation: ws://127.0.0.2/\r\n\r\n"), insecure);
     assert_eq!(head("SSH-2.0-OpenSSH\r\n"), CloseReason::Handshake(0));
     assert_eq!(head(""), CloseReason::Handshake(0));
     assert_eq!(
@@ -389,13 +395,13 @@ mod over_tls {
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
     use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-    struct Authority {
+    pub(super) struct Authority {
         pem: String,
         issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
     }
 
     impl Authority {
-        fn new() -> Self {
+        pub(super) fn new() -> Self {
             let mut params = rcgen::CertificateParams::default();
             params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
             let key = rcgen::KeyPair::generate().unwrap();
@@ -403,7 +409,7 @@ mod over_tls {
             Authority { pem, issuer: rcgen::Issuer::new(params, key) }
         }
 
-        fn server(&self, name: &str) -> Arc<ServerConfig> {
+        pub(super) fn server(&self, name: &str) -> Arc<ServerConfig> {
             let key = rcgen::KeyPair::generate().unwrap();
             let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
             let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -413,7 +419,7 @@ mod over_tls {
             Arc::new(config.with_no_client_auth().with_single_cert(vec![certificate.into()], key).unwrap())
         }
 
-        fn world(&self) -> World {
+        pub(super) fn world(&self) -> World {
             // Tests run beside each other, and certificates are often of one length.
             static WORLDS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
             let world = WORLDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -425,7 +431,7 @@ mod over_tls {
         }
     }
 
-    fn tls_relay(config: Arc<ServerConfig>) -> (u16, JoinHandle<()>) {
+    pub(super) fn tls_relay(config: Arc<ServerConfig>) -> (u16, JoinHandle<()>) {
         relay(move |socket| {
             let stream = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
             if let Ok(peer) = tungstenite::accept(stream) {

@@ -124,6 +124,9 @@ fn is_unreachable(reason: CloseReason) -> bool {
         | CloseReason::Tls
         | CloseReason::Timeout => true,
         CloseReason::Handshake(_)
+        | CloseReason::RetryAfter { .. }
+        | CloseReason::Redirect(_)
+        | CloseReason::HeadTooLarge
         | CloseReason::Peer(_)
         | CloseReason::Protocol
         | CloseReason::TooLarge

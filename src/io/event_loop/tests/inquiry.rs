@@ -29,6 +29,10 @@ fn answer(mut socket: impl Read + Write, answer: &[u8]) -> String {
     String::from_utf8(request).unwrap()
 }
 
+fn whole_after(interim: &str) -> Vec<u8> {
+    [interim.as_bytes(), &whole()].concat()
+}
+
 fn whole() -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{DOCUMENT}", DOCUMENT.len()).into_bytes()
 }
@@ -49,6 +53,15 @@ fn a_document_is_fetched_from_the_address_that_was_checked() {
 }
 
 #[test]
+fn an_interim_answer_is_not_the_document() {
+    let (port, peer) = relay(|socket| answer(socket, &whole_after("HTTP/1.1 103 Early Hints\r\n\r\n")));
+    let mut world = World::new();
+    world.inquire(&format!("ws://127.0.0.1:{port}"));
+    assert_eq!(world.until_answered().as_deref(), Ok(DOCUMENT));
+    world.until_joined(peer);
+}
+
+#[test]
 fn what_a_relay_answers_instead_is_said() {
     let asked = |head: &'static [u8]| {
         let (port, peer) = relay(move |socket| answer(socket, head));
@@ -59,7 +72,11 @@ fn what_a_relay_answers_instead_is_said() {
         answer
     };
     assert_eq!(asked(b"HTTP/1.1 404 No\r\n\r\n"), Err(CloseReason::Handshake(404)));
-    assert_eq!(asked(b"HTTP/1.1 302 There\r\nLocation: /x\r\n\r\n"), Err(CloseReason::Handshake(302)));
+    let insecure = CloseReason::Redirect(RedirectRefusal::Insecure);
+    assert_eq!(asked(b"HTTP/1.1 302 There\r\nLocation: /x\r\n\r\n"), Err(insecure));
+    let retry = RetryAfter::Wait(Duration::from_secs(60));
+    let busy = CloseReason::RetryAfter { status: 503, retry };
+    assert_eq!(asked(b"HTTP/1.1 503 Busy\r\nRetry-After: 60\r\n\r\n"), Err(busy));
     assert_eq!(asked(b"SSH-2.0-OpenSSH\r\n"), Err(CloseReason::Handshake(0)));
     assert_eq!(asked(b""), Err(CloseReason::Handshake(0)));
     assert_eq!(asked(b"HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n"), Err(CloseReason::TooLarge));
