@@ -227,7 +227,7 @@ fn may_be_hung_on(held: &Event, state: &State, store: &Store) -> Result<bool, St
     Ok(match held.kind.as_u16() {
         // One that unlisted us is held, too, and its repo is not followed.
         ANNOUNCEMENT_KIND => own_repo(held).is_some_and(|repo| state.is_followed(&repo)),
-        STATE_KIND => identifier(held).is_some_and(|d| state.is_maintainer(&held.pubkey, d)),
+        STATE_KIND => identifier(held).is_some_and(|d| state.is_confirmed(&held.pubkey, d)),
         // What it belonged by has gone with it.
         DELETION_KIND => false,
         _ => is_related(held, state, store)?,

@@ -256,6 +256,14 @@ impl Audits {
         self.open.as_ref().map(|audit| (audit.since, audit.by))
     }
 
+    /// Sweeps that have not ended.
+    pub fn sweeps_left(&self) -> usize {
+        match &self.open {
+            Some(Audit { asking: Asking::Sweeps { left, .. }, .. }) => *left,
+            _ => 0,
+        }
+    }
+
     /// A sweep was split in two.
     pub fn on_sweep_split(&mut self) {
         if let Some(Audit { asking: Asking::Sweeps { left, .. }, .. }) = &mut self.open {

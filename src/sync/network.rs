@@ -45,6 +45,9 @@ impl Evidence {
             CloseReason::Connect
             | CloseReason::Tls
             | CloseReason::Handshake(_)
+            | CloseReason::HeadTooLarge
+            | CloseReason::RetryAfter { .. }
+            | CloseReason::Redirect(_)
             | CloseReason::Protocol
             | CloseReason::TooLarge => Evidence::Reached,
             // A socket that just ends may be the doing of this side.

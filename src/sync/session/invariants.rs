@@ -35,10 +35,11 @@ impl Session {
             self.subscriptions.values().filter(is_page).count() + self.queue.count(purpose)
         };
         let later: usize = self.later.iter().map(Vec::len).sum();
-        let of_round = pages(Purpose::Round) + self.retries.len() + self.reconciliations() + later;
+        let of_round = pages(Purpose::Round) + self.retries.len() + self.reconciliations(Purpose::Round) + later;
         assert_eq!(of_round, self.round.left(), "every sweep of the round is open or waits");
         assert_eq!(pages(Purpose::Rotation), self.rotation.sweeps_left(), "every sweep of rotation is open or waits");
-        assert_eq!(pages(Purpose::Recheck), self.recheck.sweeps_left(), "every sweep of a look is open or waits");
+        let of_audit = pages(Purpose::Audit) + self.reconciliations(Purpose::Audit);
+        assert_eq!(of_audit, self.audits.sweeps_left(), "every sweep of an audit is open or waits");
         self.assert_fetches();
     }
 }

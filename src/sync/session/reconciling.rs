@@ -361,9 +361,9 @@ impl Session {
         self.reconciling.open.get(&of).map(|open| open.task.sweep.subject())
     }
 
-    /// Sweeps that are being reconciled.
-    pub(super) fn reconciliations(&self) -> usize {
-        self.reconciling.open.len()
+    /// Sweeps of a purpose that are being reconciled.
+    pub(super) fn reconciliations(&self, purpose: Purpose) -> usize {
+        self.reconciling.open.values().filter(|open| open.task.purpose == purpose).count()
     }
 
     fn find(&self, is: impl Fn(&Open) -> bool) -> Option<u64> {

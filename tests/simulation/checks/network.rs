@@ -55,7 +55,7 @@ impl NetworkCheck {
 pub fn is_life(reason: CloseReason) -> bool {
     use CloseReason::*;
     match reason {
-        Connect | Tls | Handshake(_) | Protocol | TooLarge => true,
+        Connect | Tls | Handshake(_) | HeadTooLarge | RetryAfter { .. } | Redirect(_) | Protocol | TooLarge => true,
         Peer(code) => code != 1006,
         Resolve | NameServersFailed | NoNameServer | PrivateAddress | NoRoute | Timeout | OutBufferFull | Io => false,
     }

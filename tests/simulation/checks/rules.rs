@@ -179,7 +179,7 @@ impl Bench<'_> {
         };
         self.held().filter(|e| refers(e)).any(|parent| match parent.kind {
             30617 => self.is_followed(&parent.address()),
-            30618 => self.is_maintainer(&parent.author, parent.identifier()),
+            30618 => self.authority(parent.identifier()).confirmed.contains(&*parent.author),
             5 => false,
             _ => self.is_related(parent),
         })

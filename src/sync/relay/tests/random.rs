@@ -122,10 +122,16 @@ impl Game {
 
     fn supply(&mut self) -> bool {
         let now = self.bench.now.mono;
-        if self.relay.wants_authors() {
+        if self.relay.wanted_thread(&self.bench.cx()).is_some() {
+            let ids = match self.below(4) {
+                0 => None,
+                n => Some((0..n as u32).map(|n| crate::sync::testing::root_id(900 + n)).collect()),
+            };
+            self.relay.add_thread(ids, &mut self.bench.cx());
+        } else if self.relay.wants_authors() {
             let authors =
                 if self.random.chance(2) { BTreeSet::new() } else { [crate::sync::testing::author(1)].into() };
-            self.relay.add_deletions(authors, &mut self.bench.cx());
+            self.relay.add_authors(authors, &mut self.bench.cx());
         } else if let Some(Found { of, ids, .. }) = self.relay.take_found(now) {
             let mut sifted = Sifted::default();
             for id in ids {
@@ -400,8 +406,8 @@ impl Game {
         if let Some(repos) = changes.lost.get(&url) {
             self.relay.on_repos_lost(repos);
         }
-        if let Some(repos) = changes.restaffed.get(&url) {
-            self.relay.on_repos_restaffed(repos);
+        if let Some(repos) = changes.maintainers_changed.get(&url) {
+            self.relay.on_maintainers_changed(repos);
         }
         self.changes.merge(changes);
     }
@@ -409,8 +415,8 @@ impl Game {
     fn close_window(&mut self) {
         let changes = std::mem::take(&mut self.changes);
         let of = |repos: &BTreeMap<_, BTreeSet<RepoId>>| repos.get(self.relay.url()).cloned().unwrap_or_default();
-        let (gained, restaffed) = (of(&changes.gained), of(&changes.restaffed));
-        let news = News { gained, restaffed, roots: changes.roots, upto: self.seq };
+        let (gained, maintainers_changed) = (of(&changes.gained), of(&changes.maintainers_changed));
+        let news = News { gained, maintainers_changed, roots: changes.roots, upto: self.seq };
         self.act(|relay, cx| relay.on_window(&news, cx));
     }
 
