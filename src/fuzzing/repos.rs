@@ -16,7 +16,16 @@ pub fn relay_url(data: &[u8]) {
     if let Ok(relay) = RelayUrl::parse(text) {
         assert_eq!(RelayUrl::parse(relay.as_str()).as_ref(), Ok(&relay));
         assert!(relay.as_str().len() <= RELAY_URL_BYTES_MAX);
-        let url = url::Url::parse(relay.as_str()).unwrap();
+        let url = url::Url::parse(&relay.written()).unwrap();
+        let written = RelayUrl::parse(&relay.written()).unwrap();
+        assert_eq!((&written, written.path()), (&relay, relay.path()));
+        if let Some(other) = relay.other_form() {
+            assert!(other == relay && other.path() != relay.path());
+            assert_eq!(other.other_form(), Some(other.clone()));
+        }
+        if let Ok(elsewhere) = relay.redirected(text) {
+            assert_eq!(RelayUrl::parse(&elsewhere.written()), Ok(elsewhere));
+        }
         assert_eq!(url.scheme() == "wss", relay.is_tls());
         assert_eq!(url.host_str().unwrap().trim_matches(['[', ']']), relay.host());
         assert_eq!(url.port_or_known_default(), Some(relay.port()));

@@ -44,7 +44,7 @@ impl AuthKey {
     /// the same answer.
     pub fn answer(&self, relay: &RelayUrl, challenge: &str, at: UnixTime) -> (EventId, String) {
         let tag = |name: &str, value: &str| Tag::parse([name, value]).expect("a tag has a name");
-        let tags = vec![tag("relay", relay.as_str()), tag("challenge", challenge)];
+        let tags = vec![tag("relay", &relay.written()), tag("challenge", challenge)];
         let (author, kind) = (self.public_key(), Kind::from_u16(AUTH_KIND));
         let unsigned = UnsignedEvent::new(author, Timestamp::from_secs(at.as_secs()), kind, tags, "");
         let id = unsigned.compute_id();

@@ -4,8 +4,17 @@
 //! `evil-ours.com` pass for `ours.com`. So a URL is parsed once, by the WHATWG rules of the `url` crate (IDNA included),
 //! into a string that is equal exactly if the relay is, and compared by parsed parts ever after. Addresses are not
 //! judged here: whether one may be dialled is known only after resolution.
+//!
+//! Slashes at the end of a path are in neither camp. To a server `/p` and `/p/` are two resources (RFC 3986, section
+//! 6.2.3), and many answer 404 to one of them; to the people who write announcements they are one relay, which must not
+//! be dialled twice. So a [`RelayUrl`] is its normal form, without them, wherever it is compared, sorted, stored or shown,
+//! and carries the path as it was written beside it, for the request alone. Whoever keeps URLs in a set or map keeps the
+//! form that came first. A key type of its own would say the same with two types at every door, and two strings to get
+//! wrong in the store, whose records go by the normal form.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use nostr::key::PublicKey;
 use nostr::nips::nip19::FromBech32;
@@ -48,13 +57,44 @@ impl fmt::Display for RelayUrlError {
 
 impl std::error::Error for RelayUrlError {}
 
-/// The URL of a remote relay in its normal form (spec section 3): equal URLs are equal strings.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelayUrl(String);
+/// The URL of a remote relay (spec section 3). Equal by its normal form, whatever the form of its path.
+#[derive(Clone, Debug)]
+pub struct RelayUrl {
+    normal: String,
+    /// Path and query as they were written, where the normal form lacks slashes of theirs.
+    written: Option<Box<str>>,
+}
+
+impl PartialEq for RelayUrl {
+    fn eq(&self, other: &Self) -> bool {
+        self.normal == other.normal
+    }
+}
+
+impl Eq for RelayUrl {}
+
+impl PartialOrd for RelayUrl {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for RelayUrl {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.normal.cmp(&other.normal)
+    }
+}
+
+impl Hash for RelayUrl {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.normal.hash(state);
+    }
+}
 
 impl RelayUrl {
     /// Brings a URL into its normal form: ASCII white space around it trimmed, scheme and host lower-cased, IDNA, the
-    /// root dot of a host name, default port, empty query, empty path and trailing slashes dropped.
+    /// root dot of a host name, default port, empty query, empty path and trailing slashes dropped. A path that is not
+    /// empty is kept as it is written, too.
     ///
     /// # Errors
     ///
@@ -84,20 +124,49 @@ impl RelayUrl {
         }
         let path = url.path().trim_end_matches('/');
         normal.push_str(path);
-        if let Some(query) = url.query().filter(|query| !query.is_empty()) {
+        let query = url.query().filter(|query| !query.is_empty());
+        if let Some(query) = query {
             // The slash stays before a query, so that `path` can always be a part of the normal form.
             normal.push_str(if path.is_empty() { "/?" } else { "?" });
             normal.push_str(query);
         }
-        if normal.len() > RELAY_URL_BYTES_MAX {
+        if normal.len() + url.path().len() - path.len() > RELAY_URL_BYTES_MAX {
             return Err(RelayUrlError::TooLong);
         }
-        Ok(RelayUrl(normal))
+        let is_normal = path.is_empty() || path.len() == url.path().len();
+        let written = (!is_normal).then(|| with_query(url.path(), query));
+        Ok(RelayUrl { normal, written })
     }
 
     /// The normal form.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.normal
+    }
+
+    /// The URL as it is dialled: the normal form, but for the path, which is as it was written.
+    pub fn written(&self) -> String {
+        match &self.written {
+            Some(path) => {
+                let scheme_len = self.normal.len() - self.rest().len();
+                format!("{}{}{path}", &self.normal[..scheme_len], self.authority())
+            }
+            None => self.normal.clone(),
+        }
+    }
+
+    /// The same relay by the other form of its path: with a slash at the end, or without. `None` if there is none, because
+    /// the path is empty.
+    pub fn other_form(&self) -> Option<RelayUrl> {
+        let normal = self.normal.clone();
+        if self.written.is_some() {
+            return Some(RelayUrl { normal, written: None });
+        }
+        let (path, query) = match self.path().split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (self.path(), None),
+        };
+        let written = (path != "/").then(|| with_query(&format!("{path}/"), query))?;
+        Some(RelayUrl { normal, written: Some(written) })
     }
 
     /// The host in lower case: a name in its ASCII form, an IPv4 address, or an IPv6 address without its brackets.
@@ -114,11 +183,14 @@ impl RelayUrl {
 
     /// Whether the scheme is `wss`.
     pub fn is_tls(&self) -> bool {
-        self.0.starts_with("wss:")
+        self.normal.starts_with("wss:")
     }
 
-    /// What the HTTP request asks for: path and query, at least `/`.
+    /// What the HTTP request asks for: path and query as they were written, at least `/`.
     pub fn path(&self) -> &str {
+        if let Some(path) = &self.written {
+            return path;
+        }
         let rest = self.rest();
         rest.find('/').map_or("/", |start| &rest[start..])
     }
@@ -137,7 +209,7 @@ impl RelayUrl {
         if location.is_empty() || has_blanks(location) {
             return Err(RelayUrlError::Malformed);
         }
-        let base = parse_url(self.as_str())?;
+        let base = parse_url(&self.written())?;
         let mut url = base.join(location).map_err(unparsed)?;
         url.set_fragment(None);
         let (scheme, rest) = url.as_str().split_once(':').ok_or(RelayUrlError::Malformed)?;
@@ -151,7 +223,7 @@ impl RelayUrl {
 
     fn rest(&self) -> &str {
         // The normal form begins with `ws://` or `wss://`.
-        &self.0[if self.is_tls() { 6 } else { 5 }..]
+        &self.normal[if self.is_tls() { 6 } else { 5 }..]
     }
 
     fn authority(&self) -> &str {
@@ -162,7 +234,7 @@ impl RelayUrl {
 
 impl fmt::Display for RelayUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.normal)
     }
 }
 
@@ -336,6 +408,13 @@ fn parse_url(text: &str) -> Result<Url, Unparsed> {
     }
 }
 
+fn with_query(path: &str, query: Option<&str>) -> Box<str> {
+    match query {
+        Some(query) => format!("{path}?{query}").into(),
+        None => path.into(),
+    }
+}
+
 fn has_blanks(text: &str) -> bool {
     text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
@@ -424,6 +503,38 @@ mod tests {
         assert_eq!(normal("wss://relay.example?a=b"), "wss://relay.example/?a=b");
         assert_eq!(normal("wss://bücher.example"), "wss://xn--bcher-kva.example");
         assert_eq!(normal("ws://[::1]:7777"), "ws://[::1]:7777");
+    }
+
+    #[test]
+    fn a_path_is_asked_for_as_it_is_written_and_compared_without_slashes_at_its_end() {
+        for (text, path, written) in [
+            ("wss://relay.example/relay/", "/relay/", "wss://relay.example/relay/"),
+            ("WSS://Relay.example:443/relay", "/relay", "wss://relay.example/relay"),
+            ("ws://relay.example:81/a//", "/a//", "ws://relay.example:81/a//"),
+            ("wss://relay.example/a/?b=c/", "/a/?b=c/", "wss://relay.example/a/?b=c/"),
+            ("wss://relay.example/a?b=c", "/a?b=c", "wss://relay.example/a?b=c"),
+            ("wss://relay.example//", "/", "wss://relay.example"),
+            ("wss://relay.example/?b", "/?b", "wss://relay.example/?b"),
+        ] {
+            let url = RelayUrl::parse(text).unwrap();
+            assert_eq!((url.path(), url.written().as_str()), (path, written), "{text}");
+            let stored = RelayUrl::parse(url.as_str()).unwrap();
+            assert_eq!((&stored, stored.cmp(&url)), (&url, Ordering::Equal), "{text}");
+            assert!(!stored.as_str().ends_with('/') || text.contains('?'), "{text}");
+        }
+        assert_ne!(RelayUrl::parse("wss://relay.example/a"), RelayUrl::parse("wss://relay.example/b/"));
+    }
+
+    #[test]
+    fn a_path_has_two_forms_and_the_root_one() {
+        let other = |text: &str| RelayUrl::parse(text).unwrap().other_form().map(|url| url.written());
+        assert_eq!(other("wss://relay.example/a").as_deref(), Some("wss://relay.example/a/"));
+        assert_eq!(other("wss://relay.example/a/").as_deref(), Some("wss://relay.example/a"));
+        assert_eq!(other("wss://relay.example/a/b//?x=1").as_deref(), Some("wss://relay.example/a/b?x=1"));
+        assert_eq!(other("ws://relay.example:81/a?x=1").as_deref(), Some("ws://relay.example:81/a/?x=1"));
+        for root in ["wss://relay.example", "wss://relay.example/", "wss://relay.example/?x=1"] {
+            assert_eq!(other(root), None, "{root}");
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::sync::filters::Unit;
 use crate::sync::health::Health;
 use crate::sync::plan::{Reach, identifier_sweeps, increment_sweeps, units_of};
 use crate::sync::progress::RelayProgress;
+use crate::sync::relay::dialling::{Form, Step};
 use crate::sync::relay::linked::Linked;
 use crate::sync::session::{Arrival, Fate, Lockout, Origin, Session};
 use crate::time::{Instant, UnixTime};
@@ -52,20 +53,11 @@ pub use names::{StateName, Why};
 enum State {
     Idle,
     Backoff { until: Instant },
-    Connecting { step: Step, deadline: Instant },
+    Connecting { step: Step, deadline: Instant, form: Form },
     Catchup { linked: Box<Linked>, reach: Reach, deletions: Deletions },
     Live { linked: Box<Linked> },
     Consolidating { linked: Box<Linked> },
     Closing,
-}
-
-/// How far connecting has got, and the link of that step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// The relay is asked what it says of itself.
-    Inquiring(LinkId),
-    /// The WebSocket is being opened.
-    Dialling(LinkId),
 }
 
 /// How far a full catch-up is with the deletions, which come last.
@@ -113,6 +105,7 @@ pub struct News {
 /// One remote relay.
 #[derive(Debug)]
 pub struct Relay {
+    /// With the path in the form by which it is dialled.
     url: RelayUrl,
     state: State,
     entered: UnixTime,
@@ -407,7 +400,7 @@ impl Relay {
             State::Backoff { .. } if cx.network.is_offline() => {}
             State::Idle => self.dial(Why::Needed, cx),
             State::Backoff { until } if *until <= cx.now.mono => self.dial(Why::WaitOver, cx),
-            State::Connecting { step, deadline } if *deadline <= cx.now.mono => {
+            State::Connecting { step, deadline, .. } if *deadline <= cx.now.mono => {
                 let (Step::Inquiring(link) | Step::Dialling(link)) = *step;
                 if *step == Step::Inquiring(link) {
                     cx.metrics.relay_info.add(CloseReason::Timeout.name());

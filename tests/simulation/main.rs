@@ -14,6 +14,7 @@ mod crash;
 mod crash_store;
 mod design;
 mod disk;
+mod doors;
 mod ear;
 mod events;
 mod health;

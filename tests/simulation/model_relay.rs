@@ -134,6 +134,10 @@ pub struct ModelRelay {
     pub url: String,
     pub config: RelayConfig,
     pub mode: Mode,
+    /// The only path at which it is found; `None`: at any.
+    pub path: Option<&'static str>,
+    /// Paths for which someone dialled, found or not.
+    pub paths_dialled: Vec<String>,
     /// Newest first, ties by lowest id: the order of every answer.
     held: BTreeMap<(Reverse<u64>, String), EventRef>,
     sessions: BTreeMap<u64, Session>,
@@ -172,6 +176,8 @@ impl ModelRelay {
             url: url.to_owned(),
             config,
             mode: Mode::Up,
+            path: None,
+            paths_dialled: Vec::new(),
             held: BTreeMap::new(),
             sessions: BTreeMap::new(),
             buckets: BTreeMap::new(),
@@ -193,9 +199,12 @@ impl ModelRelay {
         }
     }
 
-    /// Someone asks what it is.
-    pub fn on_inquiry(&mut self) -> Result<&'static str, CloseReason> {
+    /// Someone asks what it is, at a path.
+    pub fn on_inquiry(&mut self, path: &str) -> Result<&'static str, CloseReason> {
         self.inquiries += 1;
+        if !self.is_at(path) {
+            return Err(CloseReason::Handshake(404));
+        }
         self.config.flavour.info.ok_or(CloseReason::Handshake(404))
     }
 
@@ -210,10 +219,18 @@ impl ModelRelay {
         self.dial_begun = false;
     }
 
+    fn is_at(&self, path: &str) -> bool {
+        self.path.is_none_or(|own| own == path)
+    }
+
     /// Someone dials, or goes on with a dial that has begun.
-    pub fn on_dial(&mut self, at: Micros) -> Door {
+    pub fn on_dial(&mut self, at: Micros, path: &str) -> Door {
         if !std::mem::take(&mut self.dial_begun) {
             self.dials.push(at);
+        }
+        self.paths_dialled.push(path.to_owned());
+        if self.mode == Mode::Up && !self.is_at(path) {
+            return Door::Status(404);
         }
         if self.mode == Mode::Up && !self.take(Counted::Dials, at, 1) {
             return Door::Status(429);

@@ -89,7 +89,9 @@ enum Frame {
     /// A ping out, a pong in.
     Beat,
     Opened,
-    /// What the relay says of itself: the question out, the answer in.
+    /// The question what the relay says of itself, at a path.
+    Inquiry(Rc<str>),
+    /// The answer to it.
     Info(Result<&'static str, CloseReason>),
     /// The end of the link: a close code out, a reason in.
     Closed(CloseReason),
@@ -227,6 +229,14 @@ impl World {
         self.relays.last_mut().expect("just pushed")
     }
 
+    /// Adds the relay `wss://<name>.example<path>`, which is found at that path alone.
+    pub fn add_relay_at(&mut self, name: &str, path: &'static str, config: RelayConfig) -> &mut ModelRelay {
+        let relay = self.add_relay(name, config);
+        relay.url.push_str(path.trim_end_matches('/'));
+        relay.path = Some(path);
+        relay
+    }
+
     /// Makes `name` a bootstrap relay from the next start on.
     pub fn bootstrap(&mut self, name: &str) {
         self.settings.bootstrap.push(RelayUrl::parse(&relay_url(name)).expect("a relay URL"));
@@ -268,7 +278,9 @@ impl World {
 
     fn relay_number(&self, name: &str) -> usize {
         let url = relay_url(name);
-        self.relays.iter().position(|r| r.url == url).unwrap_or_else(|| panic!("no relay {name}"))
+        let is_called =
+            |r: &ModelRelay| r.url.strip_prefix(&url).is_some_and(|path| path.is_empty() || path.starts_with('/'));
+        self.relays.iter().position(is_called).unwrap_or_else(|| panic!("no relay {name}"))
     }
 
     /// An event turns up in a relay's store; its subscribers hear nothing.

@@ -1,6 +1,8 @@
 //! How the link to a relay comes and goes: dialled, open, lost, closed.
 
-use super::{Deletions, Linked, Reach, Relay, State, Step, Why, linked_in};
+use log::debug;
+
+use super::{Deletions, Linked, Reach, Relay, State, Why, linked_in};
 use crate::contract::{CloseReason, LinkId, Output};
 use crate::limits::{REFUSED_RETRY_AFTER, Timing};
 use crate::sync::Cx;
@@ -9,6 +11,27 @@ use crate::sync::network::Evidence;
 use crate::sync::relay::names::StateName;
 use crate::sync::session::Session;
 use crate::time::{Duration, Instant};
+
+/// What a server answers where no relay is.
+const NOT_FOUND: CloseReason = CloseReason::Handshake(404);
+
+/// How far connecting has got, and the link of that step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The relay is asked what it says of itself.
+    Inquiring(LinkId),
+    /// The WebSocket is being opened.
+    Dialling(LinkId),
+}
+
+/// By which form of its path a relay is dialled (spec section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The one that answered last, or that is written.
+    First,
+    /// The other one: at the first it was not found.
+    Second,
+}
 
 impl Relay {
     /// Its link, being dialled or open.
@@ -60,6 +83,7 @@ impl Relay {
         }
         self.totals.dials_ok += 1;
         self.note_reached(cx);
+        let is_elsewhere = matches!(&self.state, State::Connecting { form: Form::Second, .. });
         let reach = match self.progress.since(cx.now, cx.settings.timing.overlap_secs) {
             Some(since) if self.full_catchup_in(cx) > Duration::ZERO => Reach::Since(since),
             _ => Reach::Full,
@@ -68,12 +92,15 @@ impl Relay {
         let mut linked = Box::new(Linked::new(Session::new(link, budget, cx), cx.now.mono));
         linked.plan_catchup(&self.url, reach, &self.progress, cx);
         self.enter(Why::Opened, cx, |_| State::Catchup { linked, reach, deletions: Deletions::of(reach) });
+        if is_elsewhere {
+            self.inquire_elsewhere(cx);
+        }
         self.settle(cx);
     }
 
     /// The link is gone, or never came to be.
     pub fn on_closed(&mut self, link: LinkId, reason: CloseReason, cx: &mut Cx<'_>) {
-        if self.link() == Some(link) {
+        if self.link() == Some(link) && !(reason == NOT_FOUND && self.dial_other_form(cx)) {
             self.lose_link(Why::LinkClosed(reason), cx);
         }
     }
@@ -150,7 +177,23 @@ impl Relay {
             None => Step::Dialling(self.open_link(cx)),
         };
         let deadline = cx.now.mono + cx.settings.timing.connect_timeout;
-        self.enter(why, cx, |_| State::Connecting { step, deadline });
+        self.enter(why, cx, |_| State::Connecting { step, deadline, form: Form::First });
+    }
+
+    /// The relay is not found at its path, which announcements may have written with a slash too many or too few: it is
+    /// dialled by the other form, once in each try and under the same deadline. The form that answers is kept for as long as
+    /// the relay is followed; a restart begins with the written one again, at the cost of one answer. True if it is.
+    fn dial_other_form(&mut self, cx: &mut Cx<'_>) -> bool {
+        let State::Connecting { form, .. } = &mut self.state else { return false };
+        let Some(url) = self.url.other_form() else { return false };
+        // Not found by either: the next try begins as this one did.
+        self.url = url;
+        if std::mem::replace(form, Form::Second) == Form::Second {
+            return false;
+        }
+        debug!("{}: not found, tried at {}", self.url, self.url.path());
+        self.connect(cx);
+        true
     }
 
     /// Goes on from the inquiry to the link itself, under the same deadline.

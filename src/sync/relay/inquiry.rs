@@ -95,6 +95,15 @@ impl Relay {
         linked_in(&mut self.state).expect("only called with a link").inquiry = Some(Inquiry { link, deadline });
     }
 
+    /// The relay is not where it was asked what it is: if it has said nothing, it is asked where it was found.
+    pub(super) fn inquire_elsewhere(&mut self, cx: &mut Cx<'_>) {
+        if self.budget().info.is_none() {
+            self.budget_mut().asked_at = UnixTime::EPOCH;
+            self.inquire_not_before = Instant::ZERO;
+            self.inquire_beside_if_due(cx);
+        }
+    }
+
     /// Gives up an inquiry beside the open link that has taken too long.
     pub(super) fn give_up_slow_inquiry(&mut self, cx: &mut Cx<'_>) {
         let inquiry = self.linked().and_then(|linked| linked.inquiry);

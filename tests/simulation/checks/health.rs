@@ -18,6 +18,9 @@ pub struct HealthCheck {
     /// How often anybody had been heard when a failure was last counted, and what was counted before.
     lives: u64,
     before: (u32, Micros),
+    /// The dial will find no relay at its path, and whether it was the first try to.
+    not_found: bool,
+    other_form_tried: bool,
 }
 
 impl HealthCheck {
@@ -53,6 +56,11 @@ impl HealthCheck {
         }
     }
 
+    /// A dial will find no relay at its path: one at the other form of it may follow at once.
+    pub fn on_not_found(&mut self) {
+        self.not_found = true;
+    }
+
     /// The process has forgotten what it knew.
     pub fn forget_inquiry(&mut self) {
         self.ask_at = 0;
@@ -77,6 +85,13 @@ impl HealthCheck {
 
     /// A dial or link has ended. `lives`: how often anybody was heard before.
     pub fn on_end(&mut self, at: Micros, stable: bool, lives: u64) {
+        let goes_on = std::mem::take(&mut self.not_found) && !self.other_form_tried;
+        self.other_form_tried = goes_on;
+        if goes_on {
+            // What it is may be asked there, too.
+            (self.dial_follows, self.ask_at) = (true, 0);
+            return;
+        }
         if stable {
             *self = HealthCheck { allowed_at: at, ask_at: self.ask_at, ..HealthCheck::default() };
             return;

@@ -264,6 +264,6 @@ fn silences_and_closes_are_each_relays_own() {
     let bug = "rate-limited: there is a bug in the client, no one should be making so many requests";
     assert_eq!(says(&mut rate, r#"["REQ","s",{"kinds":[1],"limit":1}]"#), [closed("s", bug)]);
     assert_eq!(said(rate.on_text(12 * SECOND, 1, r#"["REQ","s",{"kinds":[1],"limit":1}]"#)), [EOSE]);
-    (0..29).for_each(|_| assert_eq!(rate.on_dial(0), Door::Mode(Mode::Up)));
-    assert_eq!([rate.on_dial(0), rate.on_dial(0)], [Door::Mode(Mode::Up), Door::Status(429)]);
+    (0..29).for_each(|_| assert_eq!(rate.on_dial(0, "/"), Door::Mode(Mode::Up)));
+    assert_eq!([rate.on_dial(0, "/"), rate.on_dial(0, "/")], [Door::Mode(Mode::Up), Door::Status(429)]);
 }

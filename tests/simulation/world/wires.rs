@@ -7,6 +7,7 @@ use crate::link::{Far, Link, LinkState, Path};
 use crate::model_relay::{Act, Door, Mode, Reply};
 use grasp_sync::engine::{CloseReason, Input, LinkId, Output};
 use grasp_sync::limits::{LINK_OUT_BYTES_MAX, RELAY_MESSAGE_BYTES_MAX};
+use grasp_sync::protocol::relay_url::RelayUrl;
 use std::rc::Rc;
 
 /// The close code for a relay that is needed no more; should it come back, it is a stranger.
@@ -47,11 +48,13 @@ impl World {
                 self.clients[n].1.closed = Some(if let CloseReason::Peer(code) = reason { code } else { 0 });
                 self.links.remove(&serial);
             }
-            (Far::Relay(n), Frame::Info(_)) => {
-                let answer = self.relays[n].on_inquiry();
+            (Far::Relay(n), Frame::Inquiry(path)) => {
+                let answer = self.relays[n].on_inquiry(&path);
                 self.send_in(serial, Frame::Info(answer));
             }
-            (_, Frame::Opened | Frame::Drained | Frame::Info(_)) => unreachable!("never sent outwards"),
+            (_, Frame::Opened | Frame::Drained | Frame::Info(_) | Frame::Inquiry(_)) => {
+                unreachable!("never sent outwards")
+            }
         }
     }
 
@@ -150,6 +153,7 @@ impl World {
                 self.feed(Input::Drained { link });
             }
             Frame::Info(answer) => self.inquiry_ends(serial, link, answer),
+            Frame::Inquiry(_) => unreachable!("never sent inwards"),
             Frame::Closed(reason) if matches!(state.state, LinkState::Inquiring { .. }) => {
                 self.inquiry_ends(serial, link, Err(reason));
             }
@@ -205,8 +209,8 @@ impl World {
             self.outputs += 1;
             self.hash(&output);
             match output {
-                Output::Dial { link, url } => self.dial(link, url.as_str()),
-                Output::Inquire { link, url } => self.inquire(link, url.as_str()),
+                Output::Dial { link, url } => self.dial(link, &url),
+                Output::Inquire { link, url } => self.inquire(link, &url),
                 Output::Send { link, text } => self.sent(link, text),
                 Output::Ping { link } => {
                     if let Some(serial) = self.serial(link) {
@@ -219,12 +223,16 @@ impl World {
     }
 
     fn hash(&mut self, output: &Output) {
+        let written = match output {
+            Output::Dial { url, .. } | Output::Inquire { url, .. } => url.written(),
+            _ => String::new(),
+        };
         let (kind, link, text) = match output {
-            Output::Dial { link, url } => (0, link, url.as_str()),
+            Output::Dial { link, .. } => (0, link, written.as_str()),
             Output::Send { link, text } => (1, link, text.as_str()),
             Output::Ping { link } => (2, link, ""),
             Output::Close { link, code } => (3 + u64::from(*code), link, ""),
-            Output::Inquire { link, url } => (3, link, url.as_str()),
+            Output::Inquire { link, .. } => (3, link, written.as_str()),
         };
         let link = match link {
             LinkId::Relay(n) => 2 * n,
@@ -241,8 +249,9 @@ impl World {
         serial
     }
 
-    pub(super) fn dial(&mut self, link: LinkId, url: &str) {
-        self.say(&format!("dial {url}"));
+    pub(super) fn dial(&mut self, link: LinkId, url: &RelayUrl) {
+        self.say(&format!("dial {}", url.written()));
+        let (path, url) = (url.path(), url.as_str());
         let n = self.known_relay(url);
         let at = self.clock.now();
         let busy = self.busy();
@@ -260,8 +269,13 @@ impl World {
         if let Some(reason) = self.unreachable.get(&n) {
             return self.send_in(serial, Frame::Closed(*reason));
         }
-        match self.relays[n].on_dial(at) {
-            Door::Status(status) => self.send_in(serial, Frame::Closed(CloseReason::Handshake(status))),
+        match self.relays[n].on_dial(at, path) {
+            Door::Status(status) => {
+                if status == 404 {
+                    self.checks.health.entry(n).or_default().on_not_found();
+                }
+                self.send_in(serial, Frame::Closed(CloseReason::Handshake(status)));
+            }
             Door::Mode(Mode::Up) => self.send_in(serial, Frame::Opened),
             Door::Mode(Mode::Refuses) => self.send_in(serial, Frame::Closed(CloseReason::Connect)),
             Door::Mode(Mode::HangsUp) => {
@@ -285,8 +299,9 @@ impl World {
 
     /// A relay is asked what it is: one question and one answer. Unless there is a link to it already, this is the
     /// beginning of a dial.
-    pub(super) fn inquire(&mut self, link: LinkId, url: &str) {
-        self.say(&format!("inquire at {url}"));
+    pub(super) fn inquire(&mut self, link: LinkId, url: &RelayUrl) {
+        self.say(&format!("inquire at {}", url.written()));
+        let (path, url) = (url.path(), url.as_str());
         let n = self.known_relay(url);
         let busy = self.busy();
         let verdict = self.checks.on_inquiry(self.awake(), n, url, &busy, self.open_links());
@@ -305,7 +320,7 @@ impl World {
             return self.send_in(serial, Frame::Closed(*reason));
         }
         match self.relays[n].mode {
-            Mode::Up | Mode::HangsUp => self.send_out(serial, Frame::Info(Ok(""))),
+            Mode::Up | Mode::HangsUp => self.send_out(serial, Frame::Inquiry(path.into())),
             Mode::Refuses => self.send_in(serial, Frame::Closed(CloseReason::Connect)),
             Mode::BlackHole => self.fail_dial(serial, CloseReason::Timeout),
         }
