@@ -146,6 +146,9 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 pub const ANSWER_HEAD_BYTES_MAX: usize = 64 << 10;
 /// Header lines of one such answer. Beyond: likewise.
 pub const ANSWER_HEADERS_MAX: usize = 256;
+/// Longest time for which a relay that answers 429 or 503 is left alone because its `Retry-After` says so. Beyond: it is
+/// dialled after this time.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// Time for an HTTP request head to arrive. After: close.
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for an HTTP response to be taken and the peer to hang up. After: close.

@@ -191,6 +191,24 @@ fn interim_answers_are_no_refusal() {
     assert_eq!(process.metrics().sum("grasp_sync_relay_info_total", &["result=\"read\""]), 1.0);
 }
 
+#[test]
+fn a_relay_that_says_when_to_come_back_is_dialled_then_and_not_before() {
+    let (process, gate, _relay) = behind(
+        |relay| {
+            Gate::start(relay.address(), |requests| match requests.iter().filter(|r| r.is_upgrade()).count() {
+                1 => Answer::Whole("HTTP/1.1 429 Slow down\r\nRetry-After: 4\r\n\r\n".to_owned()),
+                _ => Answer::Through(String::new()),
+            })
+        },
+        "[timing]\nbackoff_base_secs = 1",
+    );
+    let upgrades: Vec<_> = gate.requests().into_iter().filter(|r| r.is_upgrade()).map(|r| r.at).collect();
+    assert_eq!(upgrades.len(), 2);
+    let waited = upgrades[1] - upgrades[0];
+    assert!(waited >= Duration::from_secs(4), "dialled again after {waited:?}");
+    assert!(process.log_has("handshake answered with 429, to be tried again after 4 s"), "{}", process.log_text());
+}
+
 // From a relay to a client.
 
 #[test]

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use log::{debug, info};
 use nostr::event::EventId;
 
-use crate::contract::{CloseReason, LinkId, Output};
+use crate::contract::{CloseReason, Output};
 use crate::protocol::relay_url::RelayUrl;
 use crate::state::{RepoId, RootId};
 use crate::store::{Progress, Seq};
@@ -121,6 +121,8 @@ pub struct Relay {
     pending_requery: BTreeSet<RepoId>,
     /// What it allows; `None` while a link is open: its session has it.
     budget: Option<Budget>,
+    /// It has asked not to be dialled before this.
+    dial_not_before: Instant,
     /// It is not asked before this what it is.
     inquire_not_before: Instant,
     unsaved: Vec<Progress>,
@@ -144,6 +146,7 @@ impl Relay {
             progress,
             pending_requery: BTreeSet::new(),
             budget: Some(budget),
+            dial_not_before: Instant::ZERO,
             inquire_not_before: Instant::ZERO,
             unsaved: Vec::new(),
             through_moved_at: None,

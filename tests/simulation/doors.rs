@@ -1,11 +1,13 @@
-//! What a relay's door says over HTTP before there is a link: that nothing is at this path.
+//! What a relay's door says over HTTP before there is a link: nothing is at this path, or come back later.
 
-use crate::clock::{HOUR, MINUTE};
+use crate::clock::{DAY, HOUR, MINUTE, Micros, SECOND};
 use crate::events::{Author, EventRef};
 use crate::model_relay::RelayConfig;
 use crate::scenario;
-use crate::setup::{OLD, quiet, settle};
+use crate::setup::{OLD, assert_at, quiet, settle, village};
 use crate::world::World;
+use grasp_sync::contract::RetryAfter;
+use grasp_sync::time::{Duration, UnixTime};
 
 /// A hub, on which repos are announced that list the relay `far`, found at `path` alone, by each of `forms`. An issue
 /// that only `far` has.
@@ -87,5 +89,54 @@ fn a_relay_that_is_found_at_neither_form_is_down() {
         assert!(dialled.chunks(2).all(|pair| pair == ["/moved/", "/moved"]), "{dialled:?}");
         w.relay("far").path = None;
         w.run_until("the issue", HOUR + MINUTE, |w| w.has(&issue));
+    });
+}
+
+/// When a relay was dialled since `from`.
+fn dials_since(w: &mut World, relay: &str, from: Micros) -> Vec<Micros> {
+    w.relay(relay).dials.iter().filter(|at| **at >= from).map(|at| at - from).collect()
+}
+
+#[test]
+fn a_busy_relay_is_not_dialled_before_it_says() {
+    scenario("a_busy_relay_is_not_dialled_before_it_says", |w| {
+        let v = village(w, 60);
+        settle(w);
+        w.run_for(2 * MINUTE);
+        // It stands well, so it would be dialled at once, and then after 5 s.
+        w.relay("far").busy = Some(RetryAfter::Wait(Duration::from_secs(600)));
+        let from = w.clock.now();
+        w.drop_links("far");
+        w.run_for(15 * MINUTE);
+        let dials = dials_since(w, "far", from);
+        assert_eq!(dials.len(), 2, "{dials:?}");
+        assert_at(dials[1], 600 * SECOND, SECOND, "the dial");
+        w.relay("far").busy = None;
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "x");
+        w.publish("far", &issue);
+        w.run_until("the issue", 6 * MINUTE, |w| w.has(&issue));
+    });
+}
+
+#[test]
+fn a_busy_relay_may_say_when_by_the_clock_and_is_believed_for_an_hour() {
+    scenario("a_busy_relay_may_say_when_by_the_clock_and_is_believed_for_an_hour", |w| {
+        village(w, 60);
+        let at = |w: &World, secs: u64| Some(RetryAfter::At(UnixTime::from_secs(w.clock.wall() + secs)));
+        w.relay("far").busy = at(w, 1_800);
+        w.start();
+        // Asked what it is, it says so; it is not dialled as well.
+        w.run_for(20 * MINUTE);
+        assert_eq!((w.relay("far").dials.len(), w.relay("far").paths_dialled.len()), (1, 0));
+        w.relay("far").busy = at(w, 10 * DAY / SECOND);
+        w.run_until("it is asked again", 11 * MINUTE, |w| w.relay("far").dials.len() == 2);
+        let from = w.clock.now();
+        w.run_for(SECOND);
+        w.relay("far").busy = at(w, 0);
+        w.run_for(HOUR + MINUTE);
+        // A time that is over is no wait: the backoff goes on.
+        let dials = dials_since(w, "far", from + 1);
+        assert_at(dials[0], HOUR, SECOND, "the hour");
+        assert_at(dials[1] - dials[0], 20 * SECOND, SECOND, "the backoff");
     });
 }

@@ -18,7 +18,7 @@ pub use talk::{Act, Door, Reply, closed, event_text, notice};
 use crate::clock::{Micros, SECOND, WALL_START};
 use crate::events::{DumbFilter, EventRef};
 use flavour::{Above, Cap, Idle};
-use grasp_sync::engine::CloseReason;
+use grasp_sync::contract::{CloseReason, RetryAfter};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use talk::{Bucket, Wire};
@@ -136,6 +136,8 @@ pub struct ModelRelay {
     pub mode: Mode,
     /// The only path at which it is found; `None`: at any.
     pub path: Option<&'static str>,
+    /// It answers nobody, but says when to come back.
+    pub busy: Option<RetryAfter>,
     /// Paths for which someone dialled, found or not.
     pub paths_dialled: Vec<String>,
     /// Newest first, ties by lowest id: the order of every answer.
@@ -177,6 +179,7 @@ impl ModelRelay {
             config,
             mode: Mode::Up,
             path: None,
+            busy: None,
             paths_dialled: Vec::new(),
             held: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -202,6 +205,9 @@ impl ModelRelay {
     /// Someone asks what it is, at a path.
     pub fn on_inquiry(&mut self, path: &str) -> Result<&'static str, CloseReason> {
         self.inquiries += 1;
+        if let Some(retry) = self.busy {
+            return Err(CloseReason::RetryAfter { status: 503, retry });
+        }
         if !self.is_at(path) {
             return Err(CloseReason::Handshake(404));
         }
@@ -229,11 +235,14 @@ impl ModelRelay {
             self.dials.push(at);
         }
         self.paths_dialled.push(path.to_owned());
+        if self.mode == Mode::Up && self.busy.is_some() {
+            return Door::Status(429, self.busy);
+        }
         if self.mode == Mode::Up && !self.is_at(path) {
-            return Door::Status(404);
+            return Door::Status(404, None);
         }
         if self.mode == Mode::Up && !self.take(Counted::Dials, at, 1) {
-            return Door::Status(429);
+            return Door::Status(429, None);
         }
         Door::Mode(self.mode)
     }

@@ -4,7 +4,7 @@ use log::debug;
 
 use super::{Deletions, Linked, Reach, Relay, State, Why, linked_in};
 use crate::contract::{CloseReason, LinkId, Output};
-use crate::limits::{REFUSED_RETRY_AFTER, Timing};
+use crate::limits::{REFUSED_RETRY_AFTER, RETRY_AFTER_MAX, Timing};
 use crate::sync::Cx;
 use crate::sync::health::Rest;
 use crate::sync::network::Evidence;
@@ -71,9 +71,10 @@ impl Relay {
             State::Backoff { until } => *until,
             State::Connecting { .. } => health.on_failure(now, timing),
             _ if self.linked().is_some_and(|linked| !linked.stable) => health.on_failure(now, timing),
+            _ if self.dial_not_before > now => self.dial_not_before,
             _ => return None,
         };
-        Some(Rest { health, until })
+        Some(Rest { health, until: until.max(self.dial_not_before) })
     }
 
     /// The dialled link is open.
@@ -101,7 +102,16 @@ impl Relay {
     /// The link is gone, or never came to be.
     pub fn on_closed(&mut self, link: LinkId, reason: CloseReason, cx: &mut Cx<'_>) {
         if self.link() == Some(link) && !(reason == NOT_FOUND && self.dial_other_form(cx)) {
+            self.heed_retry_after(reason, cx);
             self.lose_link(Why::LinkClosed(reason), cx);
+        }
+    }
+
+    /// The relay was asked something over HTTP and is busy: it is not dialled before it says, however well it stands.
+    pub(super) fn heed_retry_after(&mut self, reason: CloseReason, cx: &Cx<'_>) {
+        if let CloseReason::RetryAfter { retry, .. } = reason {
+            let wait = retry.wait(cx.now.wall).min(RETRY_AFTER_MAX);
+            self.dial_not_before = self.dial_not_before.max(cx.now.mono + wait);
         }
     }
 
@@ -263,6 +273,7 @@ impl Relay {
             }
             None => return,
         };
+        let until = until.max(self.dial_not_before);
         self.lost = Some((why, cx.now.wall));
         if let Some(name) = why.own_rule() {
             cx.metrics.relay_links_closed.add(name);

@@ -1,5 +1,6 @@
 //! What a relay says of itself (NIP-11): asked before it is dialled and at the daily turn, at most once in
-//! [`INFO_PERIOD`], answered or not. A relay that cannot be reached to be asked is not dialled as well: that was the dial.
+//! [`INFO_PERIOD`], answered or not. A relay that cannot be reached to be asked, or says that it is busy, is not dialled
+//! as well: that was the dial.
 
 use log::debug;
 
@@ -41,12 +42,15 @@ impl Relay {
         cx.metrics.relay_info.add(result);
         debug!("{}: relay information: {result}", self.url);
         let info = read.ok().and_then(Result::ok);
+        if let Err(reason) = document {
+            self.heed_retry_after(reason, cx);
+        }
         match (linked_in(&mut self.state), document) {
             (Some(linked), _) => {
                 linked.inquiry = None;
                 self.on_info(info, cx);
             }
-            (None, Err(reason)) if is_unreachable(reason) => {
+            (None, Err(reason)) if puts_off_dial(reason) => {
                 // It may have more to say when it can be reached.
                 if reason != CloseReason::Timeout {
                     self.budget_mut().asked_at = UnixTime::EPOCH;
@@ -121,8 +125,8 @@ impl Relay {
     }
 }
 
-/// Whether nobody was there to ask.
-fn is_unreachable(reason: CloseReason) -> bool {
+/// Whether nobody was there to ask, or whoever was does not want to be asked now.
+fn puts_off_dial(reason: CloseReason) -> bool {
     match reason {
         CloseReason::Resolve
         | CloseReason::NameServersFailed
@@ -131,9 +135,9 @@ fn is_unreachable(reason: CloseReason) -> bool {
         | CloseReason::Connect
         | CloseReason::NoRoute
         | CloseReason::Tls
+        | CloseReason::RetryAfter { .. }
         | CloseReason::Timeout => true,
         CloseReason::Handshake(_)
-        | CloseReason::RetryAfter { .. }
         | CloseReason::Redirect(_)
         | CloseReason::HeadTooLarge
         | CloseReason::Peer(_)

@@ -18,6 +18,8 @@ pub struct HealthCheck {
     /// How often anybody had been heard when a failure was last counted, and what was counted before.
     lives: u64,
     before: (u32, Micros),
+    /// The relay has asked not to be dialled before this.
+    busy_until: Micros,
     /// The dial will find no relay at its path, and whether it was the first try to.
     not_found: bool,
     other_form_tried: bool,
@@ -26,6 +28,9 @@ pub struct HealthCheck {
 impl HealthCheck {
     pub fn on_dial(&mut self, at: Micros) -> Verdict {
         self.dialled_at = at;
+        if at < self.busy_until {
+            return Err(format!("dialled {} ms before it said", (self.busy_until - at).div_ceil(1_000)));
+        }
         // Microseconds that a process loses by its own clock's beginning are no sin.
         if at < self.allowed_at {
             return Err(format!(
@@ -54,6 +59,11 @@ impl HealthCheck {
         } else {
             self.dial_follows = false;
         }
+    }
+
+    /// The relay has said when it wants to be dialled again.
+    pub fn on_retry_after(&mut self, at: Micros, wait: Micros) {
+        self.busy_until = self.busy_until.max(at + wait.min(HOUR));
     }
 
     /// A dial will find no relay at its path: one at the other form of it may follow at once.
@@ -93,7 +103,8 @@ impl HealthCheck {
             return;
         }
         if stable {
-            *self = HealthCheck { allowed_at: at, ask_at: self.ask_at, ..HealthCheck::default() };
+            let HealthCheck { ask_at, busy_until, .. } = *self;
+            *self = HealthCheck { allowed_at: at, ask_at, busy_until, ..HealthCheck::default() };
             return;
         }
         if self.lives != lives {

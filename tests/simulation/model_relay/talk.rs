@@ -4,6 +4,7 @@ use super::Mode;
 use super::flavour::Rate;
 use crate::clock::Micros;
 use crate::events::EventRef;
+use grasp_sync::contract::RetryAfter;
 use serde_json::{Value, json};
 
 /// What a relay does on one link, at once or after a time.
@@ -28,8 +29,8 @@ pub enum Act {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
     Mode(Mode),
-    /// Another HTTP status than 101.
-    Status(u16),
+    /// Another HTTP status than 101, and perhaps when to come back.
+    Status(u16, Option<RetryAfter>),
 }
 
 /// What goes out on one link, in order.

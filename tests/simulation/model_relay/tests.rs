@@ -265,5 +265,5 @@ fn silences_and_closes_are_each_relays_own() {
     assert_eq!(says(&mut rate, r#"["REQ","s",{"kinds":[1],"limit":1}]"#), [closed("s", bug)]);
     assert_eq!(said(rate.on_text(12 * SECOND, 1, r#"["REQ","s",{"kinds":[1],"limit":1}]"#)), [EOSE]);
     (0..29).for_each(|_| assert_eq!(rate.on_dial(0, "/"), Door::Mode(Mode::Up)));
-    assert_eq!([rate.on_dial(0, "/"), rate.on_dial(0, "/")], [Door::Mode(Mode::Up), Door::Status(429)]);
+    assert_eq!([rate.on_dial(0, "/"), rate.on_dial(0, "/")], [Door::Mode(Mode::Up), Door::Status(429, None)]);
 }

@@ -5,6 +5,7 @@ use crate::checks::network::is_life;
 use crate::clock::{MILLI, Micros, SECOND};
 use crate::link::{Far, Link, LinkState, Path};
 use crate::model_relay::{Act, Door, Mode, Reply};
+use grasp_sync::contract::RetryAfter;
 use grasp_sync::engine::{CloseReason, Input, LinkId, Output};
 use grasp_sync::limits::{LINK_OUT_BYTES_MAX, RELAY_MESSAGE_BYTES_MAX};
 use grasp_sync::protocol::relay_url::RelayUrl;
@@ -164,6 +165,7 @@ impl World {
                     Far::Relay(n) => self.dial_ends(n, reason, false, |w| w.end_link(serial, false)),
                     Far::Client(_) => self.end_link(serial, false),
                 }
+                self.note_retry_after(serial, reason);
                 if let Some(Link { far: Far::Relay(n), .. }) = self.links.remove(&serial) {
                     self.relays[n].close(serial);
                 }
@@ -270,11 +272,14 @@ impl World {
             return self.send_in(serial, Frame::Closed(*reason));
         }
         match self.relays[n].on_dial(at, path) {
-            Door::Status(status) => {
+            Door::Status(status, None) => {
                 if status == 404 {
                     self.checks.health.entry(n).or_default().on_not_found();
                 }
                 self.send_in(serial, Frame::Closed(CloseReason::Handshake(status)));
+            }
+            Door::Status(status, Some(retry)) => {
+                self.send_in(serial, Frame::Closed(CloseReason::RetryAfter { status, retry }));
             }
             Door::Mode(Mode::Up) => self.send_in(serial, Frame::Opened),
             Door::Mode(Mode::Refuses) => self.send_in(serial, Frame::Closed(CloseReason::Connect)),
@@ -344,8 +349,12 @@ impl World {
                 | CloseReason::Connect
                 | CloseReason::NoRoute
                 | CloseReason::Tls
+                | CloseReason::RetryAfter { .. }
                 | CloseReason::Timeout)
         );
+        if let Err(reason) = answer {
+            self.note_retry_after_of(n, reason);
+        }
         let failed = answer.err().unwrap_or(CloseReason::Handshake(200));
         self.dial_ends(n, failed, beside, |w| w.inquiry_fails_or_not(n, unreachable, beside));
         if let Ok(document) = answer {
@@ -363,6 +372,24 @@ impl World {
         book(self);
         if !beside {
             self.checks.network.on_silence(n, reason);
+        }
+    }
+
+    /// Whoever is told when to come back is judged by it.
+    fn note_retry_after(&mut self, serial: u64, reason: CloseReason) {
+        if let Some(Link { far: Far::Relay(n), .. }) = self.links.get(&serial) {
+            self.note_retry_after_of(*n, reason);
+        }
+    }
+
+    fn note_retry_after_of(&mut self, n: usize, reason: CloseReason) {
+        if let CloseReason::RetryAfter { retry, .. } = reason {
+            let (at, wall) = (self.awake(), self.clock.wall());
+            let wait = match retry {
+                RetryAfter::Wait(wait) => wait.as_micros(),
+                RetryAfter::At(then) => then.as_secs().saturating_sub(wall) * SECOND,
+            };
+            self.checks.health.entry(n).or_default().on_retry_after(at, wait);
         }
     }
 

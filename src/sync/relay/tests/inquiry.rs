@@ -1,6 +1,9 @@
 //! What a relay says of itself is asked first, seldom, and at no other cost.
 
 use super::*;
+use crate::contract::RetryAfter;
+use crate::limits::RETRY_AFTER_MAX;
+use crate::time::Duration;
 
 const DOCUMENT: &str = r#"{"limitation":{"max_subscriptions":20}}"#;
 
@@ -109,6 +112,45 @@ fn nobody_is_asked_twice_in_a_day() {
         assert_eq!(steps(&mut rig), ">", "what came before was looked at with the texts");
         assert_eq!(rig.bench.metrics.relay_info.total(), 1);
     }
+}
+
+/// Says that it is busy for so many seconds.
+fn busy(secs: u64) -> CloseReason {
+    CloseReason::RetryAfter { status: 503, retry: RetryAfter::Wait(Duration::from_secs(secs)) }
+}
+
+#[test]
+fn a_relay_that_says_it_is_busy_is_not_dialled_before_it_says() {
+    let mut rig = Rig::new(with_repo);
+    rig.tick();
+    rig.answer_inquiry(Err(busy(100)));
+    assert_eq!((rig.state(), &*steps(&mut rig)), (StateName::Backoff, "?"));
+    assert_eq!(rig.relay.next_deadline(&rig.bench.cx()), Some(rig.bench.now.mono + Duration::from_secs(100)));
+    rig.bench.advance(100);
+    rig.tick();
+    assert_eq!(steps(&mut rig), "?", "it may have more to say now");
+    rig.answer_inquiry(Ok(DOCUMENT));
+    rig.lose_link(busy(7_200));
+    assert_eq!(rig.relay.next_deadline(&rig.bench.cx()), Some(rig.bench.now.mono + RETRY_AFTER_MAX));
+}
+
+#[test]
+fn a_relay_that_says_so_beside_an_open_link_is_not_dialled_again_before() {
+    let mut rig = at_daily_turn();
+    rig.answer_inquiry(Err(busy(100)));
+    rig.answer_all();
+    let now = rig.bench.now.mono;
+    let rest = rig.relay.rest(now, &rig.bench.settings.timing).expect("it is to wait if it is forgotten");
+    assert_eq!(rest.until, now + Duration::from_secs(100));
+    rig.bench.advance(60);
+    rig.relay.on_alive(&mut rig.bench.cx());
+    rig.drop_link();
+    assert_eq!(rig.state(), StateName::Backoff, "however well it stands");
+    assert_eq!(rig.relay.next_deadline(&rig.bench.cx()), Some(now + Duration::from_secs(100)));
+    rig.bench.advance(40);
+    rig.tick();
+    assert_eq!(rig.state(), StateName::Connecting);
+    assert_eq!(rig.relay.health().failures(), 0);
 }
 
 /// Live, and then its daily turn.
