@@ -1,6 +1,7 @@
 //! The machine, driven by hand through each of its states.
 
 use super::*;
+use crate::contract::LinkId;
 use crate::limits::THREAD_LOOKUPS_AT_ONCE;
 use crate::protocol::relay_info::RelayInfo;
 use crate::sync::budget::Budget;
