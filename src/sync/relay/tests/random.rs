@@ -97,7 +97,6 @@ impl Game {
         for _ in 0..game.below(6) {
             game.change_state();
         }
-        game.changes = Changes::default();
         game
     }
 
