@@ -60,7 +60,8 @@ fn a_state_that_comes_before_its_announcement_is_asked_for_again() {
         let beta = v.owner.announcement_on("beta", &v.owner.clone_url("beta"), &listed, &[&helper.hex], OLD);
         let helpers_state = helper.state("beta", OLD + 200);
         let strangers_state = Author::new(8).state("beta", OLD + 300);
-        w.hold_all("hub", [&state, &beta, &helpers_state, &strangers_state]);
+        let acceptance = helper.acceptance("beta", &[&v.owner], OLD + 150);
+        w.hold_all("hub", [&state, &beta, &acceptance, &helpers_state, &strangers_state]);
         w.forbid(&strangers_state, "its author is no maintainer");
         w.start();
         w.run_until("the states", MINUTE, |w| w.has(&state) && w.has(&helpers_state));
