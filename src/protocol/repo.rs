@@ -284,6 +284,14 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_that_is_repeated_through_a_whole_event_is_one_reference() {
+        let (addr, id) = (format!("30617:{KEY}:repo"), "1".repeat(64));
+        let repeated = [[["a", addr.as_str()]; 1_000], [["e", id.as_str()]; 1_000]].concat();
+        let comment = event(1111, &repeated.iter().map(|tag| &tag[..]).collect::<Vec<_>>());
+        assert_eq!((repo_references(&comment).count(), event_references(&comment).count()), (1, 1));
+    }
+
+    #[test]
     fn protected_and_expiration() {
         assert!(is_protected(&event(1, &[&["-"]])) && !is_protected(&event(1, &[&["d", "-"]])));
         assert_eq!(expiration(&event(1, &[&["expiration", "1600000000"]])), Some(UnixTime::from_secs(1_600_000_000)));

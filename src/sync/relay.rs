@@ -385,8 +385,8 @@ impl Relay {
         self.progress.forget(repos)
     }
 
-    /// For some shared repos somebody became invited or confirmed, as a window will say. Returns those that were confirmed, for the caller to
-    /// write that they are no longer.
+    /// For some shared repos somebody became invited or confirmed, as a window will say. Returns those that were
+    /// confirmed, for the caller to write that they are no longer.
     pub fn on_maintainers_changed(&mut self, repos: &BTreeSet<RepoId>) -> Vec<RepoId> {
         self.pending_requery.extend(repos);
         self.progress.forget(repos)

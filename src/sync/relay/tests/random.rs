@@ -412,6 +412,7 @@ impl Game {
     }
 
     fn close_window(&mut self) {
+        self.bench.state.on_window_closed();
         let changes = std::mem::take(&mut self.changes);
         let of = |repos: &BTreeMap<_, BTreeSet<RepoId>>| repos.get(self.relay.url()).cloned().unwrap_or_default();
         let (gained, maintainers_changed) = (of(&changes.gained), of(&changes.maintainers_changed));
