@@ -116,7 +116,7 @@ enum Asking {
 pub enum Poll {
     /// Something is under way, or to be looked up.
     Wait,
-    /// This is to be asked, since [`Audits::since`].
+    /// This is to be asked, from the time that the audit holds.
     Ask(Vec<Subject>),
     /// It is over. When it began, if it has found everything.
     Over(Option<UnixTime>),
