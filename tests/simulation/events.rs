@@ -183,7 +183,7 @@ impl Author {
 }
 
 /// One filter of NIP-01, matched the slow and obvious way.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DumbFilter {
     pub json: Value,
     pub ids: Option<BTreeSet<String>>,

@@ -3,6 +3,7 @@
 
 mod asking;
 mod auth;
+mod evidence;
 mod flavour;
 mod liar;
 mod reconciling;
@@ -10,6 +11,7 @@ mod talk;
 #[cfg(test)]
 mod tests;
 
+pub use evidence::{Breaks, Oddities};
 pub use flavour::{Counted, Flavour, Limit, Quirk, Rate, Reconciling, Told};
 pub use liar::Liar;
 pub use reconciling::NegSeen;
@@ -21,6 +23,7 @@ use flavour::{Above, Cap, Idle};
 use grasp_sync::contract::{CloseReason, RetryAfter};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use talk::{Bucket, Wire};
 
 /// How one relay is set up.
@@ -30,6 +33,7 @@ pub struct RelayConfig {
     /// Whether it keeps all versions of what NIP-01 says is replaced, and what its author deleted.
     pub keeps_everything: bool,
     pub liar: Option<Liar>,
+    pub odd: Oddities,
 }
 
 impl RelayConfig {
@@ -55,6 +59,10 @@ impl RelayConfig {
 
     pub fn lying(self, liar: Liar) -> RelayConfig {
         RelayConfig { liar: Some(liar), ..self }
+    }
+
+    pub fn odd(self, odd: Oddities) -> RelayConfig {
+        RelayConfig { odd, ..self }
     }
 }
 
@@ -130,6 +138,9 @@ pub struct Session {
     trickles_until: Micros,
 }
 
+/// Newest first, ties by lowest id: the order of every answer.
+type Held = BTreeMap<(Reverse<u64>, String), EventRef>;
+
 pub struct ModelRelay {
     pub url: String,
     pub config: RelayConfig,
@@ -140,8 +151,11 @@ pub struct ModelRelay {
     pub busy: Option<RetryAfter>,
     /// Paths for which someone dialled, found or not.
     pub paths_dialled: Vec<String>,
-    /// Newest first, ties by lowest id: the order of every answer.
-    held: BTreeMap<(Reverse<u64>, String), EventRef>,
+    held: Held,
+    /// What it stores besides and serves among the others, though it is no event.
+    spoiled: Held,
+    /// By id, events whose sending ends the link.
+    poisons: BTreeMap<String, Breaks>,
     sessions: BTreeMap<u64, Session>,
     buckets: BTreeMap<Counted, Bucket>,
     /// Taken from the front, one for each REQ; `None` lets that REQ through.
@@ -160,6 +174,8 @@ pub struct ModelRelay {
     dial_begun: bool,
     /// How often each event was sent to anyone.
     pub sent: BTreeMap<String, u64>,
+    /// Bytes of text in both directions.
+    pub bytes: u64,
     pub received_close: Vec<(Micros, u64, String)>,
     /// How often each limit was passed.
     pub breaches: BTreeMap<Breach, u64>,
@@ -182,6 +198,8 @@ impl ModelRelay {
             busy: None,
             paths_dialled: Vec::new(),
             held: BTreeMap::new(),
+            spoiled: BTreeMap::new(),
+            poisons: BTreeMap::new(),
             sessions: BTreeMap::new(),
             buckets: BTreeMap::new(),
             refusals: VecDeque::new(),
@@ -193,6 +211,7 @@ impl ModelRelay {
             inquiries: 0,
             dial_begun: false,
             sent: BTreeMap::new(),
+            bytes: 0,
             received_close: Vec::new(),
             breaches: BTreeMap::new(),
             refused: 0,
@@ -203,7 +222,7 @@ impl ModelRelay {
     }
 
     /// Someone asks what it is, at a path.
-    pub fn on_inquiry(&mut self, path: &str) -> Result<&'static str, CloseReason> {
+    pub fn on_inquiry(&mut self, path: &str) -> Result<Rc<str>, CloseReason> {
         self.inquiries += 1;
         if let Some(retry) = self.busy {
             return Err(CloseReason::RetryAfter { status: 503, retry });
@@ -211,7 +230,8 @@ impl ModelRelay {
         if !self.is_at(path) {
             return Err(CloseReason::Handshake(404));
         }
-        self.config.flavour.info.ok_or(CloseReason::Handshake(404))
+        let info = self.config.odd.info().or(self.config.flavour.info.map(Rc::from));
+        info.ok_or(CloseReason::Handshake(404))
     }
 
     /// Someone begins a dial with that question.
@@ -363,6 +383,7 @@ impl ModelRelay {
             }
         }
         self.held.insert((Reverse(event.created_at), event.id.clone()), event.clone());
+        self.on_new(event);
         true
     }
 
@@ -376,22 +397,14 @@ impl ModelRelay {
         self.held.values()
     }
 
-    /// What it holds of the time that a filter asks for, newest first: in a long world most questions are about the last
-    /// quarter of an hour.
-    fn held_within(&self, filter: &DumbFilter) -> impl DoubleEndedIterator<Item = &EventRef> {
-        let newest = (Reverse(filter.until.unwrap_or(u64::MAX)), String::new());
-        // Ids are of hexadecimal digits.
-        let oldest = (Reverse(filter.since.unwrap_or(0)), "g".to_owned());
-        // A filter that asks for nothing is no range.
-        let range = (newest <= oldest).then(|| self.held.range(newest..=oldest));
-        range.into_iter().flatten().map(|(_, event)| event)
-    }
-
     /// Whether an event lies in a second that holds as much as one answer does: what is behind cannot be asked for.
     pub fn hides(&self, event: &EventRef) -> bool {
-        let at = Reverse(event.created_at);
-        let second = (at, String::new())..=(at, "g".to_owned());
-        self.held.range(second).count() >= self.config.flavour.cap.max.min(250)
+        self.in_second(event.created_at) >= self.page_max().min(250)
+    }
+
+    /// Events that one filter is answered with at most.
+    pub fn page_max(&self) -> usize {
+        self.config.odd.cap(self.config.flavour.cap.max)
     }
 
     pub fn forget(&mut self, id: &str) {
@@ -421,6 +434,10 @@ impl ModelRelay {
             for (subscription, filters) in &s.subscriptions {
                 let matching = filters.iter().filter(|f| f.matches(event)).count();
                 for _ in 0..if alone { matching } else { matching.min(1) } {
+                    if let Some(breaks) = self.poisons.get(&event.id) {
+                        wire.later(0, Act::Break(breaks.reason()));
+                        continue;
+                    }
                     *self.sent.entry(event.id.clone()).or_default() += 1;
                     wire.event(subscription, event);
                 }
@@ -455,6 +472,7 @@ impl ModelRelay {
         if self.config.flavour.has(Quirk::HintsAtEnd) {
             wire.hint();
         }
+        self.bytes += wire.bytes();
         self.lie(at, wire).into_replies()
     }
 }

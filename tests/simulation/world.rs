@@ -92,7 +92,7 @@ enum Frame {
     /// The question what the relay says of itself, at a path.
     Inquiry(Rc<str>),
     /// The answer to it.
-    Info(Result<&'static str, CloseReason>),
+    Info(Result<Rc<str>, CloseReason>),
     /// The end of the link: a close code out, a reason in.
     Closed(CloseReason),
     Drained,

@@ -22,6 +22,7 @@ impl ModelRelay {
     pub fn on_text(&mut self, at: Micros, session: u64, text: &str) -> Vec<Reply> {
         let Some(s) = self.sessions.get_mut(&session) else { return Vec::new() };
         s.heard_at = at;
+        self.bytes += text.len() as u64;
         let mut wire = Wire::new(session);
         let limit = self.config.flavour.message_bytes;
         if text.len() > limit.max {
@@ -51,6 +52,10 @@ impl ModelRelay {
             _ if self.config.flavour.has(Quirk::HangsUpOnNonsense) => wire.hang_up(1006),
             _ => wire.say(notice("ERROR: bad msg: unknown cmd")),
         }
+    }
+
+    pub fn is_open(&self, session: u64, subscription: &str) -> bool {
+        self.sessions.get(&session).is_some_and(|s| s.subscriptions.contains_key(subscription))
     }
 
     pub(super) fn end_subscription(&mut self, at: Micros, session: u64, subscription: &str) {
@@ -324,9 +329,8 @@ impl ModelRelay {
                 }
             }
         }
-        for event in found {
-            *self.sent.entry(event.id.clone()).or_default() += 1;
-            wire.event(subscription, &event);
+        for (n, event) in found.iter().enumerate() {
+            self.give(n, subscription, event, wire);
         }
     }
 
@@ -337,7 +341,8 @@ impl ModelRelay {
             (Some(n), Above::Gives(other)) if n as usize > cap.max => other,
             (Some(n), _) => n as usize,
         };
-        let mut filter = filter.clone();
+        let most = self.config.odd.cap(most);
+        let Some(mut filter) = self.config.odd.understood(filter) else { return Vec::new() };
         if self.config.liar == Some(Liar::Endless) {
             filter.until = None;
         }
@@ -346,8 +351,9 @@ impl ModelRelay {
                 *values = values.iter().take(values.len() % max).cloned().collect();
             }
         }
-        let found = self.held_within(&filter).filter(|e| self.finds(&filter, e));
-        match filter.limit.is_none() && self.config.flavour.has(Quirk::OldestFirst) {
+        let found = self.stored_within(&filter).filter(|e| self.finds(&filter, e));
+        let oldest_first = filter.limit.is_none() && self.config.flavour.has(Quirk::OldestFirst);
+        match oldest_first || self.config.odd.oldest_first {
             true => found.rev().take(most).cloned().collect(),
             false => found.take(most).cloned().collect(),
         }

@@ -1,7 +1,7 @@
 //! The relay implementations that are in use, each as a row of what it allows, what it says when that is passed, and in
 //! which ways it is peculiar. `relay-facts.md` names the line of code behind each entry.
 
-use super::RelayConfig;
+use super::{Oddities, RelayConfig};
 use crate::clock::{MINUTE, Micros, SECOND};
 
 /// What is said to someone who passes a limit. `{n}` and `{max}` stand for what was asked and what is allowed.
@@ -547,7 +547,7 @@ impl Flavour {
     }
 
     pub fn config(self) -> RelayConfig {
-        RelayConfig { flavour: self, keeps_everything: false, liar: None }
+        RelayConfig { flavour: self, keeps_everything: false, liar: None, odd: Oddities::default() }
     }
 
     pub(super) fn has(&self, quirk: Quirk) -> bool {

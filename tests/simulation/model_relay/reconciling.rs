@@ -164,7 +164,8 @@ impl ModelRelay {
     fn items(&self, filter: &DumbFilter, spoken: Spoken) -> Vec<(u64, Id)> {
         let time = |secs: u64| if spoken.in_ticks { secs * TICKS_PER_SECOND + TICKS_OF_1970 } else { secs };
         let bytes = |id: &str| Id::from_slice(&from_hex(id).expect("an id")).expect("an id");
-        let held = self.held_within(filter).filter(|e| self.finds(filter, e));
+        let understood = self.config.odd.understood(filter);
+        let held = understood.iter().flat_map(|f| self.stored_within(f).filter(|e| self.finds(f, e)));
         let mut items: Vec<(u64, Id)> = held.map(|e| (time(e.created_at), bytes(&e.id))).collect();
         match self.config.liar {
             Some(Liar::NegLoses) => items.retain(|(_, id)| !id.to_bytes()[31].is_multiple_of(LOST_ONE_IN)),
@@ -248,7 +249,7 @@ mod tests {
         let text = |r: Reply| match r.act {
             Act::Say(text) => Some(text),
             Act::Close(code) => Some(format!("close {code}")),
-            Act::Ping | Act::Look => None,
+            Act::SayIfOpen(..) | Act::Break(_) | Act::Ping | Act::Look => None,
         };
         replies.into_iter().filter_map(text).collect()
     }

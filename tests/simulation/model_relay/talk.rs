@@ -4,7 +4,7 @@ use super::Mode;
 use super::flavour::Rate;
 use crate::clock::Micros;
 use crate::events::EventRef;
-use grasp_sync::contract::RetryAfter;
+use grasp_sync::contract::{CloseReason, RetryAfter};
 use serde_json::{Value, json};
 
 /// What a relay does on one link, at once or after a time.
@@ -18,9 +18,13 @@ pub struct Reply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     Say(String),
+    /// The same, if this subscription is still open by then.
+    SayIfOpen(String, String),
     Ping,
     /// The link ends with this close code.
     Close(u16),
+    /// What is sent next ends the link: the reader cannot go on.
+    Break(CloseReason),
     /// The relay looks whether something is due.
     Look,
 }
@@ -89,8 +93,10 @@ impl Wire {
 
     /// Bytes of text in it.
     pub fn bytes(&self) -> u64 {
-        let texts =
-            self.replies.iter().filter_map(|r| if let Act::Say(text) = &r.act { Some(text.len()) } else { None });
+        let texts = self.replies.iter().filter_map(|r| match &r.act {
+            Act::Say(text) | Act::SayIfOpen(_, text) => Some(text.len()),
+            _ => None,
+        });
         texts.sum::<usize>() as u64
     }
 }

@@ -24,7 +24,7 @@ fn said(replies: Vec<Reply>) -> Vec<String> {
         .filter_map(|r| match r.act {
             Act::Say(text) => Some(text),
             Act::Close(code) => Some(format!("close {code}")),
-            Act::Ping | Act::Look => None,
+            Act::SayIfOpen(..) | Act::Break(_) | Act::Ping | Act::Look => None,
         })
         .collect()
 }

@@ -89,25 +89,28 @@ impl World {
         let n = *n;
         match act {
             // The transport would not read such a message to its end.
-            Act::Say(text) if text.len() > RELAY_MESSAGE_BYTES_MAX => {
-                self.relays[n].close(serial);
-                self.send_in(serial, Frame::Closed(CloseReason::TooLarge));
-            }
+            Act::Say(text) if text.len() > RELAY_MESSAGE_BYTES_MAX => self.break_link(serial, n, CloseReason::TooLarge),
+            Act::Break(reason) => self.break_link(serial, n, reason),
+            Act::Close(code) => self.break_link(serial, n, CloseReason::Peer(code)),
+            Act::SayIfOpen(subscription, _) if !self.relays[n].is_open(serial, &subscription) => {}
+            Act::SayIfOpen(_, text) => self.send_in(serial, Frame::Text(text.into())),
             Act::Say(text) => self.send_in(serial, Frame::Text(text.into())),
             Act::Ping => {
                 self.send_in(serial, Frame::Beat);
                 let next = self.relays[n].on_pinged(serial);
                 self.carry_out(next.into_iter().collect());
             }
-            Act::Close(code) => {
-                self.relays[n].close(serial);
-                self.send_in(serial, Frame::Closed(CloseReason::Peer(code)));
-            }
             Act::Look => {
                 let replies = self.relays[n].on_look(self.clock.now(), serial);
                 self.carry_out(replies);
             }
         }
+    }
+
+    /// A relay's end of a link is gone, and the process learns of it after all that was sent before.
+    fn break_link(&mut self, serial: u64, n: usize, reason: CloseReason) {
+        self.relays[n].close(serial);
+        self.send_in(serial, Frame::Closed(reason));
     }
 
     pub(super) fn reach_process(&mut self, serial: u64, frame: Frame) {
@@ -332,7 +335,7 @@ impl World {
     }
 
     /// The process learns what came of an inquiry. If nobody could be reached, that was the dial.
-    fn inquiry_ends(&mut self, serial: u64, link: LinkId, answer: Result<&'static str, CloseReason>) {
+    fn inquiry_ends(&mut self, serial: u64, link: LinkId, answer: Result<Rc<str>, CloseReason>) {
         let Some(Link { far: Far::Relay(n), state: LinkState::Inquiring { beside }, name, .. }) =
             self.links.remove(&serial)
         else {
@@ -355,6 +358,7 @@ impl World {
         if let Err(reason) = answer {
             self.note_retry_after_of(n, reason);
         }
+        let answer = answer.as_deref().map_err(|reason| *reason);
         let failed = answer.err().unwrap_or(CloseReason::Handshake(200));
         self.dial_ends(n, failed, beside, |w| w.inquiry_fails_or_not(n, unreachable, beside));
         if let Ok(document) = answer {
