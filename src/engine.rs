@@ -13,11 +13,11 @@ use slab::Slab;
 pub use crate::contract::{CloseReason, Input, LinkId, Output};
 pub use crate::settings::Settings;
 
-use crate::intake::{Desk, Intake, Outcome, Rules, place_on_page};
+use crate::intake::{Desk, Intake, Outcome, Place, Rules};
 use crate::limits::{BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, RELAYS_PER_TICK};
 use crate::metrics::{Metrics, Side, Source};
 use crate::policy::Refusal;
-use crate::protocol::message::{RawEvent, RelayMessage, parse_relay_message};
+use crate::protocol::message::{RawEvent, RelayMessage, parse_relay_message, unreadable_event_subscription};
 use crate::protocol::relay_url::RelayUrl;
 use crate::serve::{Serve, ServeOutput, info::relay_info};
 use crate::state::{Changes, State};
@@ -324,7 +324,8 @@ impl Engine {
             Ok(message) => message,
             Err(error) => {
                 self.metrics.messages_refused.add(error.name());
-                return self.with_relay(now, link, |relay, cx| relay.on_alive(cx));
+                let subscription = unreadable_event_subscription(text);
+                return self.with_relay(now, link, |relay, cx| relay.on_unreadable(subscription.as_deref(), cx));
             }
         };
         match message {
@@ -364,25 +365,33 @@ impl Engine {
             Some(Origin::Round | Origin::Rotation | Origin::Audit) => Source::Catchup,
             None => {
                 self.metrics.messages_refused.add("no_subscription");
-                return self.drive(now, key, |relay, cx| relay.on_alive(cx));
+                let created_at = match self.relays[key].relay.has_just_closed(subscription) {
+                    true => raw.claimed_created_at(),
+                    false => None,
+                };
+                return self.drive(now, key, |relay, cx| relay.on_stray(created_at, cx));
             }
         };
         self.metrics.events_received.add(source);
         let of = (!self.relays[key].relay.leaves_to_policy(subscription)).then_some(key);
         let outcome = self.offer(now, raw, source, Rules::All, of)?;
-        let (fate, created_at) = match outcome {
-            Outcome::Staged { created_at, .. } => (Fate::New, Some(created_at)),
+        let (fate, place) = match outcome {
+            Outcome::Staged { created_at, .. } => (Fate::New, Place::At(created_at)),
             Outcome::Stored { created_at }
             | Outcome::Pending { created_at }
-            | Outcome::RefusedBefore { created_at, .. } => (Fate::Known, Some(created_at)),
+            | Outcome::RefusedBefore { created_at, .. } => (Fate::Known, Place::At(created_at)),
             Outcome::Refused { refusal, created_at } => {
                 let fate = if refusal == Refusal::NotAsked { Fate::Unasked } else { Fate::Refused };
-                // On a page it counts all the same: a sweep must see what lies behind it.
-                let counts = created_at.is_none() && source == Source::Catchup && refusal != Refusal::Forged;
-                (fate, if counts { place_on_page(raw) } else { created_at })
+                let place = match created_at {
+                    Some(at) => Place::At(at),
+                    // On a page it counts all the same: a sweep must see what lies behind it.
+                    None if source == Source::Catchup && refusal != Refusal::Forged => Place::of_refused(raw),
+                    None => raw.claimed_created_at().map_or(Place::Nowhere, Place::Claimed),
+                };
+                (fate, place)
             }
         };
-        let arrival = Arrival { id: raw.id, created_at, bytes: raw.json.len(), fate };
+        let arrival = Arrival { id: raw.id, place, bytes: raw.json.len(), fate };
         self.drive(now, key, |relay, cx| relay.on_event(subscription, &arrival, cx))
     }
 

@@ -186,12 +186,34 @@ impl Intake {
     }
 }
 
-/// Where a refused event stands on a page of a sweep: its time if its signature is valid, the time it claims if it is no
-/// event to us though the relay serves it as one. None of a forged copy.
-pub fn place_on_page(raw: &RawEvent<'_>) -> Option<UnixTime> {
-    match raw.parse() {
-        Ok(event) => event.verify().ok().map(|()| UnixTime::from(event.created_at)),
-        Err(_) => raw.claimed_created_at(),
+/// Where an event stands on a page of a sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At a time that a valid signature or the store vouches for.
+    At(UnixTime),
+    /// At a time that it claims: it is forged, or no event to us, though the relay serves and may sort it as one.
+    Claimed(UnixTime),
+    /// It claims no time.
+    Nowhere,
+}
+
+impl Place {
+    /// Of a refused event.
+    pub fn of_refused(raw: &RawEvent<'_>) -> Place {
+        let signed_at = raw.parse().ok().filter(|event| event.verify().is_ok()).map(|event| event.created_at);
+        match (signed_at, raw.claimed_created_at()) {
+            (Some(at), _) => Place::At(at.into()),
+            (None, Some(at)) => Place::Claimed(at),
+            (None, None) => Place::Nowhere,
+        }
+    }
+
+    /// The time, if something vouches for it.
+    pub fn vouched(self) -> Option<UnixTime> {
+        match self {
+            Place::At(at) => Some(at),
+            Place::Claimed(_) | Place::Nowhere => None,
+        }
     }
 }
 

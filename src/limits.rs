@@ -215,6 +215,23 @@ pub const SWEEP_PAGES_MAX: usize = 20_000;
 pub const SWEEP_PAGE_EVENTS_MAX: usize = 5_000;
 /// A page of one second with at least this many events may have hit the relay's cap; the smallest caps seen are 60.
 pub const SWEEP_FULL_PAGE_MIN: usize = 20;
+/// Events of a page that may have been cut though nothing says so: no relay gives fewer at once unless it says so.
+pub const SWEEP_CAP_MIN: usize = 5;
+/// Questions of one link that are split by time, because of events that cannot be placed. Beyond: a gap. One such place
+/// in fifty years is found with 31.
+pub const SWEEP_TIME_SPLITS_MAX: usize = 1_024;
+/// Time for which a page is held open after EOSE, to see whether a relay says it too early.
+pub const LATE_PROBE: Duration = Duration::from_secs(1);
+/// Silence after which a page is over, after EOSE, of a relay that says it too early.
+pub const LATE_WAIT: Duration = Duration::from_secs(2);
+/// Age from which an event that comes after EOSE was stored before, and is not news.
+pub const LATE_AGE_SECS: u64 = 60;
+/// Pages of one link that are remembered after their EOSE, to tell what comes for them too late.
+pub const LATE_PAGES_MAX: usize = 64;
+/// Gaps of one relay that are kept and listed. Beyond: the oldest is listed no more; all are counted.
+pub const GAPS_MAX: usize = 32;
+/// Wait before a place whose answer ended the link is asked about again.
+pub const GAP_RETRY_AFTER: Duration = Duration::from_secs(7 * 86_400);
 /// Pages an hour of one relay that bring nothing new. Beyond: the next waits until enough of it has come back; what is live
 /// goes on.
 pub const BARREN_PAGES_HOURLY: u64 = 36_000;

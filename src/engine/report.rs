@@ -11,6 +11,7 @@ use crate::metrics::{Gauges, QueueSample, RelaySample};
 use crate::sync::budget::{Budget, Learnt};
 use crate::sync::coverage::Coverage;
 use crate::sync::filters::Unit;
+use crate::sync::gap::Gap;
 use crate::sync::plan::filter_count;
 use crate::sync::relay::StateName;
 use crate::sync::session::Session;
@@ -132,6 +133,7 @@ impl Engine {
             "idle_drop_secs": relay.budget().idle.secs(),
             "coverage": coverage.name(),
             "coverage_why": coverage.why(),
+            "gaps": relay.budget().gaps.iter().map(gap).collect::<Vec<_>>(),
             "limits": limits(relay.budget(), self.settings.limits.filter_values_max),
             "full_catchups": { "by": manner.by, "why": manner.why },
             "next_due_in_secs": secs_until(entry.timer.map(|(at, _)| at)),
@@ -169,6 +171,17 @@ fn limits(budget: &Budget, values_max: usize) -> Value {
         "limit": budget.page_limit(false),
         "told": budget.info.is_some(),
         "learnt": (budget.learnt != Learnt::default()).then(|| json!(budget.learnt)),
+    })
+}
+
+/// What cannot be had, where, and why.
+fn gap(gap: &Gap) -> Value {
+    json!({
+        "from": gap.span.from.as_secs(),
+        "to": gap.span.to.as_secs(),
+        "what": gap.what,
+        "reason": gap.reason.why(),
+        "found": gap.found_at.as_secs(),
     })
 }
 

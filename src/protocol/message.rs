@@ -25,7 +25,7 @@ use crate::time::UnixTime;
 mod refused;
 mod write;
 
-pub use refused::{refused_event_id, refused_subscription};
+pub use refused::{refused_event_id, refused_subscription, unreadable_event_subscription};
 pub use write::{
     close_message, closed_message, eose_message, event_message, neg_close_message, neg_err_message, neg_msg_message,
     neg_open_message, not_ok_message, notice_message, ok_message,
@@ -146,15 +146,21 @@ impl<'a> RawEvent<'a> {
         self.json.len() > bytes_max.saturating_mul(escape)
     }
 
-    /// The `created_at` that it claims, even if the rest is no event to us; by it a relay sorts what it serves.
+    /// The `created_at` that it claims, even if the rest is no event to us; by it a relay sorts what it serves. Of a
+    /// fraction, the second in which it lies.
     pub fn claimed_created_at(&self) -> Option<UnixTime> {
         #[derive(Deserialize)]
         struct Claim {
-            created_at: u64,
+            created_at: serde_json::Number,
         }
 
         let claim: Claim = serde_json::from_str(self.json).ok()?;
-        Some(UnixTime::from_secs(claim.created_at))
+        let secs = claim.created_at.as_u64().or_else(|| {
+            let secs = claim.created_at.as_f64()?;
+            // As far as seconds are whole numbers in a float.
+            (0.0..9e15).contains(&secs).then_some(secs as u64)
+        });
+        secs.map(UnixTime::from_secs)
     }
 
     /// Parses the whole event. Id and signature are **not** checked.

@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{
     CLOCK_SLACK_SECS, FILTER_VALUES_WIDE_MAX, INFO_PERIOD, LEARNT_FOR, LIVE_SUBSCRIPTIONS_RESERVE, PAGE_LIMIT_MIN,
     RELAY_SUBSCRIPTIONS_MAX, RELAY_SUBSCRIPTIONS_UNTOLD, REQ_BYTES_MIN, REQ_BYTES_TOLD_MAX, REQ_BYTES_UNTOLD,
-    REQ_FILTERS_MAX, SWEEP_PAGE_LIMIT, SWEEP_PAGE_LIMIT_MODEST, SWEEPS_IN_FLIGHT_MAX, Timing,
+    REQ_FILTERS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_PAGE_LIMIT, SWEEP_PAGE_LIMIT_MODEST, SWEEPS_IN_FLIGHT_MAX, Timing,
 };
 use crate::protocol::relay_info::RelayInfo;
 use crate::sync::allowance::Allowance;
 use crate::sync::filters::ID_BYTES;
+use crate::sync::gap::Gaps;
 use crate::sync::liveness::IdleDrops;
+use crate::sync::paging::Paging;
 use crate::sync::reconcile::{Manner, Record};
 use crate::sync::refusal::Refusal;
 use crate::time::{Duration, UnixTime};
@@ -33,6 +35,10 @@ pub struct Budget {
     pub learnt: Learnt,
     /// What its reconciling has shown.
     pub reconciling: Record,
+    /// What its pages have shown.
+    pub paging: Paging,
+    /// What cannot be had from it.
+    pub gaps: Gaps,
     /// After how much silence its links are dropped.
     pub idle: IdleDrops,
     /// What catch-ups that bring nothing may still cost.
@@ -193,6 +199,11 @@ impl Budget {
         self.note(now, |learnt| learnt.crowded = true);
     }
 
+    /// Whether an answer of so many events may not have been all. `limit`: what it was asked with.
+    pub fn may_be_cut(&self, events: usize, limit: usize) -> bool {
+        events >= SWEEP_FULL_PAGE_MIN || events >= limit || self.paging.was_cut(events)
+    }
+
     /// Learns from a refusal. Says whether the same question, in a form that the budget now allows, is worth another try:
     /// each one within the budget that is refused makes it smaller, until nothing is left to try. One that was under way
     /// when the last of it was learnt, and is not within it, teaches nothing.
@@ -237,7 +248,8 @@ impl Budget {
 
     /// Whether it is worth asking for a reconciliation.
     pub fn may_reconcile(&self, now: UnixTime) -> bool {
-        self.reconciling.may_try(self.lists_reconciling(), now)
+        // What ends the link would be fetched by its id: pages go around it.
+        !self.gaps.end_links() && self.reconciling.may_try(self.lists_reconciling(), now)
     }
 
     /// Whether it will answer, as far as can be told.
@@ -288,6 +300,7 @@ impl Budget {
 
     /// Forgets what was learnt too long ago. Says whether there was any.
     pub fn forget_old(&mut self, now: UnixTime) -> bool {
+        self.paging.forget_old(now);
         let old = self.learnt != Learnt::default() && self.learnt.at.plus_secs(LEARNT_FOR.as_secs()) <= now;
         if old {
             self.learnt = Learnt::default();
@@ -298,7 +311,10 @@ impl Budget {
 
     /// What the store is to keep, if that has changed since this was last asked.
     pub fn take_record(&mut self) -> Option<String> {
-        let changed = std::mem::take(&mut self.changed) | self.reconciling.take_changed();
+        let changed = std::mem::take(&mut self.changed)
+            | self.reconciling.take_changed()
+            | self.paging.take_changed()
+            | self.gaps.take_changed();
         changed.then(|| self.to_record())
     }
 

@@ -1,6 +1,7 @@
 //! How much of what a relay shares with us it lets us have, and why not all of it (spec section 11): said, never silent.
 
 use crate::sync::budget::Learnt;
+use crate::sync::gap::GapReason;
 use crate::sync::relay::Relay;
 use crate::sync::session::Lockout;
 
@@ -19,6 +20,8 @@ pub enum Coverage {
     Incomplete,
     /// Nothing.
     Refused(Lockout),
+    /// Not what cannot be had though it is there: so many gaps, and why the last one is.
+    Gaps(usize, GapReason),
 }
 
 impl Coverage {
@@ -31,6 +34,8 @@ impl Coverage {
         let reductions = reductions(&session.budget().learnt);
         if relay.is_incomplete() {
             Coverage::Incomplete
+        } else if let Some(last) = session.budget().gaps.iter().last() {
+            Coverage::Gaps(session.budget().gaps.iter().count(), last.reason)
         } else if !reductions.is_empty() {
             Coverage::Reduced(reductions)
         } else if session.rotation().units().next().is_some() {
@@ -49,6 +54,7 @@ impl Coverage {
             Coverage::Reduced(_) => "reduced",
             Coverage::Incomplete => "incomplete",
             Coverage::Refused(_) => "refused",
+            Coverage::Gaps(..) => "gaps",
         }
     }
 
@@ -61,6 +67,7 @@ impl Coverage {
             Coverage::Reduced(_) => 3,
             Coverage::Incomplete => 4,
             Coverage::Refused(_) => 5,
+            Coverage::Gaps(..) => 6,
         }
     }
 
@@ -72,6 +79,7 @@ impl Coverage {
             Coverage::Rotation => "the relay's subscriptions do not carry all of it live".to_owned(),
             Coverage::Reduced(reductions) => reductions.join("; "),
             Coverage::Incomplete => "some sweeps failed".to_owned(),
+            Coverage::Gaps(gaps, reason) => format!("{gaps} gaps, the last one: {}", reason.why()),
             Coverage::Refused(Lockout::AuthRequired) => "the relay wants us to authenticate".to_owned(),
             Coverage::Refused(Lockout::Restricted) => "the relay is restricted to others".to_owned(),
         }
@@ -111,6 +119,7 @@ mod tests {
             Coverage::Reduced(Vec::new()),
             Coverage::Incomplete,
             Coverage::Refused(Lockout::AuthRequired),
+            Coverage::Gaps(1, GapReason::FullSecond),
         ];
         for (n, coverage) in all.iter().enumerate() {
             assert_eq!(usize::from(coverage.code()), n, "{}", coverage.name());

@@ -446,6 +446,7 @@ fn write_list<T>(
 mod tests {
     use super::*;
     use crate::sync::budget::Budget;
+    use crate::sync::paging::Paging;
     use crate::sync::plan::{Carriage, Reach, catchup_sweeps, chunked_units};
     use crate::sync::progress::RelayProgress;
     use crate::sync::testing::{addr, announcement, relay, root_id, settings};
@@ -597,7 +598,9 @@ mod tests {
             let chunks = Carriage::Chunks(shape(100));
             let sweeps = catchup_sweeps(&relay("one"), Reach::Full, &RelayProgress::default(), chunks, state).concat();
             let mut out = String::new();
-            sweeps.iter().for_each(|sweep| sweep.subject().write(sweep.bounds(), false, state, &mut out));
+            sweeps
+                .iter()
+                .for_each(|sweep| sweep.subject().write(sweep.asked(&Paging::proven(), 500), false, state, &mut out));
             out
         };
         assert_eq!(text(&world(30, 300)), text(&world(30, 300)));

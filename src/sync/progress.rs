@@ -66,6 +66,12 @@ impl RelayProgress {
         repos.iter().copied().filter(|repo| self.confirmed.remove(repo).is_some()).collect()
     }
 
+    /// Everything is to be asked for from the beginning again. Returns the repos that were confirmed.
+    pub fn forget_everything(&mut self) -> Vec<RepoId> {
+        let confirmed = std::mem::take(self).confirmed;
+        confirmed.into_keys().collect()
+    }
+
     /// Repos that are confirmed.
     #[cfg(test)]
     pub fn confirmed_repos(&self) -> impl Iterator<Item = RepoId> {

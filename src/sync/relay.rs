@@ -249,6 +249,27 @@ impl Relay {
         self.settle(cx);
     }
 
+    /// An EVENT came that cannot be read. `subscription`: for which, if that can.
+    pub fn on_unreadable(&mut self, subscription: Option<&str>, cx: &mut Cx<'_>) {
+        if let (Some(linked), Some(subscription)) = (linked_in(&mut self.state), subscription) {
+            linked.session.on_unreadable(subscription);
+        }
+        self.on_alive(cx);
+    }
+
+    /// Whether a subscription was a page that was closed at its EOSE of late.
+    pub fn has_just_closed(&self, subscription: &str) -> bool {
+        self.session().is_some_and(|session| session.has_just_closed(subscription))
+    }
+
+    /// An event came for such a page, or for no subscription of ours. `created_at`: of such a page, as it claims.
+    pub fn on_stray(&mut self, created_at: Option<UnixTime>, cx: &mut Cx<'_>) {
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.on_stray(created_at, cx.now);
+        }
+        self.on_alive(cx);
+    }
+
     /// What a subscription of ours is for; `None` if it is not ours.
     pub fn origin(&self, subscription: &str) -> Option<Origin> {
         self.session()?.origin(subscription)
@@ -270,7 +291,7 @@ impl Relay {
             if linked.session.on_arrival(subscription, fate != Fate::Unasked) {
                 return self.hang_up(1008, Why::Unasked, cx);
             }
-            if let Some(created_at) = arrival.created_at.filter(|_| gap && origin == Some(Origin::Audit)) {
+            if let Some(created_at) = arrival.place.vouched().filter(|_| gap && origin == Some(Origin::Audit)) {
                 linked.session.on_audit_found(created_at);
             }
             let tally = &mut linked.session.round_mut().tally;

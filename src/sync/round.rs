@@ -24,6 +24,8 @@ pub struct Round {
     failed: BTreeSet<RepoId>,
     /// A sweep failed that belongs to no repo.
     broken: bool,
+    /// Repos of which something cannot be had.
+    gapped: BTreeSet<RepoId>,
     /// What it brought so far.
     pub tally: Tally,
 }
@@ -58,6 +60,7 @@ impl Round {
             touched: BTreeSet::new(),
             failed: BTreeSet::new(),
             broken: false,
+            gapped: BTreeSet::new(),
             tally: Tally::default(),
         }
     }
@@ -91,19 +94,16 @@ impl Round {
         if ok {
             return;
         }
-        match subject {
-            Subject::Announcements
-            | Subject::RootKinds
-            | Subject::Everything
-            | Subject::ThreadTag(..)
-            | Subject::Deletions(_)
-            | Subject::DeletionsOf(_) => self.broken = true,
-            Subject::Identifiers(names) => self.failed.extend(names.iter().flat_map(|forks| forks.iter())),
-            Subject::RepoTag(_, repos) => self.failed.extend(repos.iter()),
-            Subject::RootTag(_, roots) => {
-                self.failed.extend(roots.iter().flat_map(|root| state.repos_of_root(*root)));
-            }
+        match repos_of(subject, state) {
+            Some(repos) => self.failed.extend(repos),
+            None => self.broken = true,
         }
+    }
+
+    /// Something of what a sweep asks for cannot be had: its repos are not confirmed by this round. What belongs to no
+    /// repo leaves the repos as they are.
+    pub fn on_gap(&mut self, subject: &Subject, state: &State) {
+        self.gapped.extend(repos_of(subject, state).into_iter().flatten());
     }
 
     /// Sweeps begun or waiting.
@@ -124,7 +124,7 @@ impl Round {
     /// Repos to be confirmed now that the round is over.
     pub fn finished_repos(&self) -> impl Iterator<Item = RepoId> {
         debug_assert!(self.is_over());
-        self.touched.difference(&self.failed).copied()
+        self.touched.iter().filter(|repo| !self.failed.contains(repo) && !self.gapped.contains(repo)).copied()
     }
 
     /// Repos of sweeps that failed.
@@ -140,5 +140,20 @@ impl Round {
     /// Sweeps finished, and sweeps in all.
     pub fn sweeps_done(&self) -> (usize, usize) {
         (self.total - self.left, self.total)
+    }
+}
+
+/// The repos that a question is about; `None` if it is about none in particular.
+fn repos_of(subject: &Subject, state: &State) -> Option<Vec<RepoId>> {
+    match subject {
+        Subject::Announcements
+        | Subject::RootKinds
+        | Subject::Everything
+        | Subject::ThreadTag(..)
+        | Subject::Deletions(_)
+        | Subject::DeletionsOf(_) => None,
+        Subject::Identifiers(names) => Some(names.iter().flat_map(|forks| forks.iter().copied()).collect()),
+        Subject::RepoTag(_, repos) => Some(repos.to_vec()),
+        Subject::RootTag(_, roots) => Some(roots.iter().flat_map(|root| state.repos_of_root(*root)).copied().collect()),
     }
 }

@@ -4,9 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::contract::{LinkId, Output};
-use crate::limits::{
-    BACKLOG_READ_WITHIN, SLEEP_SECS_MIN, SWEEP_FULL_PAGE_MIN, UNASKED_EVENTS_MIN, UNASKED_PERCENT_MAX,
-};
+use crate::limits::{BACKLOG_READ_WITHIN, SLEEP_SECS_MIN, UNASKED_EVENTS_MIN, UNASKED_PERCENT_MAX};
 use crate::protocol::message::close_message;
 use crate::store::Seq;
 use crate::sync::Cx;
@@ -25,6 +23,7 @@ mod arrival;
 mod auditing;
 mod invariants;
 mod known;
+mod late;
 mod live;
 mod pages;
 mod queue;
@@ -40,6 +39,7 @@ pub use reconciling::{Found, Sifted, WantedSet};
 pub use refused::Lockout;
 pub use threads::WantedThread;
 
+use late::Lateness;
 use live::Postponed;
 use queue::Queue;
 use reconciling::Reconciling;
@@ -64,6 +64,7 @@ pub struct Session {
     /// Of both, what was asked last.
     last_polled: Purpose,
     threads: Threads,
+    lateness: Lateness,
     /// What the relay allows.
     budget: Budget,
     carriage: Carriage,
@@ -121,7 +122,8 @@ struct Seen {
 
 impl Session {
     /// A link that has just opened.
-    pub fn new(link: LinkId, budget: Budget, cx: &Cx<'_>) -> Session {
+    pub fn new(link: LinkId, mut budget: Budget, cx: &Cx<'_>) -> Session {
+        budget.paging.begin_link();
         let carriage = Carriage::Chunks(budget.shape(cx.settings.limits.filter_values_max));
         let audits = Audits::of_link(link, &budget, cx.now);
         Session {
@@ -137,6 +139,7 @@ impl Session {
             audits,
             last_polled: Purpose::Audit,
             threads: Threads::default(),
+            lateness: Lateness::default(),
             budget,
             carriage,
             reconciling: Reconciling::default(),
@@ -329,7 +332,7 @@ impl Session {
         if !is_new && !subscription.is_live() {
             self.budget.allowance.on_barren_event(arrival.bytes, cx.now.mono);
         }
-        let task = match subscription {
+        let (task, is_late) = match subscription {
             Subscription::Live { waiting_since, brought, .. } => {
                 if waiting_since.is_some() {
                     *waiting_since = Some(cx.now.mono);
@@ -337,10 +340,11 @@ impl Session {
                 }
                 return;
             }
-            Subscription::Page { task, heard_at, barren, .. } => {
+            Subscription::Page { task, heard_at, barren, ended, had_events, .. } => {
                 *heard_at = cx.now.mono;
                 *barren &= !is_new;
-                task
+                *had_events |= ended.is_none();
+                (task, ended.is_some())
             }
             Subscription::Fetch { .. } => return self.on_fetched(number, arrival, cx),
         };
@@ -350,9 +354,13 @@ impl Session {
             _ => {}
         }
         let is_asked = arrival.fate != Fate::Unasked;
-        let page_event = arrival.created_at.map(|at| task.sweep.on_event(arrival.id, at, is_asked));
-        let flooded = page_event == Some(PageEvent::Flood);
-        if flooded && let Some(task) = self.close_page(number, cx) {
+        let page_event = task.sweep.on_event(arrival.id, arrival.place, is_asked);
+        if is_late {
+            self.on_late_event(arrival, cx.now);
+        }
+        if page_event == PageEvent::Flood
+            && let Some(task) = self.close_page(number, cx)
+        {
             self.fail(task, cx);
         }
     }
@@ -362,31 +370,36 @@ impl Session {
         let Some(number) = number_of(subscription) else { return };
         match self.subscriptions.get_mut(&number) {
             None => {}
-            Some(Subscription::Live { units, waiting_since, late, covered, brought, .. }) => {
+            Some(Subscription::Live { units, waiting_since, late, covered, brought, asked, .. }) => {
                 let awaited = waiting_since.take().is_some();
                 self.answered |= units.iter().any(Unit::is_layer_1);
                 // The relay may have cut short what it missed us in; after a first opening sweeps follow in any case.
-                if awaited && *late && *brought >= SWEEP_FULL_PAGE_MIN {
+                if awaited && *late && self.budget.may_be_cut(*brought, asked.limit) {
                     let since = covered.minus_secs(cx.settings.timing.overlap_secs);
                     let sweeps: Vec<Sweep> = unit_sweeps(units.clone().into_iter(), Some(since)).collect();
                     self.add_sweeps(sweeps);
                 }
             }
             Some(Subscription::Fetch { .. }) => self.on_fetch_end(number, true, cx),
-            Some(Subscription::Page { noticed, .. }) => {
-                let noticed = *noticed;
-                if let Some(task) = self.close_page(number, cx) {
-                    self.answered |= *task.sweep.subject() == Subject::Announcements;
-                    // Some stores that fail say so in a NOTICE and then end the answer as if they held nothing.
-                    let doubtful = noticed && task.sweep.page_is_empty() && task.failures == 0;
-                    match doubtful && task.purpose == Purpose::Round {
-                        true => self.fail(task, cx),
-                        false => self.on_page_end(task, cx),
-                    }
+            Some(Subscription::Page { task, ended: None, .. }) => {
+                self.answered |= *task.sweep.subject() == Subject::Announcements;
+                let is_empty = task.sweep.page_is_empty();
+                match self.is_to_be_held(is_empty) {
+                    true => self.hold_page(number, cx.now.mono),
+                    false => self.end_page(number, true, cx),
                 }
             }
+            Some(Subscription::Page { .. }) => {}
         }
         self.pump(cx);
+    }
+
+    /// An EVENT came that cannot be read: on a page it takes the place of one that could be.
+    pub fn on_unreadable(&mut self, subscription: &str) {
+        let subscription = number_of(subscription).and_then(|number| self.subscriptions.get_mut(&number));
+        if let Some(Subscription::Page { task, .. }) = subscription {
+            task.sweep.on_unreadable();
+        }
     }
 
     /// Asks for as much as the relay's subscriptions allow.

@@ -1,12 +1,21 @@
-//! One historical question, asked page by page to its end (spec section 6, "Sweeps").
+//! One historical question, asked page by page to its end (spec section 6).
 //!
 //! Relays cap their answers silently, so a short page proves nothing, and what our store already knows says nothing
-//! about what lies behind it. A sweep therefore walks `until` down to the oldest `created_at` it was given (inclusive)
-//! and has ended when a page brings no id that *this sweep* has not had before. Only the ids of the boundary second
-//! have to be kept for that: everything newer is excluded by `until`.
+//! about what lies behind it. A sweep therefore walks `until` down to the oldest `created_at` it was given (inclusive),
+//! or `since` up to the newest where a relay gives the oldest first, and has ended when a page brings no id that *this
+//! sweep* has not had before. Only the ids of the boundary second have to be kept for that: the bound excludes all
+//! that was had besides.
 //!
-//! A second that holds more events than the relay's cap would stop the walk, and so does a relay that ignores `until`. Then
-//! the question is split, and where it cannot be, the walk steps over the second and counts a gap.
+//! That is evidence as far as the relay keeps to what its answers have shown ([`Paging`]). Where a page leaves a doubt,
+//! the next one asks about it:
+//!
+//! - a second that may hold more than the relay gives at once: what lies behind it ([`Step::Behind`]);
+//! - a page without the boundary second: the same page from one second before ([`Step::Recheck`]);
+//! - the first page with events of two seconds, once a link: one event alone, which shows the order ([`Step::Order`]).
+//!
+//! Events that cannot be placed, since their `created_at` is none, or nothing vouches for it and the page has no order, are
+//! told apart by halving the time. What cannot be had after all that is a gap, which the caller takes with
+//! [`Sweep::take_gap`].
 //!
 //! This module knows ids and times. It does not know links, subscriptions or whether an event was kept.
 
@@ -14,11 +23,20 @@ use std::collections::BTreeSet;
 
 use nostr::event::EventId;
 
-use crate::limits::{
-    SWEEP_BOUNDARY_IDS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_PAGE_EVENTS_MAX, SWEEP_PAGE_LIMIT, SWEEP_PAGES_MAX,
-};
+use crate::intake::Place;
+use crate::limits::{FUTURE_SECS_MAX, SWEEP_BOUNDARY_IDS_MAX, SWEEP_PAGE_EVENTS_MAX, SWEEP_PAGES_MAX};
 use crate::sync::filters::{Bounds, Subject};
+use crate::sync::gap::{GapReason, Span};
+use crate::sync::paging::{Order, Paging, Walk};
 use crate::time::UnixTime;
+
+mod page;
+#[cfg(test)]
+mod tests;
+
+pub use page::PageEvent;
+
+use page::{Page, Stretch};
 
 /// A question and how far its answer has come.
 #[derive(Clone, Debug)]
@@ -26,52 +44,42 @@ pub struct Sweep {
     subject: Subject,
     since: Option<UnixTime>,
     until: Option<UnixTime>,
-    /// Ids already had whose `created_at` is `until`.
+    /// Ids already had of the second of the bound that moves.
     boundary: BTreeSet<EventId>,
+    step: Step,
+    /// The bound was looked at from one second before.
+    rechecked: bool,
     page: Page,
     pages: usize,
-    /// Events that were asked for in the largest page so far: the relay's cap is not below that.
-    largest_page: usize,
+    /// Events of the last page of the walk.
+    previous: usize,
+    gap: Option<(Span, GapReason)>,
 }
 
-/// What the current page has brought.
-#[derive(Clone, Debug, Default)]
-struct Page {
-    events: usize,
-    /// Of these, events that match nothing we ask for.
-    unasked: usize,
-    /// Events besides that were asked for, but not now: they are newer than `until`.
-    newer: usize,
-    new: usize,
-    oldest: Option<UnixTime>,
-    /// Ids at `oldest`.
-    oldest_ids: BTreeSet<EventId>,
+/// What the current page is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// What comes next in time.
+    Walk,
+    /// The same from one second before: the bound's own second did not come.
+    Recheck,
+    /// What lies behind a second of which so many events came, and nothing else.
+    Behind { second: UnixTime, events: usize },
+    /// One event of the first page, whose bound and ends were these.
+    Order { until: Option<UnixTime>, newest: UnixTime, oldest: UnixTime },
 }
 
 /// What to do after a page has ended.
 #[derive(Debug)]
 pub enum PageEnd {
-    /// Ask for the next page: [`Sweep::bounds`] has moved on.
+    /// Ask for the next page: [`Sweep::asked`] has moved on.
     Next,
-    /// As `Next`, but one full second could not be looked behind: a gap.
-    NextPastGap,
     /// Replace the sweep by these two: together they ask what is left of it.
     Split(Box<[Sweep; 2]>),
-    /// Everything was had.
+    /// Everything was had, but for what was a gap.
     Done,
     /// More pages, or more events in one second, than any honest history has.
     PagesExceeded,
-}
-
-/// What an event means to the sweep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PageEvent {
-    /// It counts.
-    Counted,
-    /// Its time lies outside what was asked: it says nothing about the page.
-    OutOfRange,
-    /// The page has more events than any relay should send.
-    Flood,
 }
 
 impl Sweep {
@@ -82,9 +90,12 @@ impl Sweep {
             since,
             until: None,
             boundary: BTreeSet::new(),
+            step: Step::Walk,
+            rechecked: false,
             page: Page::default(),
             pages: 0,
-            largest_page: 0,
+            previous: 0,
+            gap: None,
         }
     }
 
@@ -93,9 +104,14 @@ impl Sweep {
         &self.subject
     }
 
-    /// Where it began.
+    /// What is left of it begins here.
     pub fn since(&self) -> Option<UnixTime> {
         self.since
+    }
+
+    /// What is left of it ends here.
+    pub fn until(&self) -> Option<UnixTime> {
+        self.until
     }
 
     /// Two sweeps that together ask what is left of it, if it lists more than one value.
@@ -103,14 +119,30 @@ impl Sweep {
         self.subject.halves().map(|halves| halves.map(|subject| Sweep { subject, ..self.clone() }))
     }
 
-    /// The bounds of the page to ask for now.
-    pub fn bounds(&self) -> Bounds {
-        Bounds { since: self.since, until: self.until, limit: SWEEP_PAGE_LIMIT }
+    /// The bounds of the page to ask for now, with `limit` unless the page is for a single event.
+    pub fn asked(&self, paging: &Paging, limit: usize) -> Bounds {
+        let (mut since, mut until) = self.range();
+        if paging.excludes_bounds() || self.step == Step::Recheck {
+            match paging.walk() {
+                Walk::Down => until = until.map(|until| until.plus_secs(1)),
+                Walk::Up => since = since.map(|since| since.minus_secs(1)),
+            }
+        }
+        let limit = if matches!(self.step, Step::Order { .. }) { 1 } else { limit };
+        Bounds { since, until, limit }
+    }
+
+    /// The time of which the current page is to bring events.
+    fn range(&self) -> (Option<UnixTime>, Option<UnixTime>) {
+        match self.step {
+            Step::Order { until, .. } => (self.since, until),
+            Step::Walk | Step::Recheck | Step::Behind { .. } => (self.since, self.until),
+        }
     }
 
     /// Whether the current page has brought nothing yet.
     pub fn page_is_empty(&self) -> bool {
-        self.page.events == 0
+        self.page.is_empty()
     }
 
     /// Forgets what the current page has brought, so that it can be asked for again.
@@ -118,287 +150,250 @@ impl Sweep {
         self.page = Page::default();
     }
 
-    /// An event came. `created_at` must be vouched for: by a valid signature or by the store. `is_asked`: it matches
-    /// something that we ask for; what a relay sends besides does not tell how much it gives at once.
-    pub fn on_event(&mut self, id: EventId, created_at: UnixTime, is_asked: bool) -> PageEvent {
-        let page = &mut self.page;
-        let is_newer = self.until.is_some_and(|until| created_at > until);
-        if is_newer || self.since.is_some_and(|since| created_at < since) {
-            page.newer += usize::from(is_newer && is_asked);
-            return PageEvent::OutOfRange;
-        }
-        page.events += 1;
-        page.unasked += usize::from(!is_asked);
-        if page.events > SWEEP_PAGE_EVENTS_MAX {
+    /// An event came. `is_asked`: it matches something that we ask for; what a relay sends besides does not tell how much
+    /// it gives at once.
+    pub fn on_event(&mut self, id: EventId, place: Place, is_asked: bool) -> PageEvent {
+        if self.page.len() >= SWEEP_PAGE_EVENTS_MAX {
             return PageEvent::Flood;
         }
-        if !(self.until == Some(created_at) && self.boundary.contains(&id)) {
-            page.new += 1;
-        }
-        if page.oldest.is_none_or(|oldest| created_at < oldest) {
-            page.oldest = Some(created_at);
-            page.oldest_ids.clear();
-        }
-        if page.oldest == Some(created_at) {
-            page.oldest_ids.insert(id);
-        }
-        PageEvent::Counted
+        let range = self.range();
+        self.page.add(id, place, is_asked, range, &self.boundary)
     }
 
-    /// The page ended (EOSE).
-    pub fn on_eose(&mut self) -> PageEnd {
+    /// An event came that is none: it has no place.
+    pub fn on_unreadable(&mut self) {
+        self.page.add_unreadable();
+    }
+
+    /// What could not be had of what the last page was for.
+    pub fn take_gap(&mut self) -> Option<(Span, GapReason)> {
+        self.gap.take()
+    }
+
+    /// The page ended (EOSE), which was asked for with `limit`.
+    pub fn on_eose(&mut self, paging: &mut Paging, limit: usize, now: UnixTime) -> PageEnd {
         self.pages += 1;
-        let Page { events, unasked, newer, new, oldest, oldest_ids } = std::mem::take(&mut self.page);
-        let Some(oldest) = oldest else { return PageEnd::Done };
-        if self.pages >= SWEEP_PAGES_MAX {
-            return PageEnd::PagesExceeded;
+        let page = std::mem::take(&mut self.page);
+        if let Step::Order { newest, oldest, .. } = self.step {
+            self.step = Step::Walk;
+            return self.on_order_page(&page, (newest, oldest), paging, now);
         }
-        let one_second = self.until == Some(oldest);
-        match one_second {
-            true => self.boundary.extend(oldest_ids),
-            false => self.boundary = oldest_ids,
+        let walk = paging.walk();
+        paging.on_page(page.asked());
+        let (beyond, unplaced) = (page.beyond(walk), page.unplaced(walk));
+        let stretch = page.into_stretch(walk);
+        if self.lacks_boundary(&stretch, paging) {
+            (self.step, self.rechecked) = (Step::Recheck, true);
+            return PageEnd::Next;
+        }
+        if self.step == Step::Recheck {
+            self.step = Step::Walk;
+            if stretch.has_any_of(&self.boundary) {
+                paging.on_bounds_excluded(now);
+            }
+        }
+        let events = stretch.events + beyond;
+        match stretch.far(walk) {
+            Some(_) if self.pages >= SWEEP_PAGES_MAX => PageEnd::PagesExceeded,
+            Some(_) if stretch.new > 0 => self.move_on(stretch, walk, paging),
+            _ if unplaced > 0 && paging.may_be_cut(events + unplaced, limit) => self.split_time(paging, now),
+            Some(second) if paging.is_full(events, limit) => self.step_over(second, walk),
+            Some(second) if paging.may_be_cut(events, limit) => self.look_behind(second, events, walk, paging),
+            Some(_) => PageEnd::Done,
+            None => self.end_at_nothing(walk, paging),
+        }
+    }
+
+    /// Whether a page that should begin with the boundary second has nothing of it, for the first time. Where bounds are
+    /// known not to count their second, it was asked for from one second before already.
+    fn lacks_boundary(&self, stretch: &Stretch, paging: &Paging) -> bool {
+        let bound = match paging.walk() {
+            Walk::Down => self.until,
+            Walk::Up => self.since,
+        };
+        let walks = self.step == Step::Walk && !self.boundary.is_empty();
+        walks && !self.rechecked && !paging.excludes_bounds() && bound.is_some_and(|bound| !stretch.touches(bound))
+    }
+
+    /// The page brought something new: the next one begins where it ended.
+    fn move_on(&mut self, stretch: Stretch, walk: Walk, paging: &mut Paging) -> PageEnd {
+        if let Step::Behind { second, events } = self.step {
+            self.step = Step::Walk;
+            // There is more behind it, and the relay gave it alone: so it gave all it gives at once.
+            paging.on_cut(events);
+            if self.subject.values() > 1 {
+                self.set_bound(walk, second);
+                return self.split_values();
+            }
+            self.gap = Some((Span::of_second(second), GapReason::FullSecond));
+        }
+        let ends = stretch.ends();
+        let events = stretch.events;
+        let Some((far, ids)) = stretch.into_far(walk) else { unreachable!("what is new has a place") };
+        let is_same_second = self.bound(walk) == Some(far);
+        if !self.boundary.is_empty() && !is_same_second {
+            paging.on_cut(self.previous);
+        }
+        self.previous = events;
+        match is_same_second {
+            true => self.boundary.extend(ids),
+            false => self.boundary = ids,
         }
         if self.boundary.len() > SWEEP_BOUNDARY_IDS_MAX {
             return PageEnd::PagesExceeded;
         }
-        self.until = Some(oldest);
-        self.largest_page = self.largest_page.max(events - unasked);
-        let is_full = events + newer >= self.largest_page.max(SWEEP_FULL_PAGE_MIN);
-        match (new, one_second && is_full) {
-            (0, false) => PageEnd::Done,
-            (0, true) => self.step_over_second(oldest),
-            _ => PageEnd::Next,
+        let asked_until = self.until;
+        self.set_bound(walk, far);
+        if let Some((newest, oldest)) = ends.filter(|(newest, oldest)| newest > oldest)
+            && paging.take_order_question()
+        {
+            self.step = Step::Order { until: asked_until, newest, oldest };
         }
+        PageEnd::Next
+    }
+
+    /// A page of one event came, where a page before had more.
+    fn on_order_page(
+        &mut self,
+        page: &Page,
+        (newest, oldest): (UnixTime, UnixTime),
+        paging: &mut Paging,
+        now: UnixTime,
+    ) -> PageEnd {
+        match page.only() {
+            Some(at) if at >= newest => paging.on_order(Order::NewestFirst, now),
+            Some(at) if at <= oldest => paging.on_order(Order::OldestFirst, now),
+            _ => {}
+        }
+        PageEnd::Next
+    }
+
+    /// Nothing came that has a place.
+    fn end_at_nothing(&mut self, walk: Walk, paging: &Paging) -> PageEnd {
+        let Step::Behind { second, events } = self.step else { return PageEnd::Done };
+        self.step = Step::Walk;
+        self.set_bound(walk, second);
+        self.end_at_second(second, events, paging)
+    }
+
+    /// There is nothing behind a second of which so many events came.
+    fn end_at_second(&mut self, second: UnixTime, events: usize, paging: &Paging) -> PageEnd {
+        if !paging.was_cut(events) {
+            return PageEnd::Done;
+        }
+        if self.subject.values() > 1 {
+            return self.split_values();
+        }
+        self.gap = Some((Span::of_second(second), GapReason::FullSecond));
+        PageEnd::Done
     }
 
     /// A page as full as the relay's cap may be brought nothing new, since it was all of one second or the relay ignores
-    /// `until`: more may hide in that second and everything older hides behind it.
-    fn step_over_second(&mut self, second: UnixTime) -> PageEnd {
-        if let Some(halves) = self.halves() {
-            return PageEnd::Split(Box::new(halves));
+    /// its bounds: more may hide in that second, and everything else hides behind it.
+    fn step_over(&mut self, second: UnixTime, walk: Walk) -> PageEnd {
+        self.step = Step::Walk;
+        if self.subject.values() > 1 {
+            return self.split_values();
         }
-        if second == UnixTime::EPOCH || self.since == Some(second) {
+        self.gap = Some((Span::of_second(second), GapReason::FullSecond));
+        match self.move_behind(second, walk) {
+            true => PageEnd::Next,
+            false => PageEnd::Done,
+        }
+    }
+
+    /// A page of one second alone brought nothing new. It may be all there is, or all that the relay gives at once.
+    fn look_behind(&mut self, second: UnixTime, events: usize, walk: Walk, paging: &Paging) -> PageEnd {
+        if !self.move_behind(second, walk) {
+            return self.end_at_second(second, events, paging);
+        }
+        self.step = Step::Behind { second, events };
+        PageEnd::Next
+    }
+
+    /// Moves the bound past a second. Says whether anything is left to ask for.
+    fn move_behind(&mut self, second: UnixTime, walk: Walk) -> bool {
+        let is_last = match walk {
+            Walk::Down => second == UnixTime::EPOCH || self.since.is_some_and(|since| second <= since),
+            Walk::Up => self.until.is_some_and(|until| second >= until),
+        };
+        if is_last {
+            return false;
+        }
+        self.boundary.clear();
+        self.set_bound(
+            walk,
+            match walk {
+                Walk::Down => second.minus_secs(1),
+                Walk::Up => second.plus_secs(1),
+            },
+        );
+        true
+    }
+
+    fn split_values(&mut self) -> PageEnd {
+        match self.halves() {
+            Some(halves) => PageEnd::Split(Box::new(halves)),
+            None => PageEnd::Done,
+        }
+    }
+
+    /// What came cannot be placed, and may hide what else there is: each half of the time is asked about by itself.
+    fn split_time(&mut self, paging: &mut Paging, now: UnixTime) -> PageEnd {
+        self.step = Step::Walk;
+        let span = self.span(now);
+        if !paging.take_time_split() {
+            self.gap = Some((span, GapReason::Unplaced));
             return PageEnd::Done;
         }
-        self.until = Some(second.minus_secs(1));
-        self.boundary.clear();
-        PageEnd::NextPastGap
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::rc::Rc;
-
-    use super::*;
-
-    fn id(n: u32) -> EventId {
-        let mut bytes = [0; 32];
-        bytes[..4].copy_from_slice(&n.to_be_bytes());
-        EventId::from_slice(&bytes).unwrap()
-    }
-
-    /// A relay that answers newest first, ties by lowest id, and caps silently.
-    fn answer(history: &[(u32, u64)], bounds: Bounds, cap: usize) -> Vec<(u32, u64)> {
-        let (since, until) = (bounds.since.map(UnixTime::as_secs), bounds.until.map(UnixTime::as_secs));
-        let mut events: Vec<_> = history
-            .iter()
-            .copied()
-            .filter(|(_, at)| since.is_none_or(|since| *at >= since) && until.is_none_or(|until| *at <= until))
-            .collect();
-        events.sort_by_key(|(id, at)| (u64::MAX - at, *id));
-        events.truncate(cap.min(bounds.limit));
-        events
-    }
-
-    /// Runs a sweep to its end: ids had, pages asked, gaps counted.
-    fn run(history: &[(u32, u64)], cap: usize, since: Option<u64>) -> (BTreeSet<u32>, usize, usize) {
-        let (mut had, mut pages, mut gaps) = (BTreeSet::new(), 0, 0);
-        let mut queue = vec![Sweep::new(Subject::Announcements, since.map(UnixTime::from_secs))];
-        while let Some(mut sweep) = queue.pop() {
-            pages += 1;
-            assert!(pages < 10_000, "must end");
-            for (n, at) in answer(history, sweep.bounds(), cap) {
-                sweep.on_event(id(n), UnixTime::from_secs(at), true);
-                had.insert(n);
-            }
-            match sweep.on_eose() {
-                PageEnd::Done => {}
-                PageEnd::Next => queue.push(sweep),
-                PageEnd::NextPastGap => {
-                    gaps += 1;
-                    queue.push(sweep);
-                }
-                PageEnd::Split(halves) => queue.extend(*halves),
-                PageEnd::PagesExceeded => panic!("too many pages"),
-            }
+        if let Some(halves) = self.time_halves(now) {
+            return PageEnd::Split(Box::new(halves));
         }
-        (had, pages, gaps)
+        if self.subject.values() > 1 {
+            return self.split_values();
+        }
+        self.gap = Some((span, GapReason::Unplaced));
+        PageEnd::Done
     }
 
-    #[test]
-    fn a_silent_cap_of_any_size_is_paged_to_the_end() {
-        let history: Vec<(u32, u64)> = (0..1_234).map(|n| (n, 1_000 + u64::from(n) / 7)).collect();
-        for cap in [8, 60, 75, 100, 250, 375, 500, 5_000] {
-            let (had, _, gaps) = run(&history, cap, None);
-            assert_eq!((had.len(), gaps), (history.len(), 0), "cap {cap}");
+    /// The time that is left to ask about. No event is dated further ahead than is taken.
+    pub fn span(&self, now: UnixTime) -> Span {
+        let latest = now.plus_secs(FUTURE_SECS_MAX);
+        let from = self.since.unwrap_or(UnixTime::EPOCH);
+        Span { from, to: self.until.unwrap_or(latest).max(from) }
+    }
+
+    /// Two sweeps that together ask what is left of it, each one half of the time, the earlier one first; `None` if
+    /// that is a second.
+    pub fn time_halves(&self, now: UnixTime) -> Option<[Sweep; 2]> {
+        let span = self.span(now);
+        let middle = span.middle()?;
+        let mut halves = [self.clone(), self.clone()];
+        halves[0].until = Some(middle);
+        halves[1].since = Some(middle.plus_secs(1));
+        for half in &mut halves {
+            half.rechecked = false;
+            half.boundary.clear();
+        }
+        Some(halves)
+    }
+
+    /// The same question about some time within what is left of it.
+    pub fn within(&self, span: Span) -> Sweep {
+        Sweep { until: Some(span.to), ..Sweep::new(self.subject.clone(), Some(span.from)) }
+    }
+
+    fn bound(&self, walk: Walk) -> Option<UnixTime> {
+        match walk {
+            Walk::Down => self.until,
+            Walk::Up => self.since,
         }
     }
 
-    #[test]
-    fn seventy_five_events_in_one_second_do_not_loop() {
-        let history: Vec<(u32, u64)> = (0..75).map(|n| (n, 5_000)).chain((75..100).map(|n| (n, 4_000))).collect();
-        let (had, pages, gaps) = run(&history, 60, None);
-        assert_eq!(
-            (had.len(), gaps),
-            (60 + 25, 1),
-            "the 15 behind the cap are a counted gap, what is older is not lost"
-        );
-        assert!(pages < 10);
-        assert_eq!(run(&history, 100, None).0.len(), 100);
-    }
-
-    #[test]
-    fn a_full_second_is_seen_beside_what_was_not_asked_for() {
-        let mut sweep = Sweep::new(Subject::Announcements, None);
-        let mut ends = Vec::new();
-        for _ in 0..2 {
-            // Strangers of just now come with each page; on all but the first, that is out of range.
-            (1_000..1_020).for_each(|n| _ = sweep.on_event(id(n), UnixTime::from_secs(70), false));
-            (0..60).for_each(|n| _ = sweep.on_event(id(n), UnixTime::from_secs(9), true));
-            ends.push(sweep.on_eose());
-        }
-        assert!(matches!(ends[..], [PageEnd::Next, PageEnd::NextPastGap]), "{ends:?}");
-    }
-
-    #[test]
-    fn a_relay_that_ignores_until_is_asked_for_less_at_once_and_in_the_end_a_gap_is_counted() {
-        let page = |sweep: &mut Sweep, cap: u32| {
-            (0..cap).for_each(|n| _ = sweep.on_event(id(n), UnixTime::from_secs(u64::from(1_000 - n)), true));
-            sweep.on_eose()
-        };
-        let authors: Rc<[_]> =
-            (1..=2u8).map(|n| nostr::key::Keys::parse(&format!("{n:064x}")).unwrap().public_key()).collect();
-        let mut sweep = Sweep::new(Subject::Deletions(authors), None);
-        assert!(matches!(page(&mut sweep, 60), PageEnd::Next));
-        assert!(matches!(page(&mut sweep, 60), PageEnd::Split(_)));
-        let mut sweep = Sweep::new(Subject::Announcements, None);
-        let ends: Vec<_> = (0..3).map(|_| page(&mut sweep, 60)).collect();
-        assert!(matches!(ends[..], [PageEnd::Next, PageEnd::NextPastGap, PageEnd::Done]), "{ends:?}");
-        let mut few = Sweep::new(Subject::Announcements, None);
-        let ends: Vec<_> = (0..2).map(|_| page(&mut few, SWEEP_FULL_PAGE_MIN as u32 - 1)).collect();
-        assert!(matches!(ends[..], [PageEnd::Next, PageEnd::Done]), "it may have no more: {ends:?}");
-    }
-
-    #[test]
-    fn known_and_refused_events_count_like_new_ones() {
-        // The sweep is never told what became of an event that was asked for, so it cannot end early for that.
-        let history: Vec<(u32, u64)> = (0..1_000).map(|n| (n, 10_000 + u64::from(n))).collect();
-        assert_eq!(run(&history, 500, None).0.len(), 1_000);
-    }
-
-    #[test]
-    fn since_is_inclusive_and_nothing_before_it_is_asked() {
-        let history: Vec<(u32, u64)> = (0..100).map(|n| (n, 1_000 + u64::from(n))).collect();
-        let (had, ..) = run(&history, 30, Some(1_050));
-        assert_eq!(had, (50..100).collect());
-    }
-
-    #[test]
-    fn an_empty_answer_ends_at_once_and_a_single_event_in_two_pages() {
-        assert_eq!(run(&[], 500, None).1, 1);
-        assert_eq!(run(&[(1, 7)], 500, None).1, 2);
-    }
-
-    #[test]
-    fn a_full_second_is_split_while_there_is_more_than_one_value() {
-        let authors: Rc<[_]> =
-            (1..=4u8).map(|n| nostr::key::Keys::parse(&format!("{n:064x}")).unwrap().public_key()).collect();
-        let mut sweep = Sweep::new(Subject::Deletions(authors), None);
-        let mut split = None;
-        for _ in 0..2 {
-            (0..60).for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9), true), PageEvent::Counted));
-            match sweep.on_eose() {
-                PageEnd::Next => {}
-                PageEnd::Split(halves) => split = Some(halves),
-                other => panic!("{other:?}"),
-            }
-        }
-        let halves = split.expect("the second page of the same second splits");
-        for half in *halves {
-            assert!(matches!(half.subject(), Subject::Deletions(authors) if authors.len() == 2));
-            assert_eq!(half.bounds().until, Some(UnixTime::from_secs(9)), "the second is asked for again");
-        }
-    }
-
-    #[test]
-    fn times_outside_the_question_neither_end_nor_move_it() {
-        let mut sweep = Sweep::new(Subject::Announcements, Some(UnixTime::from_secs(100)));
-        sweep.on_event(id(1), UnixTime::from_secs(200), true);
-        assert!(matches!(sweep.on_eose(), PageEnd::Next));
-        assert_eq!(sweep.on_event(id(2), UnixTime::from_secs(201), true), PageEvent::OutOfRange);
-        assert_eq!(sweep.on_event(id(3), UnixTime::from_secs(99), true), PageEvent::OutOfRange);
-        assert!(matches!(sweep.on_eose(), PageEnd::Done));
-        assert_eq!(sweep.on_event(id(4), UnixTime::from_secs(200), true), PageEvent::Counted);
-        assert_eq!(
-            sweep.on_event(id(5), UnixTime::from_secs(100), true),
-            PageEvent::Counted,
-            "both ends are inclusive"
-        );
-    }
-
-    #[test]
-    fn a_page_without_end_is_a_flood() {
-        let mut sweep = Sweep::new(Subject::Announcements, None);
-        let mut on_event = |n| sweep.on_event(id(n), UnixTime::from_secs(9), true);
-        (0..SWEEP_PAGE_EVENTS_MAX as u32).for_each(|n| assert_eq!(on_event(n), PageEvent::Counted));
-        assert_eq!(on_event(SWEEP_PAGE_EVENTS_MAX as u32), PageEvent::Flood);
-    }
-
-    #[test]
-    fn a_page_that_is_asked_for_again_counts_once() {
-        let mut sweep = Sweep::new(Subject::Announcements, None);
-        let page = |sweep: &mut Sweep| {
-            (0..40).for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9), true), PageEvent::Counted));
-        };
-        page(&mut sweep);
-        sweep.restart_page();
-        page(&mut sweep);
-        assert!(matches!(sweep.on_eose(), PageEnd::Next));
-        page(&mut sweep);
-        assert!(matches!(sweep.on_eose(), PageEnd::NextPastGap), "as full as the largest page, all of one second");
-        assert_eq!(sweep.bounds().until, Some(UnixTime::from_secs(8)));
-    }
-
-    #[test]
-    fn another_id_of_the_boundary_second_is_news() {
-        // Not every relay gives the events of one second in the same order each time.
-        let mut sweep = Sweep::new(Subject::Announcements, None);
-        for ids in [0..5, 3..8] {
-            ids.for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9), true), PageEvent::Counted));
-            assert!(matches!(sweep.on_eose(), PageEnd::Next));
-        }
-        (0..5).for_each(|n| assert_eq!(sweep.on_event(id(n), UnixTime::from_secs(9), true), PageEvent::Counted));
-        assert!(matches!(sweep.on_eose(), PageEnd::Done), "those of both pages are remembered");
-    }
-
-    #[test]
-    fn a_history_without_end_is_given_up() {
-        let mut older_and_older = Sweep::new(Subject::Announcements, None);
-        for page in 1..=SWEEP_PAGES_MAX {
-            older_and_older.on_event(id(page as u32), UnixTime::from_secs(1_000_000 - page as u64), true);
-            let end = older_and_older.on_eose();
-            let last = page == SWEEP_PAGES_MAX;
-            assert_eq!(matches!(end, PageEnd::PagesExceeded), last, "page {page}: {end:?}");
-        }
-        let mut one_second = Sweep::new(Subject::Announcements, None);
-        let mut ids = 0..;
-        for had in (1_024..=SWEEP_BOUNDARY_IDS_MAX + 1_024).step_by(1_024) {
-            for n in ids.by_ref().take(1_024) {
-                one_second.on_event(id(n), UnixTime::from_secs(9), true);
-            }
-            let end = one_second.on_eose();
-            assert_eq!(matches!(end, PageEnd::PagesExceeded), had > SWEEP_BOUNDARY_IDS_MAX, "{had} ids: {end:?}");
+    fn set_bound(&mut self, walk: Walk, to: UnixTime) {
+        match walk {
+            Walk::Down => self.until = Some(to),
+            Walk::Up => self.since = Some(to),
         }
     }
 }

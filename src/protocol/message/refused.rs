@@ -12,7 +12,12 @@ use super::{MessageVisitor, Text, argument, parse, skip_surplus, text};
 
 /// The subscription of a REQ whose filters are wrong, so that it can be answered with CLOSED.
 pub fn refused_subscription(text: &str) -> Option<Cow<'_, str>> {
-    parse(text, RefusedReqVisitor).ok()
+    parse(text, SubscriptionVisitor("REQ")).ok()
+}
+
+/// The subscription of a relay's EVENT whose event is none.
+pub fn unreadable_event_subscription(text: &str) -> Option<Cow<'_, str>> {
+    parse(text, SubscriptionVisitor("EVENT")).ok()
 }
 
 /// The id that the event of an EVENT claims, as it is written there, if that is 64 hexadecimal digits of either case: the
@@ -21,22 +26,22 @@ pub fn refused_event_id(text: &str) -> Option<Cow<'_, str>> {
     parse(text, RefusedEventVisitor).ok()
 }
 
-/// Takes the subscription of a REQ, whatever follows.
-struct RefusedReqVisitor;
+/// Takes the subscription of a message of this type, whatever follows.
+struct SubscriptionVisitor(&'static str);
 
-impl<'a> MessageVisitor<'a> for RefusedReqVisitor {
-    const TYPES: &'static [&'static str] = &["REQ"];
+impl<'a> MessageVisitor<'a> for SubscriptionVisitor {
+    const TYPES: &'static [&'static str] = &["REQ", "EVENT"];
 }
 
-impl<'a> Visitor<'a> for RefusedReqVisitor {
+impl<'a> Visitor<'a> for SubscriptionVisitor {
     type Value = Cow<'a, str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a REQ")
+        f.write_str(self.0)
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Cow<'a, str>, A::Error> {
-        if text(&mut seq)? != "REQ" {
+        if text(&mut seq)? != self.0 {
             return Err(A::Error::custom("type"));
         }
         let subscription = text(&mut seq)?;

@@ -104,6 +104,7 @@ impl Linked {
         self.open_minimal(relay, cx);
         self.session.begin_round(cx);
         if reach == Reach::Full {
+            self.session.budget_mut().gaps.begin_full(cx.now.wall);
             self.session.begin_full(cx.now.wall);
         }
         self.session.round_mut().touch(self.planned.iter().copied());

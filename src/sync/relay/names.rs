@@ -98,6 +98,8 @@ pub enum Why {
     Unasked,
     /// The relay sends too much that brings nothing.
     Flood,
+    /// The relay answers in another way than was believed.
+    Relearnt,
     /// No repo needs the relay.
     Unneeded,
     /// The process ends.
@@ -154,6 +156,7 @@ impl fmt::Display for Why {
             Why::LockedOut(Lockout::Restricted) => f.write_str("it is restricted to others"),
             Why::Unasked => f.write_str("too many events that were not asked for"),
             Why::Flood => f.write_str("too many frames that bring nothing"),
+            Why::Relearnt => f.write_str("its answers have shown that what was had may not be all"),
             Why::Unneeded => f.write_str("no repo needs it"),
             Why::Stopping => f.write_str("stopping"),
         }

@@ -20,6 +20,9 @@ impl Relay {
             // It is tried again in a while.
             return self.hang_up(1000, Why::LockedOut(lockout), cx);
         }
+        if self.session().is_some_and(|session| session.budget().paging.is_refuted()) {
+            return self.begin_anew(cx);
+        }
         match &mut self.state {
             State::Catchup { linked, deletions, .. } if linked.session.round().is_over() => {
                 if *deletions == Deletions::Owed {
@@ -48,6 +51,17 @@ impl Relay {
             }
             _ => {}
         }
+    }
+
+    /// The relay has shown that it answers in another way than was believed: what was claimed complete is asked for again
+    /// on a new link, from the beginning.
+    fn begin_anew(&mut self, cx: &mut Cx<'_>) {
+        for repo in self.progress.forget_everything() {
+            let repo = cx.state.addr(repo).clone();
+            self.unsaved.push(Progress::ForgetRepo { relay: self.url.clone(), repo });
+        }
+        self.unsaved.push(self.progress_record());
+        self.hang_up(1000, Why::Relearnt, cx);
     }
 
     /// What was told and learnt outlives the link and the process.

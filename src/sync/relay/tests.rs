@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::contract::LinkId;
+use crate::intake::Place;
 use crate::limits::THREAD_LOOKUPS_AT_ONCE;
 use crate::protocol::relay_info::RelayInfo;
 use crate::sync::budget::Budget;
+use crate::sync::paging::Paging;
 use crate::sync::testing::{Bench, addr, announcement, relay, root_id};
 
 mod cooldown;
@@ -23,14 +25,16 @@ struct Rig {
 
 /// An event of a hundred bytes.
 fn arrival(id: EventId, created_at: Option<UnixTime>, fate: Fate) -> Arrival {
-    Arrival { id, created_at, bytes: 100, fate }
+    Arrival { id, place: created_at.map_or(Place::Nowhere, Place::At), bytes: 100, fate }
 }
 
 impl Rig {
     fn new(progress: impl FnOnce(&mut Bench) -> RelayProgress) -> Rig {
         let mut bench = Bench::new();
         let progress = progress(&mut bench);
-        let relay = Relay::new(relay("one"), progress, Budget::default(), &mut bench.cx());
+        let mut budget = Budget::default();
+        budget.paging = Paging::proven();
+        let relay = Relay::new(relay("one"), progress, budget, &mut bench.cx());
         let mut rig = Rig { bench, relay, seq: 100 };
         // It says that it does not reconcile; `reconciling` has those that do.
         rig.list_nips(Some(vec![1]));

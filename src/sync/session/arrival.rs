@@ -2,7 +2,7 @@
 
 use nostr::event::EventId;
 
-use crate::time::UnixTime;
+use crate::intake::Place;
 
 /// What kind of subscription an event came for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub enum Origin {
 pub struct Arrival {
     /// Its id.
     pub id: EventId,
-    /// Its time, if a valid signature or the store vouches for it.
-    pub created_at: Option<UnixTime>,
+    /// Where it stands in time.
+    pub place: Place,
     /// Its length as JSON.
     pub bytes: usize,
     /// What became of it.

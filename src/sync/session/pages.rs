@@ -1,10 +1,13 @@
 //! Sweeps on one link, page by page: which is asked next, what its end means, and what becomes of one that fails.
 
+use log::warn;
+
 use super::subscription::{Purpose, Subscription, Task, is_page_of};
 use super::{Overview, Round, Seen, Session, Sweep};
 use crate::limits::{SWEEP_ATTEMPTS_MAX, SWEEP_RETRY_AFTER};
 use crate::sync::Cx;
-use crate::sync::filters::{Bounds, Subject};
+use crate::sync::filters::Subject;
+use crate::sync::gap::{Gap, GapReason, Span};
 use crate::sync::reconcile::Unserved;
 use crate::sync::sweep::PageEnd;
 use crate::time::Instant;
@@ -111,9 +114,10 @@ impl Session {
                 Subscription::Live { .. } | Subscription::Fetch { .. } => None,
             })
             .collect();
+        let paging = &self.budget.paging;
         let is_open = |sweep: &Sweep| {
             let same = |other: &&Sweep| {
-                sweep.bounds() == other.bounds() && sweep.subject().asks_same(other.subject(), cx.state)
+                sweep.asked(paging, 0) == other.asked(paging, 0) && sweep.subject().asks_same(other.subject(), cx.state)
             };
             open.iter().any(same)
         };
@@ -124,20 +128,60 @@ impl Session {
     pub(super) fn ask_page(&mut self, task: Task, cx: &mut Cx<'_>) {
         cx.metrics.sweep_pages += 1;
         let limit = self.budget.page_limit(*task.sweep.subject() == Subject::Announcements);
-        let bounds = Bounds { limit, ..task.sweep.bounds() };
+        let bounds = task.sweep.asked(&self.budget.paging, limit);
         let (number, asked) = self.send_req(std::slice::from_ref(task.sweep.subject()), bounds, cx);
         self.pace(task.purpose, asked.bytes, cx.now.mono);
-        self.subscriptions
-            .insert(number, Subscription::Page { task, asked, heard_at: cx.now.mono, noticed: false, barren: true });
+        self.subscriptions.insert(
+            number,
+            Subscription::Page {
+                task,
+                asked,
+                heard_at: cx.now.mono,
+                noticed: false,
+                barren: true,
+                ended: None,
+                had_events: false,
+            },
+        );
+    }
+
+    /// Keeps a page open whose EOSE has come.
+    pub(super) fn hold_page(&mut self, number: u64, now: Instant) {
+        if let Some(Subscription::Page { ended, heard_at, .. }) = self.subscriptions.get_mut(&number) {
+            (*ended, *heard_at) = (Some(now), now);
+        }
+    }
+
+    /// A page is over. `open`: it has to be closed.
+    pub(super) fn end_page(&mut self, number: u64, open: bool, cx: &mut Cx<'_>) {
+        let Some(Subscription::Page { noticed, asked, .. }) = self.subscriptions.get(&number) else { return };
+        let (noticed, limit) = (*noticed, asked.limit);
+        let Some(task) = self.take_page(number, cx) else { return };
+        if open {
+            self.send_close(number, cx);
+        }
+        self.remember_closed(number);
+        // Some stores that fail say so in a NOTICE and then end the answer as if they held nothing.
+        let doubtful = noticed && task.sweep.page_is_empty() && task.failures == 0;
+        match doubtful && task.purpose == Purpose::Round {
+            true => self.fail(task, cx),
+            false => self.on_page_end(task, limit, cx),
+        }
     }
 
     pub(super) fn close_page(&mut self, number: u64, cx: &mut Cx<'_>) -> Option<Task> {
+        let task = self.take_page(number, cx)?;
+        self.send_close(number, cx);
+        Some(task)
+    }
+
+    /// Takes a page out of what is open.
+    fn take_page(&mut self, number: u64, cx: &Cx<'_>) -> Option<Task> {
         match self.subscriptions.remove(&number)? {
             Subscription::Page { task, barren, .. } => {
                 if barren {
                     self.budget.allowance.on_barren_page(cx.now.mono);
                 }
-                self.send_close(number, cx);
                 Some(task)
             }
             other @ (Subscription::Live { .. } | Subscription::Fetch { .. }) => {
@@ -147,17 +191,27 @@ impl Session {
         }
     }
 
-    pub(super) fn on_page_end(&mut self, mut task: Task, cx: &mut Cx<'_>) {
-        match task.sweep.on_eose() {
+    fn on_page_end(&mut self, mut task: Task, limit: usize, cx: &mut Cx<'_>) {
+        task.by_pages = true;
+        let end = task.sweep.on_eose(&mut self.budget.paging, limit, cx.now.wall);
+        if let Some((span, reason)) = task.sweep.take_gap() {
+            self.note_gap(task.sweep.subject(), span, reason, cx);
+        }
+        match end {
             PageEnd::Next => self.queue.push_front(task),
-            PageEnd::NextPastGap => {
-                cx.metrics.sweep_gaps += 1;
-                self.queue.push_front(task);
-            }
             PageEnd::Split(halves) => self.split(task, *halves, cx),
             PageEnd::Done => self.end(task, true, cx),
             PageEnd::PagesExceeded => self.end(task, false, cx),
         }
+    }
+
+    /// Some of what a sweep asks for cannot be had.
+    pub(super) fn note_gap(&mut self, subject: &Subject, span: Span, reason: GapReason, cx: &mut Cx<'_>) {
+        cx.metrics.sweep_gaps += 1;
+        self.round.on_gap(subject, cx.state);
+        let what = subject.whole(None, self.budget.learnt.named_kinds, cx.state);
+        warn!("cannot be had, from {} to {}: {}; {what}", span.from, span.to, reason.why());
+        self.budget.gaps.add(Gap { span, what, reason, found_at: cx.now.wall });
     }
 
     /// A try failed: it is repeated later on this link, unless it was part of a turn, which comes round anyway.

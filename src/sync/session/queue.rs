@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn since(task: Option<Task>) -> Option<u64> {
-        task.map(|task| task.sweep.bounds().since.map_or(0, |since| since.as_secs()))
+        task.map(|task| task.sweep.since().map_or(0, UnixTime::as_secs))
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         queue.push_back(task(Purpose::Round, None));
         queue.push_back(task(Purpose::Round, Some(1)));
         queue.push_back(task(Purpose::Round, Some(2)));
-        let not_1 = |task: &Task| task.sweep.bounds().since != Some(UnixTime::from_secs(1));
+        let not_1 = |task: &Task| task.sweep.since() != Some(UnixTime::from_secs(1));
         assert_eq!(since(queue.take_first(false, not_1)), Some(2), "neither the one that waits nor the first");
         assert_eq!(since(queue.take_first(false, not_1)), None);
         assert_eq!(since(queue.take_first(true, not_1)), Some(0));

@@ -94,8 +94,11 @@ impl Session {
     /// One of our subscriptions is not open, for this reason.
     fn refuse(&mut self, number: u64, refusal: Refusal, cx: &mut Cx<'_>) {
         let Some(subscription) = self.subscriptions.get(&number) else { return };
-        if matches!(subscription, Subscription::Fetch { .. }) {
-            return self.refuse_fetch(number, refusal, cx);
+        match subscription {
+            Subscription::Fetch { .. } => return self.refuse_fetch(number, refusal, cx),
+            // It has had its answer.
+            Subscription::Page { ended: Some(_), .. } => return self.end_page(number, false, cx),
+            Subscription::Page { .. } | Subscription::Live { .. } => {}
         }
         cx.metrics.refusals.add(refusal.name());
         let req = self.describe(subscription);

@@ -41,13 +41,12 @@ impl Task {
     /// Whether it may be reconciled, where the relay and the round are for that: what audits ask, and what is asked from
     /// the beginning. Of a shorter time there is less than a set's frame.
     pub(super) fn is_reconcilable(&self) -> bool {
-        let bounds = self.sweep.bounds();
         let is_long = match self.purpose {
-            Purpose::Round => bounds.since.is_none(),
+            Purpose::Round => self.sweep.since().is_none(),
             Purpose::Audit => true,
             Purpose::Rotation => false,
         };
-        is_long && bounds.until.is_none() && !self.by_pages
+        is_long && self.sweep.until().is_none() && !self.by_pages
     }
 }
 
@@ -88,6 +87,10 @@ pub(super) enum Subscription {
         noticed: bool,
         /// It has brought nothing new.
         barren: bool,
+        /// When EOSE came, if it is held open for what may come after it.
+        ended: Option<Instant>,
+        /// Events had come by then.
+        had_events: bool,
     },
     /// Some events of a reconciliation, by their ids.
     Fetch {
@@ -141,6 +144,7 @@ impl Subscription {
     pub(super) fn silent_since(&self) -> Option<Instant> {
         match self {
             Subscription::Live { waiting_since, .. } => *waiting_since,
+            Subscription::Page { ended: Some(_), .. } => None,
             Subscription::Page { heard_at, .. } | Subscription::Fetch { heard_at, .. } => Some(*heard_at),
         }
     }

@@ -23,6 +23,7 @@ impl Session {
             Silence::Fine => {}
         }
         self.end_silent(cx);
+        self.end_held(cx);
         self.end_silent_exchanges(cx);
         self.requeue_retries(cx.now.mono);
         self.cooldown_until.take_if(|until| *until <= cx.now.mono);
@@ -37,7 +38,7 @@ impl Session {
         let silent = self.subscriptions.values().filter_map(Subscription::silent_since);
         let silent = silent.map(|since| since + timing.sweep_timeout);
         let silent = silent.chain(self.next_silent_exchange(timing.sweep_timeout)).chain(self.next_look());
-        let silent = silent.chain(self.next_thread_at(cx.now.mono));
+        let silent = silent.chain(self.next_thread_at(cx.now.mono)).chain(self.next_held_end());
         let retries = self.retries.iter().map(|(at, _)| *at);
         let turns = [self.rotation.next_turn_at(), self.next_audit_at()].into_iter().flatten().min();
         let turn = turns.filter(|_| self.queue.is_empty() && self.has_slot() && !self.auth.is_pending());

@@ -88,8 +88,8 @@ fn a_relay_whose_pages_bring_nothing_is_asked_for_no_more_than_an_hours_worth_in
     let mut rig = Rig::new(with_repo);
     rig.open();
     let mut page = page_open(&rig.bench.sent());
-    let at = |n: u32| Some(UnixTime::from_secs(1_000_000 - u64::from(n)));
-    let known = |bytes, n| Arrival { id: root_id(n), created_at: at(n), bytes, fate: Fate::Known };
+    let at = |n: u32| Place::At(UnixTime::from_secs(1_000_000 - u64::from(n)));
+    let known = |bytes, n| Arrival { id: root_id(n), place: at(n), bytes, fate: Fate::Known };
     let mut pages = 1;
     for n in (0..).take_while(|n| u64::from(*n) * (64 << 20) < BARREN_BYTES_HOURLY) {
         rig.relay.on_event(&page, &known(64 << 20, n), &mut rig.bench.cx());
@@ -121,7 +121,7 @@ fn pages_with_something_new_are_free_and_what_was_used_outlives_the_link() {
     let mut rig = Rig::new(with_repo);
     rig.open();
     let page = page_open(&rig.bench.sent());
-    let arrival = Arrival { id: root_id(1), created_at: Some(UnixTime::from_secs(9)), bytes: 1 << 20, fate: Fate::New };
+    let arrival = Arrival { id: root_id(1), place: Place::At(UnixTime::from_secs(9)), bytes: 1 << 20, fate: Fate::New };
     rig.relay.on_event(&page, &arrival, &mut rig.bench.cx());
     rig.relay.on_eose(&page, &mut rig.bench.cx());
     assert_eq!(rig.relay.budget().allowance, Allowance::default());

@@ -39,9 +39,9 @@ impl Session {
 
     /// An event came for a REQ for ids.
     pub(in crate::sync::session) fn on_fetched(&mut self, number: u64, arrival: &Arrival, cx: &mut Cx<'_>) {
-        let Arrival { id, created_at, fate, .. } = *arrival;
+        let Arrival { id, place, fate, .. } = *arrival;
         let Some(Subscription::Fetch { of, batch, heard_at, .. }) = self.subscriptions.get_mut(&number) else { return };
-        if created_at.is_none() || !batch.left.remove(&id) {
+        if place.vouched().is_none() || !batch.left.remove(&id) {
             return;
         }
         *heard_at = cx.now.mono;

@@ -1,0 +1,99 @@
+//! Relays that say EOSE before they have sent everything. Whether this one does, a page shows that is held open for a
+//! moment after its EOSE: the first one that had events, and one that had none. Stored events that come for a page after
+//! its EOSE, or after its CLOSE, show it at any time.
+//!
+//! Of a relay that does, each page is held open until it has been silent for [`LATE_WAIT`].
+
+use std::collections::VecDeque;
+
+use super::subscription::{Subscription, number_of};
+use super::{Arrival, Session};
+use crate::limits::{LATE_AGE_SECS, LATE_PAGES_MAX, LATE_PROBE, LATE_WAIT};
+use crate::sync::Cx;
+use crate::sync::paging::Punctuality;
+use crate::time::{Instant, Now, UnixTime};
+
+/// What a link has shown of how punctual its relay is.
+#[derive(Debug, Default)]
+pub(super) struct Lateness {
+    /// A page without events was held open, or is.
+    empty_held: bool,
+    /// The last pages that were closed at their EOSE.
+    closed: VecDeque<u64>,
+}
+
+impl Session {
+    /// Whether a page whose EOSE has come is to be held open. `is_empty`: it had no events.
+    pub(super) fn is_to_be_held(&mut self, is_empty: bool) -> bool {
+        let is_held = |sub: &Subscription| matches!(sub, Subscription::Page { ended: Some(_), .. });
+        match self.budget.paging.punctuality() {
+            Punctuality::Punctual => false,
+            Punctuality::Late => true,
+            Punctuality::Unknown if self.subscriptions.values().any(is_held) => false,
+            Punctuality::Unknown if is_empty => !std::mem::replace(&mut self.lateness.empty_held, true),
+            Punctuality::Unknown => true,
+        }
+    }
+
+    /// An event came for a page that is held open after its EOSE.
+    pub(super) fn on_late_event(&mut self, arrival: &Arrival, now: Now) {
+        if arrival.place.vouched().is_some_and(|at| is_stored(at, now)) {
+            self.budget.paging.on_punctuality(Punctuality::Late, now.wall);
+        }
+    }
+
+    /// Whether a subscription was a page that was closed at its EOSE of late.
+    pub fn has_just_closed(&self, subscription: &str) -> bool {
+        number_of(subscription).is_some_and(|number| self.lateness.closed.contains(&number))
+    }
+
+    /// An event came for such a page. `created_at`: as it claims.
+    pub fn on_stray(&mut self, created_at: Option<UnixTime>, now: Now) {
+        if created_at.is_some_and(|at| is_stored(at, now)) {
+            self.budget.paging.on_punctuality(Punctuality::Late, now.wall);
+        }
+    }
+
+    pub(super) fn remember_closed(&mut self, number: u64) {
+        if self.lateness.closed.len() == LATE_PAGES_MAX {
+            self.lateness.closed.pop_front();
+        }
+        self.lateness.closed.push_back(number);
+    }
+
+    /// Ends the pages that were held open long enough.
+    pub(super) fn end_held(&mut self, cx: &mut Cx<'_>) {
+        let over = |(number, sub): (&u64, &Subscription)| {
+            let at = self.held_until(sub)?;
+            (at <= cx.now.mono).then_some(*number)
+        };
+        let over: Vec<u64> = self.subscriptions.iter().filter_map(over).collect();
+        for number in over {
+            if let Some(Subscription::Page { had_events: true, .. }) = self.subscriptions.get(&number)
+                && self.budget.paging.punctuality() == Punctuality::Unknown
+            {
+                self.budget.paging.on_punctuality(Punctuality::Punctual, cx.now.wall);
+            }
+            self.end_page(number, true, cx);
+        }
+    }
+
+    /// When the next page that is held open is over.
+    pub(super) fn next_held_end(&self) -> Option<Instant> {
+        self.subscriptions.values().filter_map(|sub| self.held_until(sub)).min()
+    }
+
+    fn held_until(&self, subscription: &Subscription) -> Option<Instant> {
+        let Subscription::Page { ended: Some(_), heard_at, .. } = subscription else { return None };
+        let wait = match self.budget.paging.punctuality() {
+            Punctuality::Late => LATE_WAIT,
+            Punctuality::Unknown | Punctuality::Punctual => LATE_PROBE,
+        };
+        Some(*heard_at + wait)
+    }
+}
+
+/// Whether an event of that time was stored before it came, and is not news.
+fn is_stored(created_at: UnixTime, now: Now) -> bool {
+    created_at.plus_secs(LATE_AGE_SECS) < now.wall
+}
