@@ -230,6 +230,10 @@ pub const LATE_AGE_SECS: u64 = 60;
 pub const LATE_PAGES_MAX: usize = 64;
 /// Gaps of one relay that are kept and listed. Beyond: the oldest is listed no more; all are counted.
 pub const GAPS_MAX: usize = 32;
+/// Links that the search for what ends a link may cost. Beyond: all that has not been ruled out is the gap.
+pub const DETOUR_LINKS_MAX: u32 = 14;
+/// Parts into which a question that ends a link is cut at once.
+pub const DETOUR_PARTS_MAX: usize = 32;
 /// Wait before a place whose answer ended the link is asked about again.
 pub const GAP_RETRY_AFTER: Duration = Duration::from_secs(7 * 86_400);
 /// Pages an hour of one relay that bring nothing new. Beyond: the next waits until enough of it has come back; what is live

@@ -51,7 +51,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     (
         "grasp_sync_relay_coverage",
         "gauge",
-        "How much of what a relay shares is covered: 0 away, 1 full, 2 by turns, 3 reduced, 4 incomplete, 5 refused",
+        "How much of what a relay shares is covered: 0 away, 1 full, 2 by turns, 3 reduced, 4 incomplete, 5 refused, 6 gaps",
     ),
     (
         "grasp_sync_relay_rotation_covered_timestamp_seconds",
@@ -85,7 +85,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
         "counter",
         "Times a relay had used up what pages without news may cost in an hour",
     ),
-    ("grasp_sync_sweep_gaps_total", "counter", "Seconds with more events than a relay gives in a page"),
+    ("grasp_sync_sweep_gaps_total", "counter", "Places whose events a relay has and that cannot be had from it"),
     (
         "grasp_sync_live_subscriptions_lost_total",
         "counter",

@@ -17,6 +17,7 @@ pub mod audit;
 pub mod auth;
 pub mod budget;
 pub mod coverage;
+pub mod detour;
 pub mod filters;
 pub mod gap;
 pub mod health;

@@ -13,6 +13,7 @@ use crate::limits::{
 };
 use crate::protocol::relay_info::RelayInfo;
 use crate::sync::allowance::Allowance;
+use crate::sync::detour::Detours;
 use crate::sync::filters::ID_BYTES;
 use crate::sync::gap::Gaps;
 use crate::sync::liveness::IdleDrops;
@@ -39,6 +40,9 @@ pub struct Budget {
     pub paging: Paging,
     /// What cannot be had from it.
     pub gaps: Gaps,
+    /// What ended a link and is looked for.
+    #[serde(skip)]
+    pub detours: Detours,
     /// After how much silence its links are dropped.
     pub idle: IdleDrops,
     /// What catch-ups that bring nothing may still cost.
@@ -246,10 +250,14 @@ impl Budget {
         Some(nips.contains(&77))
     }
 
+    /// Whether something ends links, or is looked for because it may: a reconciliation would list it, to be fetched by its id.
+    pub fn goes_around(&self) -> bool {
+        self.gaps.end_links() || self.detours.is_open()
+    }
+
     /// Whether it is worth asking for a reconciliation.
     pub fn may_reconcile(&self, now: UnixTime) -> bool {
-        // What ends the link would be fetched by its id: pages go around it.
-        !self.gaps.end_links() && self.reconciling.may_try(self.lists_reconciling(), now)
+        !self.goes_around() && self.reconciling.may_try(self.lists_reconciling(), now)
     }
 
     /// Whether it will answer, as far as can be told.

@@ -158,6 +158,14 @@ impl Subject {
         }
     }
 
+    /// The same for each of its values alone; itself, if it lists at most one.
+    pub fn singles(&self) -> Vec<Subject> {
+        match self.halves() {
+            Some(halves) => halves.iter().flat_map(Subject::singles).collect(),
+            None => vec![self.clone()],
+        }
+    }
+
     /// How many values its filter lists.
     pub fn values(&self) -> usize {
         match self {

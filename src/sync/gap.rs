@@ -57,8 +57,8 @@ impl GapReason {
         match self {
             GapReason::FullSecond => "more events in one second than the relay gives at once",
             GapReason::Unplaced => "events that cannot be placed in time",
-            GapReason::TooLarge => "a message too large",
-            GapReason::Broken => "a message that breaks the protocol",
+            GapReason::TooLarge => "message too large",
+            GapReason::Broken => "websocket protocol broken",
         }
     }
 
@@ -115,6 +115,11 @@ impl Gaps {
         let before = self.known.len();
         self.known.retain(|gap| gap.reason.ends_link() && gap.found_at.plus_secs(GAP_RETRY_AFTER.as_secs()) > now);
         self.changed |= self.known.len() != before;
+    }
+
+    /// The first of which asking for ends the link, within some time, and for which this holds.
+    pub fn ending_links(&self, span: Span, is: impl Fn(&Gap) -> bool) -> Option<&Gap> {
+        self.known.iter().find(|gap| gap.reason.ends_link() && gap.span.meets(&span) && is(gap))
     }
 
     /// Whether asking for some of it ends the link.

@@ -92,15 +92,16 @@ impl Paging {
         self.order
     }
 
-    /// Whether the order is to be asked for; it then is, once a link.
+    /// Whether the order is to be asked for; it then is, once a link. That a relay gives the oldest first is asked again on
+    /// each link: if it is wrong, sweeps end at once.
     pub fn take_order_question(&mut self) -> bool {
-        self.order == Order::Unknown && !std::mem::replace(&mut self.order_asked, true)
+        self.order != Order::NewestFirst && !std::mem::replace(&mut self.order_asked, true)
     }
 
     /// A page has shown the order.
     pub fn on_order(&mut self, order: Order, now: UnixTime) {
-        self.order = order;
-        self.refuted |= order == Order::OldestFirst;
+        let before = std::mem::replace(&mut self.order, order);
+        self.refuted |= before != order && [before, order].contains(&Order::OldestFirst);
         self.note(now);
     }
 

@@ -124,12 +124,17 @@ impl Round {
     /// Repos to be confirmed now that the round is over.
     pub fn finished_repos(&self) -> impl Iterator<Item = RepoId> {
         debug_assert!(self.is_over());
-        self.touched.iter().filter(|repo| !self.failed.contains(repo) && !self.gapped.contains(repo)).copied()
+        self.touched.difference(&self.failed).copied()
     }
 
     /// Repos of sweeps that failed.
     pub fn failed_repos(&self) -> impl Iterator<Item = RepoId> {
         self.failed.iter().copied()
+    }
+
+    /// Repos of which something cannot be had.
+    pub fn gapped_repos(&self) -> impl Iterator<Item = RepoId> {
+        self.gapped.iter().copied()
     }
 
     /// Whether a sweep failed that belongs to no repo.

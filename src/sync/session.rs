@@ -21,6 +21,7 @@ use crate::time::{Instant, Now, UnixTime};
 
 mod arrival;
 mod auditing;
+mod detouring;
 mod invariants;
 mod known;
 mod late;
@@ -282,7 +283,7 @@ impl Session {
             Subscription::Page { task, .. } => task.purpose,
         };
         Some(match purpose {
-            Purpose::Round => Origin::Round,
+            Purpose::Round | Purpose::Detour => Origin::Round,
             Purpose::Rotation => Origin::Rotation,
             Purpose::Audit => Origin::Audit,
         })
@@ -374,7 +375,7 @@ impl Session {
                 let awaited = waiting_since.take().is_some();
                 self.answered |= units.iter().any(Unit::is_layer_1);
                 // The relay may have cut short what it missed us in; after a first opening sweeps follow in any case.
-                if awaited && *late && self.budget.may_be_cut(*brought, asked.limit) {
+                if awaited && *late && self.budget.may_be_cut(*brought, asked.bounds.limit) {
                     let since = covered.minus_secs(cx.settings.timing.overlap_secs);
                     let sweeps: Vec<Sweep> = unit_sweeps(units.clone().into_iter(), Some(since)).collect();
                     self.add_sweeps(sweeps);
@@ -409,6 +410,9 @@ impl Session {
             return;
         }
         self.open_postponed(cx);
+        if self.detour(cx) {
+            return;
+        }
         self.begin_stage(cx);
         if self.note_pause(cx) {
             return;
@@ -427,10 +431,10 @@ impl Session {
             } else if subject.values() > self.shape(cx).values {
                 // A question of more than one value can be cut.
                 match task.sweep.halves() {
-                    Some(halves) => self.split(task, halves, cx),
+                    Some(halves) => self.split(task, halves.into(), cx),
                     None => self.fail(task, cx),
                 }
-            } else if let Some(task) = self.take_up(task, cx) {
+            } else if let Some(task) = self.go_around(task, cx).and_then(|task| self.take_up(task, cx)) {
                 self.ask_page(task, cx);
             }
         }
@@ -456,7 +460,7 @@ impl Session {
         let number = self.take_number();
         let learnt = self.budget.learnt.clone();
         let text = req_message(&name_of(number), subjects, bounds, learnt.named_kinds, cx.state);
-        let asked = Asked { bytes: text.len(), limit: bounds.limit, learnt };
+        let asked = Asked { bytes: text.len(), bounds, learnt };
         cx.out.push_back(Output::Send { link: self.link, text });
         (number, asked)
     }

@@ -49,7 +49,8 @@ pub struct Sweep {
     step: Step,
     /// The bound was looked at from one second before.
     rechecked: bool,
-    page: Page,
+    /// What the current page has brought, once it has: thousands of sweeps wait without one.
+    page: Option<Box<Page>>,
     pages: usize,
     /// Events of the last page of the walk.
     previous: usize,
@@ -65,8 +66,8 @@ enum Step {
     Recheck,
     /// What lies behind a second of which so many events came, and nothing else.
     Behind { second: UnixTime, events: usize },
-    /// One event of the first page, whose bound and ends were these.
-    Order { until: Option<UnixTime>, newest: UnixTime, oldest: UnixTime },
+    /// One event of the page before, which asked within `since` and `until` and brought some from `oldest` to `newest`.
+    Order { since: Option<UnixTime>, until: Option<UnixTime>, newest: UnixTime, oldest: UnixTime },
 }
 
 /// What to do after a page has ended.
@@ -92,7 +93,7 @@ impl Sweep {
             boundary: BTreeSet::new(),
             step: Step::Walk,
             rechecked: false,
-            page: Page::default(),
+            page: None,
             pages: 0,
             previous: 0,
             gap: None,
@@ -135,34 +136,35 @@ impl Sweep {
     /// The time of which the current page is to bring events.
     fn range(&self) -> (Option<UnixTime>, Option<UnixTime>) {
         match self.step {
-            Step::Order { until, .. } => (self.since, until),
+            Step::Order { since, until, .. } => (since, until),
             Step::Walk | Step::Recheck | Step::Behind { .. } => (self.since, self.until),
         }
     }
 
     /// Whether the current page has brought nothing yet.
     pub fn page_is_empty(&self) -> bool {
-        self.page.is_empty()
+        self.page.as_ref().is_none_or(|page| page.is_empty())
     }
 
     /// Forgets what the current page has brought, so that it can be asked for again.
     pub fn restart_page(&mut self) {
-        self.page = Page::default();
+        self.page = None;
     }
 
     /// An event came. `is_asked`: it matches something that we ask for; what a relay sends besides does not tell how much
     /// it gives at once.
     pub fn on_event(&mut self, id: EventId, place: Place, is_asked: bool) -> PageEvent {
-        if self.page.len() >= SWEEP_PAGE_EVENTS_MAX {
+        let range = self.range();
+        let page = self.page.get_or_insert_default();
+        if page.len() >= SWEEP_PAGE_EVENTS_MAX {
             return PageEvent::Flood;
         }
-        let range = self.range();
-        self.page.add(id, place, is_asked, range, &self.boundary)
+        page.add(id, place, is_asked, range, &self.boundary)
     }
 
     /// An event came that is none: it has no place.
     pub fn on_unreadable(&mut self) {
-        self.page.add_unreadable();
+        self.page.get_or_insert_default().add_unreadable();
     }
 
     /// What could not be had of what the last page was for.
@@ -170,10 +172,11 @@ impl Sweep {
         self.gap.take()
     }
 
-    /// The page ended (EOSE), which was asked for with `limit`.
-    pub fn on_eose(&mut self, paging: &mut Paging, limit: usize, now: UnixTime) -> PageEnd {
+    /// The page ended (EOSE), which was asked for like this.
+    pub fn on_eose(&mut self, paging: &mut Paging, asked: Bounds, now: UnixTime) -> PageEnd {
+        let limit = asked.limit;
         self.pages += 1;
-        let page = std::mem::take(&mut self.page);
+        let page = self.page.take().unwrap_or_default();
         if let Step::Order { newest, oldest, .. } = self.step {
             self.step = Step::Walk;
             return self.on_order_page(&page, (newest, oldest), paging, now);
@@ -182,7 +185,7 @@ impl Sweep {
         paging.on_page(page.asked());
         let (beyond, unplaced) = (page.beyond(walk), page.unplaced(walk));
         let stretch = page.into_stretch(walk);
-        if self.lacks_boundary(&stretch, paging) {
+        if self.lacks_boundary(&stretch, asked, paging) {
             (self.step, self.rechecked) = (Step::Recheck, true);
             return PageEnd::Next;
         }
@@ -204,15 +207,17 @@ impl Sweep {
         }
     }
 
-    /// Whether a page that should begin with the boundary second has nothing of it, for the first time. Where bounds are
-    /// known not to count their second, it was asked for from one second before already.
-    fn lacks_boundary(&self, stretch: &Stretch, paging: &Paging) -> bool {
-        let bound = match paging.walk() {
-            Walk::Down => self.until,
-            Walk::Up => self.since,
+    /// Whether a page that was to begin with the boundary second has nothing of it. It is then asked for from one second
+    /// before: once in a sweep, and always where bounds are known not to count their own second.
+    fn lacks_boundary(&self, stretch: &Stretch, asked: Bounds, paging: &Paging) -> bool {
+        let walk = paging.walk();
+        let (bound, asked) = match walk {
+            Walk::Down => (self.until, asked.until),
+            Walk::Up => (self.since, asked.since),
         };
-        let walks = self.step == Step::Walk && !self.boundary.is_empty();
-        walks && !self.rechecked && !paging.excludes_bounds() && bound.is_some_and(|bound| !stretch.touches(bound))
+        let from_it = self.step == Step::Walk && !self.boundary.is_empty() && asked == bound;
+        let is_due = !self.rechecked || paging.excludes_bounds();
+        from_it && is_due && bound.is_some_and(|bound| !stretch.touches(bound))
     }
 
     /// The page brought something new: the next one begins where it ended.
@@ -242,12 +247,12 @@ impl Sweep {
         if self.boundary.len() > SWEEP_BOUNDARY_IDS_MAX {
             return PageEnd::PagesExceeded;
         }
-        let asked_until = self.until;
+        let (since, until) = (self.since, self.until);
         self.set_bound(walk, far);
         if let Some((newest, oldest)) = ends.filter(|(newest, oldest)| newest > oldest)
             && paging.take_order_question()
         {
-            self.step = Step::Order { until: asked_until, newest, oldest };
+            self.step = Step::Order { since, until, newest, oldest };
         }
         PageEnd::Next
     }
@@ -356,6 +361,17 @@ impl Sweep {
         PageEnd::Done
     }
 
+    /// The time about which an answer that broke off has left to ask: what it has brought was in the order of the walk.
+    pub fn span_left(&self, paging: &Paging, now: UnixTime) -> Span {
+        let (since, until) = self.range();
+        let mut left = Sweep { since, until, ..self.clone() };
+        let walk = paging.walk();
+        if let Some(far) = self.page.as_ref().and_then(|page| page.reached(walk)) {
+            left.set_bound(walk, far);
+        }
+        left.span(now)
+    }
+
     /// The time that is left to ask about. No event is dated further ahead than is taken.
     pub fn span(&self, now: UnixTime) -> Span {
         let latest = now.plus_secs(FUTURE_SECS_MAX);
@@ -378,9 +394,19 @@ impl Sweep {
         Some(halves)
     }
 
-    /// The same question about some time within what is left of it.
-    pub fn within(&self, span: Span) -> Sweep {
-        Sweep { until: Some(span.to), ..Sweep::new(self.subject.clone(), Some(span.from)) }
+    /// Asks for everything `subject` matches within some time.
+    pub fn within(subject: Subject, span: Span) -> Sweep {
+        Sweep { until: Some(span.to), ..Sweep::new(subject, Some(span.from)) }
+    }
+
+    /// What is left of it up to some time, begun anew.
+    pub fn within_until(&self, until: UnixTime) -> Sweep {
+        Sweep { until: Some(until), ..Sweep::new(self.subject.clone(), self.since) }
+    }
+
+    /// What is left of it from some time on, begun anew.
+    pub fn within_since(&self, since: UnixTime) -> Sweep {
+        Sweep { until: self.until, ..Sweep::new(self.subject.clone(), Some(since)) }
     }
 
     fn bound(&self, walk: Walk) -> Option<UnixTime> {

@@ -17,6 +17,7 @@ use crate::events::{EventRef, SimEvent};
 use crate::link::Far;
 use claims::Claims;
 use durable::Durable;
+use grasp_sync::engine::CloseReason;
 use health::HealthCheck;
 use link::{Allowed, LinkCheck};
 use machine::Machine;
@@ -59,6 +60,8 @@ pub struct Checks {
     pub acknowledged: BTreeSet<String>,
     /// The latest time that the wall clock has shown.
     latest_wall: u64,
+    /// Relays of which some link was ended by what came on it.
+    broken: BTreeSet<usize>,
     /// Ids that must never be stored.
     pub forbidden: BTreeMap<String, &'static str>,
     /// Everything that was ever really signed, by id.
@@ -90,6 +93,13 @@ impl Checks {
         let now = self.durable.shared(&self.rules);
         self.claims.on_shared(wall, now);
         self.claims.on_named(wall, self.rules.named(self.durable.announcements.values()));
+    }
+
+    /// The link to relay `n` has ended.
+    pub fn on_link_end(&mut self, n: usize, reason: CloseReason) {
+        if matches!(reason, CloseReason::Protocol | CloseReason::TooLarge) {
+            self.broken.insert(n);
+        }
     }
 
     /// Judges a dial to relay `n` at `url`, beside links to `busy`, of which so many are open.
@@ -159,7 +169,8 @@ impl Checks {
 
     /// The judge of a new link to a relay.
     pub fn link_to(&self, n: usize) -> LinkCheck {
-        LinkCheck::within(self.told.get(&n).copied().unwrap_or_default())
+        let allowed = self.told.get(&n).copied().unwrap_or_default();
+        LinkCheck::within(allowed).after_break(self.broken.contains(&n))
     }
 
     /// An inquiry has ended. If it began a dial and `failed`, so has the dial.

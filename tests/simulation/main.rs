@@ -17,6 +17,7 @@ mod disk;
 mod doors;
 mod ear;
 mod events;
+mod evidence;
 mod health;
 mod lessons;
 mod lifecycle;

@@ -27,6 +27,16 @@ pub fn village(w: &mut World, cap: usize) -> Village {
 }
 
 impl Village {
+    /// One relay, `hub`, at which the program begins, and the repo `alpha` on it.
+    pub fn alone(w: &mut World, config: RelayConfig) -> Village {
+        let owner = Author::new(1);
+        w.add_relay("hub", config);
+        w.bootstrap("hub");
+        let announcement = owner.announcement("alpha", &["wss://hub.example"], OLD);
+        w.hold("hub", &announcement);
+        Village { repo: owner.repo("alpha"), announcement, owner }
+    }
+
     /// `n` issues a minute apart, beginning at `from`.
     pub fn issues(&self, n: u64, from: u64) -> Vec<EventRef> {
         (0..n).map(|i| self.owner.issue(&self.repo, from + 60 * i, &format!("issue {i}"))).collect()

@@ -246,6 +246,9 @@ impl Relay {
         let mut idle = false;
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_lost(cx.now.wall);
+            if let Why::LinkClosed(reason) = why {
+                linked.session.look_for_what_broke(reason, cx);
+            }
             let mut budget = linked.session.take_budget();
             idle = linked.stable && why.is_drop() && budget.on_drop(linked.session.silence(cx.now.mono));
             self.budget = Some(budget);

@@ -38,6 +38,8 @@ pub(super) struct Linked {
     pub failed: BTreeSet<RepoId>,
     /// A sweep failed for good that belongs to no repo.
     pub broken: bool,
+    /// Repos of which something cannot be had.
+    pub gapped: BTreeSet<RepoId>,
     /// No full catch-up before this.
     pub full_not_before: Instant,
     /// Why the live subscriptions no longer fit what should be asked, if so.
@@ -77,6 +79,7 @@ impl Linked {
             in_round: false,
             failed: BTreeSet::new(),
             broken: false,
+            gapped: BTreeSet::new(),
             full_not_before: now,
             stale: None,
             useless: Useless::new(now),
@@ -98,6 +101,7 @@ impl Linked {
         self.reach = reach;
         self.failed.clear();
         self.broken = false;
+        self.gapped.clear();
         self.stale = None;
         self.in_round = true;
         self.session.budget_mut().forget_old(cx.now.wall);

@@ -5,6 +5,8 @@ use log::info;
 
 use super::{Deletions, Linked, Reach, Relay, State, Why, linked_in};
 use crate::limits::FULL_CATCHUP_RETRY_AFTER;
+use crate::protocol::relay_url::RelayUrl;
+use crate::state::RepoId;
 use crate::store::Progress;
 use crate::sync::Cx;
 use crate::sync::round::Tally;
@@ -57,8 +59,7 @@ impl Relay {
     /// on a new link, from the beginning.
     fn begin_anew(&mut self, cx: &mut Cx<'_>) {
         for repo in self.progress.forget_everything() {
-            let repo = cx.state.addr(repo).clone();
-            self.unsaved.push(Progress::ForgetRepo { relay: self.url.clone(), repo });
+            self.unsaved.push(forget_repo(&self.url, repo, cx));
         }
         self.unsaved.push(self.progress_record());
         self.hang_up(1000, Why::Relearnt, cx);
@@ -90,6 +91,7 @@ impl Relay {
     fn finish_catchup(&mut self, cx: &mut Cx<'_>) {
         let State::Catchup { reach, .. } = &self.state else { unreachable!("only called in Catchup") };
         self.finish_round(Some(*reach), cx);
+        self.budget_mut().detours.on_caught_up();
         self.enter(Why::SweepsFinished, cx, |state| State::Live { linked: state.into_linked() });
         self.settle(cx);
     }
@@ -119,10 +121,12 @@ impl Relay {
         let (began, sound, broken) = (round.began, round.is_sound(), round.is_broken());
         linked.failed.extend(round.failed_repos());
         linked.broken |= round.is_broken();
+        linked.gapped.extend(round.gapped_repos());
+        let gapped = self.progress.forget(&linked.gapped);
         for repo in round.finished_repos() {
             // A repo that was lost meanwhile is planned no more, even if the state has it back before its window closes.
             let asked = linked.planned.contains(&repo) && !self.pending_requery.contains(&repo);
-            let confirmed = asked && !linked.failed.contains(&repo);
+            let confirmed = asked && !linked.failed.contains(&repo) && !linked.gapped.contains(&repo);
             if confirmed && self.progress.confirm(repo, linked.planned_upto) {
                 let addr = cx.state.addr(repo).clone();
                 self.unsaved.push(Progress::Confirmed {
@@ -132,6 +136,7 @@ impl Relay {
                 });
             }
         }
+        self.unsaved.extend(gapped.into_iter().map(|repo| forget_repo(&self.url, repo, cx)));
         let hides = catchup == Some(Reach::Full) && !broken && linked.session.hides_layer_1();
         match (catchup, sound) {
             // Asked anew at once, by names.
@@ -222,4 +227,9 @@ impl Relay {
             full_catchup: self.progress.full_catchup(),
         }
     }
+}
+
+/// A repo is confirmed no more.
+fn forget_repo(relay: &RelayUrl, repo: RepoId, cx: &Cx<'_>) -> Progress {
+    Progress::ForgetRepo { relay: relay.clone(), repo: cx.state.addr(repo).clone() }
 }

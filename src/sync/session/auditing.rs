@@ -27,7 +27,7 @@ impl Audits {
 }
 
 fn audited_by(budget: &Budget) -> By {
-    if budget.reconciling.works() { By::Sets } else { By::Pages }
+    if budget.reconciling.works() && !budget.goes_around() { By::Sets } else { By::Pages }
 }
 
 impl Session {
@@ -40,7 +40,7 @@ impl Session {
     pub(super) fn begin_turn(&mut self, cx: &mut Cx<'_>) {
         let begun = match self.last_polled {
             Purpose::Rotation => self.poll_audit(cx) || self.poll_rotation(cx),
-            Purpose::Round | Purpose::Audit => self.poll_rotation(cx) || self.poll_audit(cx),
+            Purpose::Round | Purpose::Audit | Purpose::Detour => self.poll_rotation(cx) || self.poll_audit(cx),
         };
         debug_assert!(begun || self.queue.is_empty(), "nothing was begun");
     }

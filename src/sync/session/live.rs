@@ -131,7 +131,7 @@ impl Session {
     }
 
     /// A relay that wants us to authenticate for something has the time to say whether that holds for layer 1, too.
-    fn may_open_live(&self) -> bool {
+    pub(super) fn may_open_live(&self) -> bool {
         self.may_ask() && (self.answered || !self.doubted)
     }
 
@@ -143,7 +143,11 @@ impl Session {
     fn open_live(&mut self, units: Vec<Unit>, covered: UnixTime, cx: &mut Cx<'_>) {
         let mut subjects: Vec<Subject> = units.iter().flat_map(Unit::subjects).collect();
         subjects.retain(|subject| !self.is_left_out(subject));
-        let since = covered.minus_secs(cx.settings.timing.overlap_secs);
+        let since = match self.budget.detours.are_live_from_now() {
+            // The catch-up asks for what lies before, and finds what ended the link.
+            true => covered,
+            false => covered.minus_secs(cx.settings.timing.overlap_secs),
+        };
         let bounds = Bounds { since: Some(since), until: None, limit: self.budget.live_limit() };
         self.make_room(cx);
         let (number, asked) = self.send_req(&subjects, bounds, cx);

@@ -6,7 +6,7 @@ use super::subscription::{Purpose, Subscription, Task, is_page_of};
 use super::{Overview, Round, Seen, Session, Sweep};
 use crate::limits::{SWEEP_ATTEMPTS_MAX, SWEEP_RETRY_AFTER};
 use crate::sync::Cx;
-use crate::sync::filters::Subject;
+use crate::sync::filters::{Bounds, Subject};
 use crate::sync::gap::{Gap, GapReason, Span};
 use crate::sync::reconcile::Unserved;
 use crate::sync::sweep::PageEnd;
@@ -90,15 +90,18 @@ impl Session {
         }
     }
 
-    /// Asks both halves of a question instead of the whole.
-    pub(super) fn split(&mut self, task: Task, halves: [Sweep; 2], cx: &mut Cx<'_>) {
+    /// Asks parts of a question instead of the whole, the last one first. There is one at least.
+    pub(super) fn split(&mut self, task: Task, parts: Vec<Sweep>, cx: &mut Cx<'_>) {
         cx.metrics.sweeps.add("split");
-        match task.purpose {
-            Purpose::Round => self.round.add_sweep(),
-            Purpose::Rotation => self.rotation.on_sweep_split(),
-            Purpose::Audit => self.audits.on_sweep_split(),
+        for _ in 1..parts.len() {
+            match task.purpose {
+                Purpose::Round => self.round.add_sweep(),
+                Purpose::Rotation => self.rotation.on_sweep_split(),
+                Purpose::Audit => self.audits.on_sweep_split(),
+                Purpose::Detour => {}
+            }
         }
-        for sweep in halves {
+        for sweep in parts {
             self.queue.push_front(Task { sweep, unserved: Unserved::default(), ..task });
         }
     }
@@ -155,7 +158,7 @@ impl Session {
     /// A page is over. `open`: it has to be closed.
     pub(super) fn end_page(&mut self, number: u64, open: bool, cx: &mut Cx<'_>) {
         let Some(Subscription::Page { noticed, asked, .. }) = self.subscriptions.get(&number) else { return };
-        let (noticed, limit) = (*noticed, asked.limit);
+        let (noticed, asked) = (*noticed, asked.bounds);
         let Some(task) = self.take_page(number, cx) else { return };
         if open {
             self.send_close(number, cx);
@@ -165,7 +168,7 @@ impl Session {
         let doubtful = noticed && task.sweep.page_is_empty() && task.failures == 0;
         match doubtful && task.purpose == Purpose::Round {
             true => self.fail(task, cx),
-            false => self.on_page_end(task, limit, cx),
+            false => self.on_page_end(task, asked, cx),
         }
     }
 
@@ -191,15 +194,15 @@ impl Session {
         }
     }
 
-    fn on_page_end(&mut self, mut task: Task, limit: usize, cx: &mut Cx<'_>) {
+    fn on_page_end(&mut self, mut task: Task, asked: Bounds, cx: &mut Cx<'_>) {
         task.by_pages = true;
-        let end = task.sweep.on_eose(&mut self.budget.paging, limit, cx.now.wall);
+        let end = task.sweep.on_eose(&mut self.budget.paging, asked, cx.now.wall);
         if let Some((span, reason)) = task.sweep.take_gap() {
             self.note_gap(task.sweep.subject(), span, reason, cx);
         }
         match end {
             PageEnd::Next => self.queue.push_front(task),
-            PageEnd::Split(halves) => self.split(task, *halves, cx),
+            PageEnd::Split(halves) => self.split(task, Vec::from(*halves), cx),
             PageEnd::Done => self.end(task, true, cx),
             PageEnd::PagesExceeded => self.end(task, false, cx),
         }
@@ -239,6 +242,7 @@ impl Session {
             Purpose::Round => self.round.on_sweep_end(task.sweep.subject(), ok, cx.state),
             Purpose::Rotation => self.rotation.on_sweep_end(ok),
             Purpose::Audit => self.on_audit_sweep_end(task.sweep.subject(), ok),
+            Purpose::Detour => self.on_detour_end(),
         }
     }
 

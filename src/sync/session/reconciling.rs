@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 
 use nostr::event::EventId;
 
-use super::Session;
 use super::subscription::{Purpose, Subscription, Task, number_written};
+use super::{Session, Sweep};
 use crate::contract::Output;
 use crate::protocol::message::{neg_close_message, neg_msg_message, neg_open_message};
 use crate::sync::Cx;
@@ -155,7 +155,7 @@ impl Session {
 
     /// Whether the round is a full catch-up by reconciling, with a relay that has shown that it does.
     pub fn reconciles_all(&self) -> bool {
-        self.reconciling.turn == Turn::Full && self.budget.reconciling.works()
+        self.reconciling.turn == Turn::Full && self.budget.reconciling.works() && !self.budget.goes_around()
     }
 
     /// The full catch-up that began then has ended well.
@@ -315,6 +315,7 @@ impl Session {
 impl Session {
     fn may_reconcile(&self, now: UnixTime) -> bool {
         match self.reconciling.turn {
+            _ if self.budget.goes_around() => false,
             Turn::Windows => self.budget.reconciling.works(),
             Turn::Full => self.budget.may_reconcile(now),
             Turn::Pages => false,
@@ -354,6 +355,14 @@ impl Session {
         while let Some(key) = self.find(|open| open.task.purpose == Purpose::Audit) {
             self.drop_reconciliation(key, cx);
         }
+    }
+
+    /// What is asked by reconciliations of which ids are being fetched.
+    pub(super) fn sweeps_fetched(&self) -> impl Iterator<Item = &Sweep> {
+        let is_fetched = |of: &u64| {
+            self.subscriptions.values().any(|sub| matches!(sub, Subscription::Fetch { of: by, .. } if by == of))
+        };
+        self.reconciling.open.iter().filter(move |(of, _)| is_fetched(of)).map(|(_, open)| &open.task.sweep)
     }
 
     /// What a REQ for ids asks, by its reconciliation.

@@ -165,7 +165,7 @@ impl Session {
             values: subjects.iter().map(Subject::values).max().unwrap_or(0),
             bytes: subscription.bytes(),
             open: self.subscriptions.len(),
-            limit: asked.map_or(0, |asked| asked.limit),
+            limit: asked.map_or(0, |asked| asked.bounds.limit),
             layer_1: subjects.contains(&Subject::Announcements),
             upper_case: subjects.iter().any(Subject::is_upper_case),
             kindless: !had_learnt.named_kinds && subjects.iter().any(Subject::is_kindless),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::state::{RepoId, RootId};
 use crate::sync::budget::Learnt;
-use crate::sync::filters::{ID_BYTES, Subject, Unit};
+use crate::sync::filters::{Bounds, ID_BYTES, Subject, Unit};
 use crate::sync::reconcile::{Batch, Unserved};
 use crate::sync::sweep::Sweep;
 use crate::time::{Instant, UnixTime};
@@ -18,6 +18,8 @@ pub(super) enum Purpose {
     Rotation,
     /// A part of an audit.
     Audit,
+    /// Asked alone, to find what ends the link.
+    Detour,
 }
 
 /// A sweep and its fate so far.
@@ -44,7 +46,7 @@ impl Task {
         let is_long = match self.purpose {
             Purpose::Round => self.sweep.since().is_none(),
             Purpose::Audit => true,
-            Purpose::Rotation => false,
+            Purpose::Rotation | Purpose::Detour => false,
         };
         is_long && self.sweep.until().is_none() && !self.by_pages
     }
@@ -55,8 +57,8 @@ impl Task {
 pub(super) struct Asked {
     /// What it cost.
     pub(super) bytes: usize,
-    /// `limit` of its filters.
-    pub(super) limit: usize,
+    /// What its filters have in common.
+    pub(super) bounds: Bounds,
     /// What the relay's refusals had taught.
     pub(super) learnt: Learnt,
 }

@@ -137,6 +137,12 @@ impl Page {
         }
     }
 
+    /// How far it has come in the order of the walk; `None` if it has not kept to that.
+    pub(super) fn reached(&self, walk: Walk) -> Option<UnixTime> {
+        let stretch = self.all.as_deref().unwrap_or(&self.placed);
+        stretch.far(walk).filter(|_| self.is_sorted(walk))
+    }
+
     fn is_sorted(&self, walk: Walk) -> bool {
         match walk {
             Walk::Down => !self.rose,

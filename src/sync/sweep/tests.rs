@@ -62,7 +62,8 @@ fn run_with(history: &[(u32, u64)], manner: Manner, subject: Subject, since: Opt
     while let Some(mut sweep) = queue.pop() {
         run.pages += 1;
         assert!(run.pages < 10_000, "must end");
-        for (n, at) in answer(history, sweep.asked(&run.paging, LIMIT), manner) {
+        let asked = sweep.asked(&run.paging, LIMIT);
+        for (n, at) in answer(history, asked, manner) {
             let at = UnixTime::from_secs(at);
             let place = match ((manner.forged)(n), (manner.nowhere)(n)) {
                 (_, true) => Place::Nowhere,
@@ -72,7 +73,7 @@ fn run_with(history: &[(u32, u64)], manner: Manner, subject: Subject, since: Opt
             sweep.on_event(id(n), place, true);
             run.had.insert(n);
         }
-        let end = sweep.on_eose(&mut run.paging, LIMIT, NOW);
+        let end = sweep.on_eose(&mut run.paging, asked, NOW);
         run.gaps.extend(sweep.take_gap());
         match end {
             PageEnd::Done => {}
@@ -111,7 +112,8 @@ impl Alone {
 
     /// How the page ends, and whether with a gap.
     fn on_eose(&mut self) -> (PageEnd, bool) {
-        let end = self.sweep.on_eose(&mut self.paging, LIMIT, NOW);
+        let asked = self.sweep.asked(&self.paging, LIMIT);
+        let end = self.sweep.on_eose(&mut self.paging, asked, NOW);
         (end, self.sweep.take_gap().is_some())
     }
 }
@@ -186,7 +188,7 @@ fn the_order_is_asked_for_once_a_link() {
             for (n, at) in answer(&sevens(100), bounds, PLAIN) {
                 sweep.on_event(id(n), Place::At(UnixTime::from_secs(at)), true);
             }
-            if matches!(sweep.on_eose(&mut paging, LIMIT, NOW), PageEnd::Done) {
+            if matches!(sweep.on_eose(&mut paging, bounds, NOW), PageEnd::Done) {
                 break;
             }
         }
@@ -247,7 +249,8 @@ fn a_claimed_time_counts_only_where_the_page_is_sorted_by_it() {
     (0..60).for_each(|n| _ = sweep.on_event(id(n), Place::At(UnixTime::from_secs(1_000 - u64::from(n))), true));
     sweep.on_event(id(60), Place::Claimed(UnixTime::EPOCH), true);
     sweep.on_event(id(61), Place::At(UnixTime::from_secs(900)), true);
-    assert!(matches!(sweep.on_eose(&mut paging, LIMIT, NOW), PageEnd::Next));
+    let asked = sweep.asked(&paging, LIMIT);
+    assert!(matches!(sweep.on_eose(&mut paging, asked, NOW), PageEnd::Next));
     assert_eq!(sweep.until(), Some(UnixTime::from_secs(900)), "what lies behind is asked for");
 }
 
@@ -385,4 +388,17 @@ fn a_history_without_end_is_given_up() {
         let (end, _) = one_second.on_eose();
         assert_eq!(matches!(end, PageEnd::PagesExceeded), had > SWEEP_BOUNDARY_IDS_MAX, "{had} ids: {end:?}");
     }
+}
+
+#[test]
+fn a_page_that_was_asked_for_before_its_bound_was_known_not_to_count_is_asked_for_again() {
+    let mut alone = Alone::new(Subject::Announcements, None);
+    (0..20).for_each(|n| _ = alone.on_event(n, 100 - u64::from(n), true));
+    assert!(matches!(alone.on_eose(), (PageEnd::Next, false)));
+    let asked = alone.sweep.asked(&alone.paging, LIMIT);
+    // Another sweep shows it meanwhile.
+    alone.paging.on_bounds_excluded(NOW);
+    (20..40).for_each(|n| _ = alone.on_event(n, 100 - u64::from(n), true));
+    assert!(matches!(alone.sweep.on_eose(&mut alone.paging, asked, NOW), PageEnd::Next));
+    assert_eq!(alone.sweep.until(), Some(UnixTime::from_secs(81)), "what lies in that second may be more");
 }

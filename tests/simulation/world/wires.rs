@@ -165,7 +165,10 @@ impl World {
                 let what = format!("{} is gone: {reason:?}", state.name);
                 self.trace.say(at, what);
                 match state.far {
-                    Far::Relay(n) => self.dial_ends(n, reason, false, |w| w.end_link(serial, false)),
+                    Far::Relay(n) => {
+                        self.checks.on_link_end(n, reason);
+                        self.dial_ends(n, reason, false, |w| w.end_link(serial, false));
+                    }
                     Far::Client(_) => self.end_link(serial, false),
                 }
                 self.note_retry_after(serial, reason);
