@@ -15,7 +15,7 @@ mod pen;
 use crate::clock::{HOUR, Micros, SECOND};
 use crate::disk::DiskFaults;
 use crate::events::EventRef;
-use crate::model_relay::{Liar, Mode, ModelRelay};
+use crate::model_relay::{Liar, Mode, ModelRelay, Oddities};
 use crate::rng::Rng;
 use crate::world::World;
 use actions::Action;
@@ -236,6 +236,7 @@ fn draws_are_varied() {
     assert!(share(&|o| o.relays.iter().any(|r| r.config.liar.is_some())) > 200);
     assert!(share(&|o| o.relays.iter().any(|r| r.config.liar == Some(Liar::Refuser))) > 100);
     assert!(share(&|o| o.relays.iter().all(|r| r.config.flavour.name == "strfry")) > 200);
+    assert!(share(&|o| o.relays.iter().any(|r| r.config.odd != Oddities::default())) > 50);
     for action in Action::EVENTS.iter().chain(&Action::TROUBLES) {
         assert!(share(&|o| o.weights.iter().any(|(a, _)| a == action)) > 50, "{action:?}");
     }

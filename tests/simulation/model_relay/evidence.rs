@@ -163,6 +163,11 @@ impl ModelRelay {
         self.poisons.insert(event.id.clone(), breaks);
     }
 
+    /// Whether an event cannot be had from this relay at all.
+    pub fn is_poisoned(&self, event: &SimEvent) -> bool {
+        self.poisons.contains_key(&event.id)
+    }
+
     /// What an event that the relay gets brings along.
     pub(super) fn on_new(&mut self, event: &EventRef) {
         if !ROOT_KINDS.contains(&event.kind) {

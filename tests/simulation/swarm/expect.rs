@@ -55,10 +55,8 @@ pub fn missing(w: &mut World) -> Vec<String> {
                     })
             }
         };
-        let mut in_second: BTreeMap<u64, usize> = BTreeMap::new();
-        relay.held().for_each(|e| *in_second.entry(e.created_at).or_default() += 1);
         for event in relay.held() {
-            let hidden = in_second[&event.created_at] >= relay.config.flavour.cap.max.min(250);
+            let hidden = relay.hides(event) || relay.is_poisoned(event);
             // Made while the clock was ahead, and too far in the future at the last daily turn: the next brings it.
             let early = event.created_at + (DAY + HOUR) / SECOND > wall;
             let excused = hidden || early || durable.has(event) || durable.excuses(event, wall);
@@ -77,7 +75,7 @@ impl Swarm {
         let status = w.status();
         for told in status["relays"].as_array().into_iter().flatten() {
             let (url, state) = (told["url"].as_str().unwrap_or(""), told["state"].as_str().unwrap_or(""));
-            let honest = honest(w).any(|r| r.url == url && r.config.liar.is_none());
+            let honest = honest(w).any(|r| r.url == url && is_plain(r));
             let since = told["since"].as_u64().unwrap_or(0);
             let turning = matches!(state, "Catchup" | "Consolidating") && wall - since < HOUR / SECOND;
             let explained = !honest && told["why"].as_str().is_some_and(|why| !why.is_empty());
@@ -91,7 +89,7 @@ impl Swarm {
     /// A relay refuses every sweep of a repo that is new to it: until they have succeeded, the repo is not claimed.
     pub fn failed_sweeps_claim_nothing(&mut self, w: &mut World) {
         let names: Vec<String> = honest(w)
-            .filter(|r| r.config.liar.is_none() && is_strfry(r))
+            .filter(|r| is_plain(r) && is_strfry(r))
             .map(|r| r.url.trim_start_matches("wss://").trim_end_matches(".example").to_owned())
             .collect();
         // The first relay is where the announcement comes from.
@@ -130,7 +128,7 @@ impl Swarm {
         for (announcement, relays) in ours.into_iter().take(5) {
             for url in relays.into_iter().take(2) {
                 let Some(relay) = honest(w).find(|r| r.url == url) else { continue };
-                if relay.config.liar.is_some() || !relay.config.flavour.quirks.is_empty() && !is_strfry(relay) {
+                if !is_plain(relay) || !relay.config.flavour.quirks.is_empty() && !is_strfry(relay) {
                     continue;
                 }
                 let name = url.trim_start_matches("wss://").trim_end_matches(".example").to_owned();
@@ -173,6 +171,11 @@ impl Swarm {
             }
         }
     }
+}
+
+/// Whether nothing that a relay holds ends its links, and nothing that it says is a lie.
+fn is_plain(relay: &ModelRelay) -> bool {
+    relay.config.liar.is_none() && relay.config.odd.poison.is_none()
 }
 
 fn is_strfry(relay: &ModelRelay) -> bool {

@@ -3,7 +3,7 @@
 use super::actions::Action;
 use crate::clock::{HOUR, MILLI, MINUTE, Micros, SECOND};
 use crate::link::Path;
-use crate::model_relay::{Flavour, Liar, RelayConfig};
+use crate::model_relay::{Breaks, Flavour, Late, Liar, MaxLimit, Oddities, OnClose, RelayConfig, Spoiling};
 use crate::rng::Rng;
 use std::fmt;
 
@@ -32,6 +32,8 @@ pub struct Options {
     pub odd_relays: u64,
     /// One relay in this many lies; none if 0.
     pub liars: u64,
+    /// One relay in this many has pages that prove nothing; none if 0.
+    pub oddities: u64,
     /// Time of calm before everything must be there.
     pub calm: Micros,
 }
@@ -45,6 +47,8 @@ impl Options {
             _ => 2 + rng.below(7),
         };
         let (odd_relays, liars) = (one_of(rng, &[0, 0, 1, 2, 4]), one_of(rng, &[0, 0, 0, 3, 6]));
+        let mut apart = apart(rng, ODDITIES);
+        let oddities = if apart.below(WORLDS_PER_ODD_ONE) == 0 { 3 } else { 0 };
         let weights = weights(rng);
         let mut options = Options {
             relays: Vec::new(),
@@ -57,6 +61,7 @@ impl Options {
             commit_took: one_of(rng, &[0, MILLI, 5 * MILLI, 60 * MILLI]),
             odd_relays,
             liars,
+            oddities,
             calm: 52 * HOUR,
         };
         options.relays = (0..relays).map(|n| options.draw_relay(rng, n)).collect();
@@ -74,6 +79,10 @@ impl Options {
             config.liar = Some(one_of(rng, &Liar::OF_ANSWERS));
         }
         self.draw_aside(&rng.clone(), n, &mut config);
+        let mut apart = apart(rng, ODDITIES);
+        if self.oddities > 0 && n > 0 && config.liar.is_none() && apart.below(self.oddities) == 0 {
+            config.odd = oddities(&mut apart);
+        }
         let latency = one_of(rng, &[MILLI, 20 * MILLI, 80 * MILLI, 600 * MILLI]);
         RelayOptions { config, path: Path { latency, jitter: rng.below(latency + 1) } }
     }
@@ -96,11 +105,43 @@ impl Options {
 
 /// Flavours that are drawn; those behind them in the list came later and are drawn aside.
 const FLAVOURS: u64 = 20;
+/// Makes a stream another.
+const ASIDE: u64 = 0x6e69_7037_3720_2020;
+/// The same, for oddities.
+const ODDITIES: u64 = 0x6f64_6469_7469_6573;
+/// One world in so many knows oddities.
+const WORLDS_PER_ODD_ONE: u64 = 8;
+
 /// Another stream of the same seed, which takes nothing from this one.
 pub fn aside(rng: &Rng) -> Rng {
-    /// Makes it another.
-    const ASIDE: u64 = 0x6e69_7037_3720_2020;
-    Rng::new(rng.clone().next_u64() ^ ASIDE)
+    apart(rng, ASIDE)
+}
+
+fn apart(rng: &Rng, stream: u64) -> Rng {
+    Rng::new(rng.clone().next_u64() ^ stream)
+}
+
+/// One to three oddities together. Spoiled events are few beside the others, so that no page is without any of these.
+fn oddities(rng: &mut Rng) -> Oddities {
+    let mut odd = Oddities::default();
+    for _ in 0..1 + rng.below(3) {
+        match rng.below(7) {
+            0 => odd.spoils = Some((one_of(rng, &Spoiling::ALL), 1)),
+            1 => {
+                let max = one_of(rng, &[15, 40, 100]);
+                odd.max_limit = Some(one_of(rng, &[MaxLimit::Advertised(max), MaxLimit::Silent(max)]));
+            }
+            2 => odd.until_exclusive = true,
+            3 => odd.since_exclusive = true,
+            4 => odd.oldest_first = true,
+            5 => {
+                let on_close = one_of(rng, &[OnClose::Sends, OnClose::Drops]);
+                odd.late = Some(Late { by: 300 * MILLI, prompt: one_of(rng, &[0, 10, 20]), on_close });
+            }
+            _ => odd.poison = Some(one_of(rng, &Breaks::ALL)),
+        }
+    }
+    odd
 }
 
 /// What happens in every world, and what troubles this one knows: none, one kind only, or some.
@@ -146,8 +187,9 @@ impl fmt::Display for Options {
             let config = &relay.config;
             let liar = config.liar.map_or(String::new(), |l| format!(", {l:?}"));
             let keeps = if config.keeps_everything { ", keeps everything" } else { "" };
-            let latency = relay.path.latency / MILLI;
-            writeln!(f, "  r{n}: {} cap {} {latency} ms{liar}{keeps}", config.flavour.name, config.flavour.cap.max)?;
+            let odd = if config.odd == Oddities::default() { String::new() } else { format!(", {:?}", config.odd) };
+            let (latency, cap) = (relay.path.latency / MILLI, config.flavour.cap.max);
+            writeln!(f, "  r{n}: {} cap {cap} {latency} ms{liar}{keeps}{odd}", config.flavour.name)?;
         }
         write!(f, "  weights:")?;
         self.weights.iter().try_for_each(|(action, weight)| write!(f, " {action:?} {weight}"))
