@@ -497,6 +497,16 @@ mod tests {
     }
 
     #[test]
+    fn a_time_is_claimed_by_a_number_of_seconds_and_by_nothing_else() {
+        let at = |created_at: &str| {
+            let json = EVENT.replace("1640839235", created_at);
+            RawEvent::from_json(&json).unwrap().claimed_created_at().map(UnixTime::as_secs)
+        };
+        assert_eq!(["1640839235", "1640839235.75", "0"].map(at), [Some(1_640_839_235), Some(1_640_839_235), Some(0)]);
+        assert_eq!(["\"1640839235\"", "-1", "1e300", "null"].map(at), [None; 4]);
+    }
+
+    #[test]
     fn written_messages_are_read_back() {
         let sub = "a \"quoted\"\n\\ sub \u{1f980}";
         let subscription = Cow::from(sub);

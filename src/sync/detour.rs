@@ -167,3 +167,61 @@ fn parts_by_values(subject: &Subject) -> Vec<Subject> {
     }
     parts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::testing::{Bench, author};
+
+    const SPAN: Span = Span { from: UnixTime::EPOCH, to: UnixTime::from_secs(1_700_000_000) };
+
+    fn by(authors: impl IntoIterator<Item = u8>) -> Subject {
+        Subject::Deletions(authors.into_iter().map(author).collect())
+    }
+
+    /// Looks for what breaks links, among deletions by eight authors. `breaks`: the time left when the answer to a question
+    /// ends the link. Returns the links that ended, and the gap.
+    fn look(breaks: impl Fn(&Suspect) -> Option<Span>) -> (u32, Gap) {
+        let bench = Bench::new();
+        let (mut detours, mut gaps) = (Detours::default(), Gaps::default());
+        let first = Suspect { subject: by(1..=8), span: SPAN, is_near: false };
+        let mut open = Open::Some(vec![first]);
+        for links in 1.. {
+            if detours.on_break(open, GapReason::TooLarge, &mut gaps, Walk::Down, bench.now, &bench.state) {
+                return (links, gaps.iter().next().expect("it was found").clone());
+            }
+            let span = loop {
+                let suspect = detours.next().expect("one of them breaks the link");
+                if let Some(span) = breaks(suspect) {
+                    break span;
+                }
+                detours.on_answer();
+            };
+            open = Open::Suspect(span);
+        }
+        unreachable!("it ends when it is found")
+    }
+
+    #[test]
+    fn what_breaks_links_is_found_by_time_and_then_by_values() {
+        let bench = Bench::new();
+        for (at, who) in [(0, 1), (1_234_567_890, 3), (1_700_000_000, 8)] {
+            let second = Span::of_second(UnixTime::from_secs(at));
+            let is_of = |subject: &Subject| subject.singles().contains(&by([who]));
+            let (links, gap) = look(|asked| (asked.span.meets(&second) && is_of(&asked.subject)).then_some(asked.span));
+            assert_eq!((gap.span, gap.what), (second, by([who]).whole(None, false, &bench.state)));
+            assert!(links <= DETOUR_LINKS_MAX, "{links}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_moves_costs_no_more_links_than_any_other() {
+        // Each time the answer to the longest part breaks off, and not at its beginning.
+        let (links, gap) = look(|asked| {
+            let is_last = asked.span.from == UnixTime::EPOCH;
+            is_last.then(|| Span { to: asked.span.to.minus_secs(1), ..asked.span })
+        });
+        assert_eq!(links, DETOUR_LINKS_MAX);
+        assert!(gap.span.secs() > 0, "all that was not ruled out");
+    }
+}

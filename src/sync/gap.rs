@@ -132,3 +132,35 @@ impl Gaps {
         std::mem::take(&mut self.changed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = UnixTime::from_secs(2_000_000);
+
+    fn gap(second: u64, reason: GapReason) -> Gap {
+        Gap { span: Span::of_second(UnixTime::from_secs(second)), what: "{}".to_owned(), reason, found_at: NOW }
+    }
+
+    #[test]
+    fn a_full_catch_up_tries_again_what_ends_links_after_a_week() {
+        let mut gaps = Gaps::default();
+        gaps.add(gap(1, GapReason::FullSecond));
+        gaps.add(gap(2, GapReason::TooLarge));
+        gaps.begin_full(NOW.plus_secs(GAP_RETRY_AFTER.as_secs() - 1));
+        assert!(gaps.iter().eq([&gap(2, GapReason::TooLarge)]));
+        gaps.begin_full(NOW.plus_secs(GAP_RETRY_AFTER.as_secs()));
+        assert!(gaps.is_empty());
+    }
+
+    #[test]
+    fn a_gap_is_listed_once_and_the_oldest_gives_way() {
+        let mut gaps = Gaps::default();
+        for second in [1, 1].into_iter().chain(1..=GAPS_MAX as u64 + 1) {
+            gaps.add(gap(second, GapReason::FullSecond));
+        }
+        let seconds: Vec<u64> = gaps.iter().map(|gap| gap.span.from.as_secs()).collect();
+        assert_eq!(seconds, Vec::from_iter(2..=GAPS_MAX as u64 + 1));
+    }
+}

@@ -186,3 +186,36 @@ impl Paging {
         self.changed = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = UnixTime::from_secs(2_000_000);
+
+    #[test]
+    fn the_order_is_asked_for_once_a_link_until_it_is_the_newest() {
+        let mut paging = Paging::default();
+        assert!(paging.take_order_question());
+        assert!(!paging.take_order_question(), "an answer that shows nothing is not asked for again");
+        paging.begin_link();
+        assert!(paging.take_order_question());
+        paging.on_order(Order::OldestFirst, NOW);
+        paging.begin_link();
+        assert!(paging.take_order_question());
+        paging.on_order(Order::NewestFirst, NOW);
+        paging.begin_link();
+        assert!(!paging.take_order_question());
+    }
+
+    #[test]
+    fn what_pages_have_shown_is_believed_for_a_week() {
+        let mut paging = Paging::default();
+        paging.on_bounds_excluded(NOW);
+        paging.on_punctuality(Punctuality::Late, NOW.plus_secs(9));
+        paging.forget_old(NOW.plus_secs(LEARNT_FOR.as_secs() - 1));
+        assert!(paging.excludes_bounds());
+        paging.forget_old(NOW.plus_secs(LEARNT_FOR.as_secs()));
+        assert_eq!((paging.excludes_bounds(), paging.punctuality()), (false, Punctuality::Unknown));
+    }
+}

@@ -10,6 +10,7 @@ use crate::sync::paging::Paging;
 use crate::sync::testing::{Bench, addr, announcement, relay, root_id};
 
 mod cooldown;
+mod evidence;
 mod flood;
 mod inquiry;
 mod random;

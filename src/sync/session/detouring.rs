@@ -106,3 +106,33 @@ fn tell_apart(subject: Subject, is_it: &impl Fn(&Subject) -> bool, it: &mut Vec<
         others.push(subject);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::testing::author;
+
+    fn by(authors: impl IntoIterator<Item = u8>) -> Subject {
+        Subject::Deletions(authors.into_iter().map(author).collect())
+    }
+
+    #[test]
+    fn all_that_lies_around_a_place_is_asked_for() {
+        let (mut it, mut others) = (Vec::new(), Vec::new());
+        tell_apart(by(1..=4), &|subject| *subject == by([3]), &mut it, &mut others);
+        assert_eq!((it, &others), (vec![by([3])], &vec![by([1, 2]), by([4])]));
+        let now = UnixTime::from_secs(1_000);
+        let place = Span::of_second(UnixTime::from_secs(9));
+        let asked = |since| {
+            let sweep = Sweep::new(by(1..=4), Some(UnixTime::from_secs(since)));
+            let parts = around(&sweep, place, others.clone(), now);
+            Vec::from_iter(parts.iter().map(|part| {
+                let span = part.span(now);
+                (part.subject().values(), span.from.as_secs(), span.to.as_secs())
+            }))
+        };
+        let end = Sweep::new(by([1]), None).span(now).to.as_secs();
+        assert_eq!(asked(5), [(4, 5, 8), (2, 9, 9), (1, 9, 9), (4, 10, end)]);
+        assert_eq!(asked(9), [(2, 9, 9), (1, 9, 9), (4, 10, end)], "nothing lies before it");
+    }
+}

@@ -402,3 +402,13 @@ fn a_page_that_was_asked_for_before_its_bound_was_known_not_to_count_is_asked_fo
     assert!(matches!(alone.sweep.on_eose(&mut alone.paging, asked, NOW), PageEnd::Next));
     assert_eq!(alone.sweep.until(), Some(UnixTime::from_secs(81)), "what lies in that second may be more");
 }
+
+#[test]
+fn forged_events_in_no_order_may_hide_others() {
+    let mut alone = Alone::new(Subject::Announcements, None);
+    for n in 0..60 {
+        let place = Place::Claimed(UnixTime::from_secs(1_000 + u64::from(n) * 7 % 60));
+        assert_eq!(alone.sweep.on_event(id(n), place, true), PageEvent::Counted);
+    }
+    assert!(matches!(alone.on_eose(), (PageEnd::Split(_), false)), "each half of the time is asked about");
+}
