@@ -362,7 +362,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let source = match self.relays[key].relay.origin(subscription) {
             Some(Origin::Live) => Source::Live,
-            Some(Origin::Round | Origin::Rotation | Origin::Audit) => Source::Catchup,
+            Some(Origin::Round | Origin::Poll | Origin::Audit) => Source::Catchup,
             None => {
                 self.metrics.messages_refused.add("no_subscription");
                 let created_at = match self.relays[key].relay.has_just_closed(subscription) {

@@ -234,6 +234,8 @@ pub const GAPS_MAX: usize = 32;
 pub const DETOUR_LINKS_MAX: u32 = 14;
 /// Parts into which a question that ends a link is cut at once.
 pub const DETOUR_PARTS_MAX: usize = 32;
+/// Questions to come of one relay that `/status.json` lists. Beyond: they are left out.
+pub const EXPLAIN_LINES_MAX: usize = 20;
 /// Wait before a place whose answer ended the link is asked about again.
 pub const GAP_RETRY_AFTER: Duration = Duration::from_secs(7 * 86_400);
 /// Pages an hour of one relay that bring nothing new. Beyond: the next waits until enough of it has come back; what is live
@@ -249,12 +251,12 @@ pub const SWEEP_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Wait before a full catch-up that ended incomplete is tried again on the same link.
 pub const FULL_CATCHUP_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 /// Bytes a second of REQs that rotation may cost one relay: a large rotation turns slower, never heavier.
-pub const ROTATION_BYTES_PER_SEC: usize = 32 << 10;
+pub const POLL_BYTES_PER_SEC: usize = 32 << 10;
 /// Seconds before its last turn from which a rotated chunk is asked for at most turns; once per overlap it is asked for
 /// since the overlap.
-pub const GLANCE_OVERLAP_SECS: u64 = 60;
+pub const QUICK_POLL_OVERLAP_SECS: u64 = 60;
 /// Shortest time between two turns of one rotated chunk.
-pub const ROTATION_PERIOD: Duration = Duration::from_secs(60);
+pub const POLL_PERIOD: Duration = Duration::from_secs(60);
 /// Longest and usual time between the beginnings of two audits (spec section 6) by pages: what they find is here within
 /// four hours, with a quarter of an hour for the audit itself.
 pub const AUDIT_PERIOD_MAX: Duration = Duration::from_secs(225 * 60);
@@ -511,7 +513,7 @@ const _: () = {
     // The largest REQ and all that may be unanswered leave room in the link's buffer.
     assert!(LIVE_REQ_BYTES_IN_FLIGHT + 2 * REQ_BYTES_TOLD_MAX < LINK_OUT_BYTES_MAX);
     assert!(PAGE_LIMIT_MIN >= SWEEP_FULL_PAGE_MIN);
-    assert!(ROTATION_PERIOD.as_micros() < AUDIT_PERIOD_MIN.as_micros());
+    assert!(POLL_PERIOD.as_micros() < AUDIT_PERIOD_MIN.as_micros());
     assert!(AUDIT_PERIOD_MIN.as_micros() < AUDIT_PERIOD_RECONCILED.as_micros());
     assert!(AUDIT_PERIOD_RECONCILED.as_micros() < AUDIT_PERIOD_MAX.as_micros());
     assert!(AUDIT_LOOK_BACK_SECS <= AUDIT_LOOK_BACK_RECONCILED_SECS);

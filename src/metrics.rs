@@ -91,7 +91,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
         "counter",
         "Live subscriptions closed or never answered by a relay, by {reason}",
     ),
-    ("grasp_sync_rotation_turns_total", "counter", "Turns begun of what does not fit live"),
+    ("grasp_sync_polls_total", "counter", "Polls of what does not fit live"),
     ("grasp_sync_notices_total", "counter", "NOTICEs from relays"),
     ("grasp_sync_auth_challenges_total", "counter", "challenges from relays that want to know who we are (NIP-42)"),
     ("grasp_sync_audits_total", "counter", "Audits begun: what came late, or was missed, is looked for"),
@@ -177,7 +177,7 @@ pub struct Metrics {
     /// AUTHs from relays.
     pub auth_challenges: u64,
     /// Turns of rotation begun.
-    pub rotation_turns: u64,
+    pub polls: u64,
     /// Turns begun that look after live subscriptions.
     pub audits: u64,
     /// Events and authors that audits leave to full catch-ups, and chunks that too much tags.
@@ -239,7 +239,7 @@ impl Default for Metrics {
             live_lost: Counts::default(),
             notices: 0,
             auth_challenges: 0,
-            rotation_turns: 0,
+            polls: 0,
             audits: 0,
             audit_left_out: 0,
             refusals: Counts::default(),
@@ -451,7 +451,7 @@ impl Sheet {
         self.put("grasp_sync_sweep_pauses_total", &[], metrics.sweep_pauses);
         self.put("grasp_sync_sweep_gaps_total", &[], metrics.sweep_gaps);
         self.put_each("grasp_sync_live_subscriptions_lost_total", "reason", metrics.live_lost.iter());
-        self.put("grasp_sync_rotation_turns_total", &[], metrics.rotation_turns);
+        self.put("grasp_sync_polls_total", &[], metrics.polls);
         self.put("grasp_sync_notices_total", &[], metrics.notices);
         self.put("grasp_sync_auth_challenges_total", &[], metrics.auth_challenges);
         self.put("grasp_sync_audits_total", &[], metrics.audits);

@@ -12,6 +12,7 @@ use crate::state::State;
 use crate::sync::network::Network;
 use crate::time::Now;
 
+pub mod agenda;
 pub mod allowance;
 pub mod audit;
 pub mod auth;
@@ -29,7 +30,6 @@ pub mod progress;
 pub mod reconcile;
 pub mod refusal;
 pub mod relay;
-pub mod rotation;
 pub mod round;
 pub mod session;
 pub mod sweep;

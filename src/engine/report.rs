@@ -14,7 +14,7 @@ use crate::sync::filters::Unit;
 use crate::sync::gap::Gap;
 use crate::sync::plan::filter_count;
 use crate::sync::relay::StateName;
-use crate::sync::session::Session;
+use crate::sync::session::{Line, Session};
 use crate::time::{Duration, Instant, Now, UnixTime};
 
 impl Engine {
@@ -140,7 +140,7 @@ impl Engine {
         });
         if let Some(session) = session {
             let (done, total) = session.round().sweeps_done();
-            let rotated: Vec<&Unit> = session.rotation().units().collect();
+            let rotated: Vec<&Unit> = session.agenda().polled().collect();
             status["subscriptions"] = json!(session.open_subscriptions());
             status["live"] = values(&mut session.live_units());
             status["live"]["filters"] = json!(session.live_filters());
@@ -148,9 +148,15 @@ impl Engine {
             status["rotation"]["filters"] = json!(filter_count(rotated.iter().copied()));
             status["carriage"] = json!(if session.carriage().is_wide() { "wide" } else { "chunks" });
             status["audit_secs"] = json!(session.audits().period().as_secs());
-            let reached = session.rotation().reached();
-            status["rotation"]["covered"] = json!(reached.map(|reached| reached.covered.as_secs()));
-            status["rotation"]["glanced"] = json!(reached.map(|reached| reached.glanced.as_secs()));
+            let reached = session.agenda().reached();
+            status["rotation"]["covered"] = json!(reached.map(|reached| reached.complete.as_secs()));
+            status["rotation"]["glanced"] = json!(reached.map(|reached| reached.polled.as_secs()));
+            let (wait, until) = session.wait(now);
+            status["asks_next"] = json!({
+                "waits": wait.why(),
+                "until_secs": secs_until(until),
+                "agenda": session.explain().iter().map(|line| asks(line, now)).collect::<Vec<_>>(),
+            });
             status["sweeps_left"] = json!(total - done);
             status["sweeps_failed"] = json!(relay.is_incomplete());
             status["paused_secs"] = secs_until(session.paused_until(now.mono));
@@ -171,6 +177,16 @@ fn limits(budget: &Budget, values_max: usize) -> Value {
         "limit": budget.page_limit(false),
         "told": budget.info.is_some(),
         "learnt": (budget.learnt != Learnt::default()).then(|| json!(budget.learnt)),
+    })
+}
+
+/// What is to be asked, why, and when.
+fn asks(line: &Line, now: Now) -> Value {
+    json!({
+        "class": line.class.name(),
+        "about": line.about,
+        "why": line.why,
+        "due_in_secs": line.due.map(|due| due.since(now.mono).as_secs_f64()),
     })
 }
 
@@ -205,8 +221,8 @@ fn some_time(time: UnixTime) -> Option<u64> {
 fn sample(entry: &Entry) -> RelaySample {
     let relay = &entry.relay;
     let session = relay.session();
-    let reached = session.and_then(|session| session.rotation().reached());
-    let rotated = session.map_or(0, |session| filter_count(session.rotation().units()));
+    let reached = session.and_then(|session| session.agenda().reached());
+    let rotated = session.map_or(0, |session| filter_count(session.agenda().polled()));
     RelaySample {
         url: relay.url().to_string(),
         state: relay.state_name().as_str(),
@@ -219,8 +235,8 @@ fn sample(entry: &Entry) -> RelaySample {
         live_filters: session.map_or(0, |session| session.live_filters()),
         rotated_filters: rotated,
         coverage: Coverage::of(relay).code(),
-        rotation_covered: reached.map(|reached| reached.covered.as_secs()),
-        rotation_glanced: reached.map(|reached| reached.glanced.as_secs()),
+        rotation_covered: reached.map(|reached| reached.complete.as_secs()),
+        rotation_glanced: reached.map(|reached| reached.polled.as_secs()),
         subscriptions: session.map_or(0, |session| session.open_subscriptions()),
         sweeps_left: session.map_or(0, |session| {
             let (done, total) = session.round().sweeps_done();

@@ -21,7 +21,7 @@ use nostr::key::PublicKey;
 
 use crate::limits::{
     AUDIT_AUTHORS_MAX, AUDIT_LOOK_BACK_RECONCILED_SECS, AUDIT_LOOK_BACK_SECS, AUDIT_PERIOD_MAX, AUDIT_PERIOD_MIN,
-    AUDIT_PERIOD_RECONCILED, AUDIT_THREAD_IDS_MAX, CLOCK_SLACK_SECS, ROTATION_BYTES_PER_SEC,
+    AUDIT_PERIOD_RECONCILED, AUDIT_THREAD_IDS_MAX, CLOCK_SLACK_SECS, POLL_BYTES_PER_SEC,
 };
 use crate::protocol::repo::GIT_KINDS;
 use crate::sync::filters::{Subject, THREAD_TAG_LETTERS, Unit, chunk};
@@ -293,7 +293,7 @@ impl Audits {
 
     /// What polls and audits have asked cost this many bytes.
     pub fn on_bytes(&mut self, now: Instant, bytes: usize) {
-        let micros = bytes as u64 * 1_000_000 / ROTATION_BYTES_PER_SEC as u64;
+        let micros = bytes as u64 * 1_000_000 / POLL_BYTES_PER_SEC as u64;
         self.paced_until = self.paced_until.max(now) + Duration::from_micros(micros);
     }
 
@@ -458,7 +458,7 @@ mod tests {
     fn it_keeps_within_its_bytes() {
         let mut audits = audits(now(0).wall, By::Pages);
         audits.begin(vec![(Unit::Announcements, true)], By::Pages, now(0).wall, OVERLAP, now(100));
-        audits.on_bytes(now(100).mono, ROTATION_BYTES_PER_SEC * 50);
+        audits.on_bytes(now(100).mono, POLL_BYTES_PER_SEC * 50);
         assert_eq!(audits.next_at(), Some(now(150).mono));
     }
 

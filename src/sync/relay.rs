@@ -281,7 +281,7 @@ impl Relay {
         let fate = arrival.fate;
         let origin = self.origin(subscription);
         let looked_back = match origin {
-            Some(Origin::Rotation | Origin::Audit) => true,
+            Some(Origin::Poll | Origin::Audit) => true,
             Some(Origin::Round) => self.is_looking_back(),
             Some(Origin::Live) | None => false,
         };
@@ -388,7 +388,7 @@ impl Relay {
         let consolidating = matches!(self.state, State::Consolidating { .. });
         let linked = linked_in(&mut self.state).expect("it was there a moment ago");
         if consolidating || linked.outgrown_by(&self.url, &units, cx) {
-            units.into_iter().for_each(|unit| linked.session.add_rotating(unit, cx.now.wall, cx));
+            units.into_iter().for_each(|unit| linked.session.poll(unit, cx.now.wall, cx));
             linked.stale.get_or_insert(Why::TooManyFilters);
         } else {
             linked.session.add_live(units, cx);

@@ -10,6 +10,8 @@ use crate::time::Now;
 /// Sweeps under way together, and what they brought.
 #[derive(Debug)]
 pub struct Round {
+    /// Why it is made.
+    pub why: RoundWhy,
     /// When it began.
     pub began: Now,
     /// Sweeps begun or waiting.
@@ -28,6 +30,28 @@ pub struct Round {
     gapped: BTreeSet<RepoId>,
     /// What it brought so far.
     pub tally: Tally,
+}
+
+/// Why a round is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoundWhy {
+    /// A window has brought something new.
+    Window,
+    /// The link is new, and what is confirmed is asked for since it was lost.
+    CatchUp,
+    /// Everything is asked for: it never was, or not within a day.
+    FullCatchUp,
+}
+
+impl RoundWhy {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            RoundWhy::Window => "a window has brought something new",
+            RoundWhy::CatchUp => "catch-up on a new link",
+            RoundWhy::FullCatchUp => "full catch-up",
+        }
+    }
 }
 
 /// Events that a round brought.
@@ -53,6 +77,7 @@ impl Round {
     /// A round without sweeps: finished.
     pub fn new(now: Now) -> Self {
         Round {
+            why: RoundWhy::Window,
             began: now,
             left: 0,
             lookups_left: 0,

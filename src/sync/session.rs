@@ -1,4 +1,4 @@
-//! What lives and dies with one open link to a relay: its subscriptions, the sweeps that wait for one, rotation, the
+//! What lives and dies with one open link to a relay: its subscriptions, the sweeps that wait for one, its agenda, the
 //! relay's patience. The machine in `relay` decides *when*; this module does the asking and reads the answers.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -6,15 +6,16 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::contract::{LinkId, Output};
 use crate::limits::{BACKLOG_READ_WITHIN, SLEEP_SECS_MIN, UNASKED_EVENTS_MIN, UNASKED_PERCENT_MAX};
 use crate::protocol::message::close_message;
+use crate::protocol::relay_url::RelayUrl;
 use crate::store::Seq;
 use crate::sync::Cx;
+use crate::sync::agenda::{Agenda, Class, Number};
 use crate::sync::audit::Audits;
 use crate::sync::auth::Auth;
 use crate::sync::budget::{Budget, Shape};
 use crate::sync::filters::{Bounds, Subject, Unit, req_message};
 use crate::sync::liveness::Liveness;
 use crate::sync::plan::{Carriage, filter_count, unit_sweeps};
-use crate::sync::rotation::Rotation;
 use crate::sync::round::Round;
 use crate::sync::sweep::{PageEvent, Sweep};
 use crate::time::{Instant, Now, UnixTime};
@@ -26,6 +27,7 @@ mod invariants;
 mod known;
 mod late;
 mod live;
+mod next;
 mod pages;
 mod queue;
 mod reconciling;
@@ -36,31 +38,33 @@ mod timing;
 
 pub use arrival::{Arrival, Fate, Origin};
 pub use invariants::Followed;
+pub use next::{Line, Wait};
 pub use reconciling::{Found, Sifted, WantedSet};
 pub use refused::Lockout;
 pub use threads::WantedThread;
 
 use late::Lateness;
-use live::Postponed;
 use queue::Queue;
 use reconciling::Reconciling;
 use refused::Lesson;
-use subscription::{Asked, Purpose, Subscription, Task, name_of, number_of};
+use subscription::{Asked, Purpose, Subscription, Task};
 use threads::Threads;
 
 /// An open link and all that is asked on it.
 #[derive(Debug)]
 pub struct Session {
+    /// Whose it is, for the log.
+    url: RelayUrl,
     link: LinkId,
     opened_at: Instant,
-    subscriptions: BTreeMap<u64, Subscription>,
+    subscriptions: BTreeMap<Number, Subscription>,
     next_subscription: u64,
     queue: Queue,
     /// Sweeps of the round that are asked when all before them have ended, stage by stage.
     later: VecDeque<Vec<Sweep>>,
     overview: Overview,
     retries: Vec<(Instant, Task)>,
-    rotation: Rotation,
+    agenda: Agenda,
     audits: Audits,
     /// Of both, what was asked last.
     last_polled: Purpose,
@@ -79,8 +83,6 @@ pub struct Session {
     last_frame: UnixTime,
     /// Nothing is asked before this: the relay said that we ask too fast.
     cooldown_until: Option<Instant>,
-    /// What is to be live and waits for it.
-    postponed: Vec<Postponed>,
     /// Layer 1 has reached EOSE.
     answered: bool,
     /// A live subscription was refused before layer 1 was answered, for who we are.
@@ -123,11 +125,12 @@ struct Seen {
 
 impl Session {
     /// A link that has just opened.
-    pub fn new(link: LinkId, mut budget: Budget, cx: &Cx<'_>) -> Session {
+    pub fn new(url: RelayUrl, link: LinkId, mut budget: Budget, cx: &Cx<'_>) -> Session {
         budget.paging.begin_link();
         let carriage = Carriage::Chunks(budget.shape(cx.settings.limits.filter_values_max));
         let audits = Audits::of_link(link, &budget, cx.now);
         Session {
+            url,
             link,
             opened_at: cx.now.mono,
             subscriptions: BTreeMap::new(),
@@ -136,7 +139,7 @@ impl Session {
             later: VecDeque::new(),
             overview: Overview::None,
             retries: Vec::new(),
-            rotation: Rotation::default(),
+            agenda: Agenda::default(),
             audits,
             last_polled: Purpose::Audit,
             threads: Threads::default(),
@@ -150,7 +153,6 @@ impl Session {
             backlog_until: cx.now.mono,
             last_frame: cx.now.wall,
             cooldown_until: None,
-            postponed: Vec::new(),
             answered: false,
             doubted: false,
             lockout: None,
@@ -188,9 +190,9 @@ impl Session {
         &mut self.round
     }
 
-    /// What rotates.
-    pub fn rotation(&self) -> &Rotation {
-        &self.rotation
+    /// What is followed, and how.
+    pub fn agenda(&self) -> &Agenda {
+        &self.agenda
     }
 
     /// What the relay allows.
@@ -243,10 +245,7 @@ impl Session {
 
     /// Units held live.
     pub fn live_units(&self) -> impl Iterator<Item = &Unit> {
-        self.subscriptions.values().flat_map(|subscription| match subscription {
-            Subscription::Live { units, .. } => units.as_slice(),
-            Subscription::Page { .. } | Subscription::Fetch { .. } => &[],
-        })
+        self.agenda.live()
     }
 
     /// Subscriptions held live.
@@ -265,33 +264,33 @@ impl Session {
     }
 
     /// The moment up to which this relay is complete, if every sweep of the round has finished: the last frame, or the
-    /// least covered unit of rotation or of a live subscription that was opened again.
+    /// least complete unit that is polled or was opened again.
     pub fn complete_until(&self) -> Option<UnixTime> {
-        let whole = self.round.is_over() && self.postponed.is_empty();
-        let catching_up = self.subscriptions.values().filter_map(|subscription| match subscription {
-            Subscription::Live { late: true, waiting_since: Some(_), covered, .. } => Some(*covered),
+        let whole = self.round.is_over() && !self.agenda.has_pending();
+        let catching_up = self.subscriptions.iter().filter_map(|(number, subscription)| match subscription {
+            Subscription::Live { late: true, waiting_since: Some(_), .. } => self.agenda.complete_before(*number),
             _ => None,
         });
-        whole.then(|| catching_up.chain(self.rotation.covered()).chain([self.last_frame]).min()).flatten()
+        whole.then(|| catching_up.chain(self.agenda.complete()).chain([self.last_frame]).min()).flatten()
     }
 
     /// Whether this is one of our subscriptions, and what it is for.
     pub fn origin(&self, subscription: &str) -> Option<Origin> {
-        let purpose = match self.subscriptions.get(&number_of(subscription)?)? {
+        let purpose = match self.subscriptions.get(&Number::named(subscription)?)? {
             Subscription::Live { .. } => return Some(Origin::Live),
             Subscription::Fetch { purpose, .. } => *purpose,
             Subscription::Page { task, .. } => task.purpose,
         };
         Some(match purpose {
             Purpose::Round | Purpose::Detour => Origin::Round,
-            Purpose::Rotation => Origin::Rotation,
+            Purpose::Poll => Origin::Poll,
             Purpose::Audit => Origin::Audit,
         })
     }
 
     /// What one of our subscriptions asks, if it asks one question.
     fn subject_of(&self, subscription: &str) -> Option<&Subject> {
-        match self.subscriptions.get(&number_of(subscription)?)? {
+        match self.subscriptions.get(&Number::named(subscription)?)? {
             Subscription::Live { .. } => None,
             Subscription::Fetch { of, .. } => self.subject_reconciled(*of),
             Subscription::Page { task, .. } => Some(task.sweep.subject()),
@@ -327,7 +326,7 @@ impl Session {
 
     /// An event came for a subscription.
     pub fn on_event(&mut self, subscription: &str, arrival: &Arrival, cx: &mut Cx<'_>) {
-        let Some(number) = number_of(subscription) else { return };
+        let Some(number) = Number::named(subscription) else { return };
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
         let is_new = arrival.fate == Fate::New;
         if !is_new && !subscription.is_live() {
@@ -368,17 +367,18 @@ impl Session {
 
     /// EOSE came for a subscription.
     pub fn on_eose(&mut self, subscription: &str, cx: &mut Cx<'_>) {
-        let Some(number) = number_of(subscription) else { return };
+        let Some(number) = Number::named(subscription) else { return };
         match self.subscriptions.get_mut(&number) {
             None => {}
-            Some(Subscription::Live { units, waiting_since, late, covered, brought, asked, .. }) => {
+            Some(Subscription::Live { waiting_since, late, brought, asked }) => {
                 let awaited = waiting_since.take().is_some();
-                self.answered |= units.iter().any(Unit::is_layer_1);
+                self.answered |= self.agenda.live_by(number).any(Unit::is_layer_1);
                 // The relay may have cut short what it missed us in; after a first opening sweeps follow in any case.
                 if awaited && *late && self.budget.may_be_cut(*brought, asked.bounds.limit) {
-                    let since = covered.minus_secs(cx.settings.timing.overlap_secs);
-                    let sweeps: Vec<Sweep> = unit_sweeps(units.clone().into_iter(), Some(since)).collect();
-                    self.add_sweeps(sweeps);
+                    let complete = self.agenda.complete_before(number).unwrap_or_default();
+                    let since = complete.minus_secs(cx.settings.timing.overlap_secs);
+                    let units: Vec<Unit> = self.agenda.live_by(number).cloned().collect();
+                    self.add_sweeps(unit_sweeps(units.into_iter(), Some(since)));
                 }
             }
             Some(Subscription::Fetch { .. }) => self.on_fetch_end(number, true, cx),
@@ -397,46 +397,9 @@ impl Session {
 
     /// An EVENT came that cannot be read: on a page it takes the place of one that could be.
     pub fn on_unreadable(&mut self, subscription: &str) {
-        let subscription = number_of(subscription).and_then(|number| self.subscriptions.get_mut(&number));
+        let subscription = Number::named(subscription).and_then(|number| self.subscriptions.get_mut(&number));
         if let Some(Subscription::Page { task, .. }) = subscription {
             task.sweep.on_unreadable();
-        }
-    }
-
-    /// Asks for as much as the relay's subscriptions allow.
-    pub fn pump(&mut self, cx: &mut Cx<'_>) {
-        self.shed(cx);
-        if !self.may_ask() {
-            return;
-        }
-        self.open_postponed(cx);
-        if self.detour(cx) {
-            return;
-        }
-        self.begin_stage(cx);
-        if self.note_pause(cx) {
-            return;
-        }
-        while self.has_slot() {
-            if self.fetch(cx) {
-                continue;
-            }
-            if self.queue.is_empty() {
-                self.begin_turn(cx);
-            }
-            let Some(task) = self.next_task(cx) else { break };
-            let subject = task.sweep.subject();
-            if self.is_left_out(subject) {
-                self.end(task, true, cx);
-            } else if subject.values() > self.shape(cx).values {
-                // A question of more than one value can be cut.
-                match task.sweep.halves() {
-                    Some(halves) => self.split(task, halves.into(), cx),
-                    None => self.fail(task, cx),
-                }
-            } else if let Some(task) = self.go_around(task, cx).and_then(|task| self.take_up(task, cx)) {
-                self.ask_page(task, cx);
-            }
         }
     }
 
@@ -455,31 +418,31 @@ impl Session {
     }
 
     /// Sends a REQ under a number that was never used on this link.
-    fn send_req(&mut self, subjects: &[Subject], bounds: Bounds, cx: &mut Cx<'_>) -> (u64, Asked) {
+    fn send_req(&mut self, class: Class, subjects: &[Subject], bounds: Bounds, cx: &mut Cx<'_>) -> (Number, Asked) {
         assert!(self.subscriptions.len() < self.budget.subscriptions(), "a slot was free");
-        let number = self.take_number();
+        let number = Number::new(self.take_nth(), class);
         let learnt = self.budget.learnt.clone();
-        let text = req_message(&name_of(number), subjects, bounds, learnt.named_kinds, cx.state);
+        let text = req_message(&number.to_string(), subjects, bounds, learnt.named_kinds, cx.state);
         let asked = Asked { bytes: text.len(), bounds, learnt };
         cx.out.push_back(Output::Send { link: self.link, text });
         (number, asked)
     }
 
     /// A number that was never used on this link.
-    fn take_number(&mut self) -> u64 {
+    fn take_nth(&mut self) -> u64 {
         self.next_subscription += 1;
         self.next_subscription - 1
     }
 
     fn close_where(&mut self, mut gone: impl FnMut(&Subscription) -> bool, cx: &mut Cx<'_>) {
-        let numbers: Vec<u64> = self.subscriptions.iter().filter(|(_, sub)| gone(sub)).map(|(n, _)| *n).collect();
+        let numbers: Vec<Number> = self.subscriptions.iter().filter(|(_, sub)| gone(sub)).map(|(n, _)| *n).collect();
         for number in numbers {
             self.subscriptions.remove(&number);
             self.send_close(number, cx);
         }
     }
 
-    fn send_close(&self, number: u64, cx: &mut Cx<'_>) {
-        cx.out.push_back(Output::Send { link: self.link, text: close_message(&name_of(number)) });
+    fn send_close(&self, number: Number, cx: &mut Cx<'_>) {
+        cx.out.push_back(Output::Send { link: self.link, text: close_message(&number.to_string()) });
     }
 }

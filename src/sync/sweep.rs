@@ -105,6 +105,11 @@ impl Sweep {
         &self.subject
     }
 
+    /// Pages that have ended.
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
     /// What is left of it begins here.
     pub fn since(&self) -> Option<UnixTime> {
         self.since

@@ -261,7 +261,7 @@ fn what_a_relay_was_not_asked_for_is_refused() {
         let issue = v.owner.issue(&v.owner.repo("beta"), w.clock.wall(), "pushed");
         let subscriptions: Vec<String> =
             w.relay("far").sessions().values().flat_map(|s| s.subscriptions.keys().cloned()).collect();
-        for subscription in subscriptions.iter().map(|s| &**s).chain(["g0", "g999", "nobody's"]) {
+        for subscription in subscriptions.iter().map(|s| &**s).chain(["b0", "b999", "nobody's"]) {
             w.relay_says("far", &event_text(subscription, &issue));
         }
         w.run_for(2 * SECOND);

@@ -341,7 +341,7 @@ fn a_relay_that_allows_far_fewer_subscriptions_than_are_open_ends_nothing() {
         w.start();
         w.run_until("a live REQ and four pages", MINUTE, |w| w.relay("far").reqs.len() == 5);
         w.run_for(SECOND);
-        w.relay_says("far", &closed("g0", "error: too many subscriptions, at most 2 at once"));
+        w.relay_says("far", &closed("l0", "error: too many subscriptions, at most 2 at once"));
         w.run_until("all issues", 10 * MINUTE, |w| issues.iter().all(|issue| w.has(issue)));
         assert_eq!(w.relay("far").dials.len(), 1, "the link lives on");
     });

@@ -90,7 +90,7 @@ impl Relay {
             _ => Reach::Full,
         };
         let budget = self.budget.take().expect("no link was open");
-        let mut linked = Box::new(Linked::new(Session::new(link, budget, cx), cx.now.mono));
+        let mut linked = Box::new(Linked::new(Session::new(self.url.clone(), link, budget, cx), cx.now.mono));
         linked.plan_catchup(&self.url, reach, &self.progress, cx);
         self.enter(Why::Opened, cx, |_| State::Catchup { linked, reach, deletions: Deletions::of(reach) });
         if is_elsewhere {

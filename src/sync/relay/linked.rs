@@ -15,6 +15,7 @@ use crate::sync::relay::News;
 use crate::sync::relay::flood::Useless;
 use crate::sync::relay::inquiry::Inquiry;
 use crate::sync::relay::names::Why;
+use crate::sync::round::RoundWhy;
 use crate::sync::session::Session;
 use crate::time::Instant;
 
@@ -111,6 +112,10 @@ impl Linked {
             self.session.budget_mut().gaps.begin_full(cx.now.wall);
             self.session.begin_full(cx.now.wall);
         }
+        self.session.round_mut().why = match reach {
+            Reach::Full => RoundWhy::FullCatchUp,
+            Reach::Since(_) => RoundWhy::CatchUp,
+        };
         self.session.round_mut().touch(self.planned.iter().copied());
         let carriage = self.session.carriage();
         if carriage.is_wide() && self.session.reconciles_all() {

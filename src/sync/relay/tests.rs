@@ -9,6 +9,7 @@ use crate::sync::budget::Budget;
 use crate::sync::paging::Paging;
 use crate::sync::testing::{Bench, addr, announcement, relay, root_id};
 
+mod agenda;
 mod cooldown;
 mod evidence;
 mod flood;
@@ -275,7 +276,7 @@ fn windows_consolidate_in_two_phases_when_their_filters_become_too_many() {
         assert_eq!(rig.state(), StateName::Live);
         let session = rig.relay.session().unwrap();
         assert!(session.open_subscriptions() <= crate::limits::RELAY_SUBSCRIPTIONS_UNTOLD);
-        assert_eq!(session.rotation().units().count(), 0, "a small relay is all live");
+        assert_eq!(session.agenda().polled().count(), 0, "a small relay is all live");
     }
     assert!((2..10).contains(&consolidated), "{consolidated} consolidations in 30 windows");
 }

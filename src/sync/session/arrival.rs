@@ -11,8 +11,8 @@ pub enum Origin {
     Live,
     /// A sweep of a catch-up or of a window.
     Round,
-    /// A turn of rotation.
-    Rotation,
+    /// A poll of what is not live.
+    Poll,
     /// A part of an audit.
     Audit,
 }

@@ -39,19 +39,19 @@ impl Session {
     /// Polls what takes turns, or asks for the next part of an audit: whichever was not the last, if both are due.
     pub(super) fn begin_turn(&mut self, cx: &mut Cx<'_>) {
         let begun = match self.last_polled {
-            Purpose::Rotation => self.poll_audit(cx) || self.poll_rotation(cx),
-            Purpose::Round | Purpose::Audit | Purpose::Detour => self.poll_rotation(cx) || self.poll_audit(cx),
+            Purpose::Poll => self.poll_audit(cx) || self.poll_next(cx),
+            Purpose::Round | Purpose::Audit | Purpose::Detour => self.poll_next(cx) || self.poll_audit(cx),
         };
         debug_assert!(begun || self.queue.is_empty(), "nothing was begun");
     }
 
-    fn poll_rotation(&mut self, cx: &mut Cx<'_>) -> bool {
+    fn poll_next(&mut self, cx: &mut Cx<'_>) -> bool {
         let overlap = cx.settings.timing.overlap_secs;
-        let Some((unit, since)) = self.rotation.begin_turn(cx.now, overlap) else { return false };
-        self.last_polled = Purpose::Rotation;
-        cx.metrics.rotation_turns += 1;
+        let Some((unit, since)) = self.agenda.begin_poll(cx.now, overlap) else { return false };
+        self.last_polled = Purpose::Poll;
+        cx.metrics.polls += 1;
         for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
-            self.queue.push_back(Task::new(sweep, Purpose::Rotation));
+            self.queue.push_back(Task::new(sweep, Purpose::Poll));
         }
         true
     }
@@ -93,9 +93,7 @@ impl Session {
 
     /// Everything that is followed on the link, and whether it is live.
     fn units(&self) -> Vec<(Unit, bool)> {
-        let live = self.live_units().map(|unit| (unit.clone(), true));
-        let postponed = self.postponed.iter().map(|waiting| &waiting.unit);
-        live.chain(self.rotation.units().chain(postponed).map(|unit| (unit.clone(), false))).collect()
+        self.agenda.units().map(|(unit, live)| (unit.clone(), live)).collect()
     }
 
     /// Whether the authors whose events are held are wanted with [`Session::add_authors`].
@@ -123,7 +121,7 @@ impl Session {
     /// What was asked counts against what polls and audits may cost together.
     pub(super) fn pace(&mut self, purpose: Purpose, bytes: usize, now: Instant) {
         if purpose != Purpose::Round {
-            self.rotation.on_bytes(now, bytes);
+            self.agenda.on_bytes(now, bytes);
             self.audits.on_bytes(now, bytes);
         }
     }

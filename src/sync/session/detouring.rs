@@ -34,18 +34,17 @@ impl Session {
         cx.metrics.sweep_gaps += u64::from(found);
     }
 
-    /// Asks alone for what may have ended a link. Says whether anything else has to wait for that.
-    pub(super) fn detour(&mut self, cx: &mut Cx<'_>) -> bool {
-        let Some(suspect) = self.budget.detours.next() else { return false };
-        let opens = !self.postponed.is_empty() && self.may_open_live();
-        let waits = opens || self.subscriptions.values().any(|sub| sub.is_unanswered());
+    /// What is to be asked alone, if nothing else is open that has not had its answer.
+    pub(super) fn next_alone(&mut self) -> Option<Task> {
+        let suspect = self.budget.detours.next()?;
+        let waits = self.subscriptions.values().any(|sub| sub.is_unanswered());
         let pages = self.subscriptions.len() > self.live_subscriptions();
-        if !waits && !pages && self.has_slot() {
-            let begun = Sweep::within(suspect.subject.clone(), suspect.span);
-            let next = self.queue.take_first(true, |task| task.purpose == Purpose::Detour);
-            self.ask_page(next.unwrap_or_else(|| Task::new(begun, Purpose::Detour)), cx);
+        if waits || pages || !self.has_slot() {
+            return None;
         }
-        true
+        let begun = Sweep::within(suspect.subject.clone(), suspect.span);
+        let next = self.queue.take_first(true, |task| task.purpose == Purpose::Detour);
+        Some(next.unwrap_or_else(|| Task::new(begun, Purpose::Detour)))
     }
 
     pub(super) fn on_detour_end(&mut self) {

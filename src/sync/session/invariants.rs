@@ -15,19 +15,21 @@ impl Followed {
 }
 
 impl Session {
-    /// What is live, in rotation, or waits to be live.
+    /// What is live, polled, or waits to be live.
     pub fn followed(&self) -> Followed {
-        let waiting = self.postponed.iter().map(|waiting| &waiting.unit);
-        Followed(Held::of(self.live_units().chain(self.rotation.units()).chain(waiting)))
+        Followed(Held::of(self.agenda.units().map(|(unit, _)| unit)))
     }
 
     /// Panics if more is open than the budget allows, or if a sweep that has not ended is neither open nor waiting: its
-    /// round, or its unit in rotation, would never be complete.
+    /// round, or its unit that is polled, would never be complete.
     pub fn assert_invariants(&self) {
         let (open, live) = (self.subscriptions.len(), self.live_subscriptions());
         assert!(open <= self.budget.subscriptions(), "{open} of {} subscriptions", self.budget.subscriptions());
         assert!(live <= self.budget.live_subscriptions(), "{live} of {} live", self.budget.live_subscriptions());
-        assert!(self.subscriptions.keys().all(|number| *number < self.next_subscription), "each number is used once");
+        assert!(
+            self.subscriptions.keys().all(|number| number.nth() < self.next_subscription),
+            "each number is used once"
+        );
         let pages = |purpose: Purpose| {
             let is_page = |subscription: &&Subscription| {
                 is_page_of(subscription, purpose) && !matches!(subscription, Subscription::Fetch { .. })
@@ -37,7 +39,7 @@ impl Session {
         let later: usize = self.later.iter().map(Vec::len).sum();
         let of_round = pages(Purpose::Round) + self.retries.len() + self.reconciliations(Purpose::Round) + later;
         assert_eq!(of_round, self.round.left(), "every sweep of the round is open or waits");
-        assert_eq!(pages(Purpose::Rotation), self.rotation.sweeps_left(), "every sweep of rotation is open or waits");
+        assert_eq!(pages(Purpose::Poll), self.agenda.sweeps_left(), "every sweep of a poll is open or waits");
         let of_audit = pages(Purpose::Audit) + self.reconciliations(Purpose::Audit);
         assert_eq!(of_audit, self.audits.sweeps_left(), "every sweep of an audit is open or waits");
         self.assert_fetches();

@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 
-use super::subscription::{Subscription, number_of};
-use super::{Arrival, Session};
+use super::subscription::Subscription;
+use super::{Arrival, Number, Session};
 use crate::limits::{LATE_AGE_SECS, LATE_PAGES_MAX, LATE_PROBE, LATE_WAIT};
 use crate::sync::Cx;
 use crate::sync::paging::Punctuality;
@@ -19,7 +19,7 @@ pub(super) struct Lateness {
     /// A page without events was held open, or is.
     empty_held: bool,
     /// The last pages that were closed at their EOSE.
-    closed: VecDeque<u64>,
+    closed: VecDeque<Number>,
 }
 
 impl Session {
@@ -44,7 +44,7 @@ impl Session {
 
     /// Whether a subscription was a page that was closed at its EOSE of late.
     pub fn has_just_closed(&self, subscription: &str) -> bool {
-        number_of(subscription).is_some_and(|number| self.lateness.closed.contains(&number))
+        Number::named(subscription).is_some_and(|number| self.lateness.closed.contains(&number))
     }
 
     /// An event came for such a page. `created_at`: as it claims.
@@ -54,7 +54,7 @@ impl Session {
         }
     }
 
-    pub(super) fn remember_closed(&mut self, number: u64) {
+    pub(super) fn remember_closed(&mut self, number: Number) {
         if self.lateness.closed.len() == LATE_PAGES_MAX {
             self.lateness.closed.pop_front();
         }
@@ -63,11 +63,11 @@ impl Session {
 
     /// Ends the pages that were held open long enough.
     pub(super) fn end_held(&mut self, cx: &mut Cx<'_>) {
-        let over = |(number, sub): (&u64, &Subscription)| {
+        let over = |(number, sub): (&Number, &Subscription)| {
             let at = self.held_until(sub)?;
             (at <= cx.now.mono).then_some(*number)
         };
-        let over: Vec<u64> = self.subscriptions.iter().filter_map(over).collect();
+        let over: Vec<Number> = self.subscriptions.iter().filter_map(over).collect();
         for number in over {
             if let Some(Subscription::Page { had_events: true, .. }) = self.subscriptions.get(&number)
                 && self.budget.paging.punctuality() == Punctuality::Unknown

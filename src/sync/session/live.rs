@@ -1,21 +1,13 @@
-//! Opening what is to stay open: units live as far as a relay's subscriptions allow, the rest in rotation.
+//! Opening what is to stay open: units live as far as a relay's subscriptions allow, the rest polled.
 
 use super::subscription::{Held, Purpose, Subscription, is_page_of};
-use super::{Session, Sweep};
+use super::{Number, Session, Sweep};
 use crate::limits::LIVE_REQ_BYTES_IN_FLIGHT;
 use crate::sync::Cx;
+use crate::sync::agenda::{Agenda, Class};
 use crate::sync::filters::{Bounds, Subject, Unit};
 use crate::sync::plan::{fit_live, unit_sweeps};
-use crate::sync::rotation::Rotation;
 use crate::time::UnixTime;
-
-/// A unit that is to be live and waits for it.
-#[derive(Debug)]
-pub(super) struct Postponed {
-    pub(super) unit: Unit,
-    /// It is complete up to this moment.
-    pub(super) covered: UnixTime,
-}
 
 /// What a live subscription was for that is open no more.
 #[derive(Debug)]
@@ -28,105 +20,110 @@ pub(super) struct LiveLost {
 }
 
 impl Session {
-    /// Opens units live as far as subscriptions allow, with `since = now − overlap`; the rest rotates. While the relay
+    /// Opens units live as far as subscriptions allow, with `since = now − overlap`; the rest is polled. While the relay
     /// cools down, or has much to answer already, they wait for its end.
     pub fn add_live(&mut self, units: Vec<Unit>, cx: &mut Cx<'_>) {
-        let covered = cx.now.wall;
-        self.postponed.extend(units.into_iter().map(|unit| Postponed { unit, covered }));
-        self.open_postponed(cx);
+        units.into_iter().for_each(|unit| self.agenda.pend(unit, cx.now.wall));
+        self.open_pending(cx);
     }
 
-    /// Makes a unit take its turns; it is complete up to `covered`.
-    pub fn add_rotating(&mut self, unit: Unit, covered: UnixTime, cx: &Cx<'_>) {
-        self.rotation.add(unit, covered, cx.now, self.shape(cx).values);
+    /// Polls a unit from now on; it is complete up to `complete`.
+    pub fn poll(&mut self, unit: Unit, complete: UnixTime, cx: &Cx<'_>) {
+        let values_max = self.shape(cx).values;
+        self.agenda.poll(unit, complete, cx.now, values_max);
     }
 
-    /// Closes every live subscription and every turn, then opens `units` anew. What rotated before is swept once more: the
-    /// overlap of what opens does not reach back to what came late since its last whole turn.
+    /// Closes every live subscription and every poll, then opens `units` anew. What was polled before is swept once more: the
+    /// overlap of what opens does not reach back to what came late since its last whole poll.
     pub fn reopen(&mut self, units: Vec<Unit>, cx: &mut Cx<'_>) {
         let overlap = cx.settings.timing.overlap_secs;
-        let covered = self.rotation.covered().unwrap_or(cx.now.wall).min(cx.now.wall);
-        let rotated = Held::of(self.rotation.units());
+        let complete = self.agenda.complete().unwrap_or(cx.now.wall).min(cx.now.wall);
+        let polled = Held::of(self.agenda.polled());
         self.close_where(|subscription| !is_page_of(subscription, Purpose::Round), cx);
         self.queue.keep_round();
-        self.rotation = Rotation::default();
+        self.agenda = Agenda::default();
         self.abandon_audit(cx);
-        self.postponed.clear();
         let (fitting, rest) = fit_live(units, self.budget.live_subscriptions(), self.shape(cx), cx.state);
         let fitting: Vec<Unit> = fitting.into_iter().flatten().collect();
-        let behind = fitting.iter().filter(|unit| covered < cx.now.wall && rotated.meets(unit)).cloned();
-        let sweeps: Vec<Sweep> = unit_sweeps(behind, Some(covered.minus_secs(overlap))).collect();
+        let behind = fitting.iter().filter(|unit| complete < cx.now.wall && polled.meets(unit)).cloned();
+        let sweeps: Vec<Sweep> = unit_sweeps(behind, Some(complete.minus_secs(overlap))).collect();
         self.add_live(fitting, cx);
         self.add_sweeps(sweeps);
         for unit in rest {
-            let covered = if rotated.meets(&unit) { covered } else { cx.now.wall };
-            self.add_rotating(unit, covered, cx);
+            let complete = if polled.meets(&unit) { complete } else { cx.now.wall };
+            self.poll(unit, complete, cx);
         }
     }
 
-    /// Opens what waits to be live, as far as the relay has few bytes to answer; what no subscription is left for
-    /// rotates.
-    pub(super) fn open_postponed(&mut self, cx: &mut Cx<'_>) {
+    /// Whether something waits to be live and may be opened.
+    pub(super) fn has_room_live(&self) -> bool {
         let room = self.live_bytes_unanswered() < LIVE_REQ_BYTES_IN_FLIGHT;
-        if self.postponed.is_empty() || !self.may_open_live() || !room {
+        self.agenda.has_pending() && self.may_open_live() && room
+    }
+
+    /// Opens what waits to be live, as far as the relay has few bytes to answer. Units that no subscription is left for are
+    /// polled.
+    pub(super) fn open_pending(&mut self, cx: &mut Cx<'_>) {
+        if !self.has_room_live() {
             return;
         }
         self.shed(cx);
         let shape = self.shape(cx);
         let free = self.budget.live_subscriptions().saturating_sub(self.live_subscriptions());
-        let covered = self.postponed.iter().map(|waiting| waiting.covered).min().unwrap_or(cx.now.wall);
-        let waiting = std::mem::take(&mut self.postponed);
-        let units = waiting.into_iter().flat_map(|waiting| match waiting.unit.values() > shape.values {
-            true => waiting.unit.reshape(shape, cx.state),
-            false => vec![waiting.unit],
+        let (pending, complete) = self.agenda.take_pending();
+        let complete = complete.unwrap_or(cx.now.wall);
+        let units = pending.into_iter().flat_map(|unit| match unit.values() > shape.values {
+            true => unit.reshape(shape, cx.state),
+            false => vec![unit],
         });
         // A repo that was lost and is back may still be live; the same twice would be an identical REQ, too.
         let mut units: Vec<Unit> = units.collect();
         units.retain(|unit| !self.live_units().any(|live| live == unit));
         let (reqs, rest) = fit_live(units, free, shape, cx.state);
         for unit in rest {
-            self.add_rotating(unit, covered, cx);
+            self.poll(unit, complete, cx);
         }
         let mut reqs = reqs.into_iter();
         while self.live_bytes_unanswered() < LIVE_REQ_BYTES_IN_FLIGHT {
             let Some(units) = reqs.next() else { break };
-            self.open_live(units, covered, cx);
+            self.open_live(units, complete, cx);
         }
-        self.postponed.extend(reqs.flatten().map(|unit| Postponed { unit, covered }));
+        reqs.flatten().for_each(|unit| self.agenda.pend(unit, complete));
     }
 
     /// Closes what is open beyond the budget, which a refusal or the relay's document may have made smaller by any number.
-    /// The newest live subscriptions beyond their share go to rotation, so that sweeps keep theirs. Pages and REQs for ids
+    /// The units of the newest live subscriptions beyond their share are polled, so that sweeps keep theirs. Pages and REQs for ids
     /// beyond the rest are asked again when there is room.
     pub(super) fn shed(&mut self, cx: &mut Cx<'_>) {
         while self.live_subscriptions() > self.budget.live_subscriptions() {
-            let Some(newest) = self.newest_live(u64::MAX) else { break };
+            let Some(newest) = self.newest_live(Number::before(u64::MAX)) else { break };
             self.send_close(newest, cx);
-            self.rotate_live(newest, "shed", cx);
+            self.poll_live(newest, "shed", cx);
         }
         while self.subscriptions.len() > self.budget.subscriptions() && self.put_newest_back(cx) {}
     }
 
     /// The newest live subscription of those numbered below `end`.
-    pub(super) fn newest_live(&self, end: u64) -> Option<u64> {
+    pub(super) fn newest_live(&self, end: Number) -> Option<Number> {
         let mut newest_first = self.subscriptions.range(..end).rev();
         newest_first.find(|(_, subscription)| subscription.is_live()).map(|(number, _)| *number)
     }
 
-    /// What was live takes turns instead.
-    pub(super) fn rotate_live(&mut self, number: u64, why: &'static str, cx: &mut Cx<'_>) {
+    /// What was live is polled instead.
+    pub(super) fn poll_live(&mut self, number: Number, why: &'static str, cx: &mut Cx<'_>) {
         let Some(LiveLost { units, covered, .. }) = self.lose_live(number, why, cx) else { return };
-        units.into_iter().for_each(|unit| self.add_rotating(unit, covered, cx));
+        units.into_iter().for_each(|unit| self.poll(unit, covered, cx));
     }
 
     /// A live subscription is open no more.
-    pub(super) fn lose_live(&mut self, number: u64, why: &'static str, cx: &mut Cx<'_>) -> Option<LiveLost> {
+    pub(super) fn lose_live(&mut self, number: Number, why: &'static str, cx: &mut Cx<'_>) -> Option<LiveLost> {
         let subscription = self.subscriptions.remove(&number)?;
-        let Subscription::Live { units, late, covered, waiting_since, .. } = subscription else {
+        let Subscription::Live { late, waiting_since, .. } = subscription else {
             unreachable!("only called for live ones")
         };
         cx.metrics.live_lost.add(why);
-        let covered = if waiting_since.is_some() { covered } else { cx.now.wall };
+        let (units, complete) = self.agenda.take_live(number);
+        let covered = complete.filter(|_| waiting_since.is_some()).unwrap_or(cx.now.wall);
         Some(LiveLost { units, covered, late })
     }
 
@@ -140,21 +137,29 @@ impl Session {
         unanswered.map(Subscription::bytes).sum()
     }
 
-    fn open_live(&mut self, units: Vec<Unit>, covered: UnixTime, cx: &mut Cx<'_>) {
+    fn open_live(&mut self, units: Vec<Unit>, complete: UnixTime, cx: &mut Cx<'_>) {
         let mut subjects: Vec<Subject> = units.iter().flat_map(Unit::subjects).collect();
         subjects.retain(|subject| !self.is_left_out(subject));
         let since = match self.budget.detours.are_live_from_now() {
             // The catch-up asks for what lies before, and finds what ended the link.
-            true => covered,
-            false => covered.minus_secs(cx.settings.timing.overlap_secs),
+            true => complete,
+            false => complete.minus_secs(cx.settings.timing.overlap_secs),
         };
         let bounds = Bounds { since: Some(since), until: None, limit: self.budget.live_limit() };
         self.make_room(cx);
-        let (number, asked) = self.send_req(&subjects, bounds, cx);
-        let late = covered != cx.now.wall;
+        let (number, asked) = self.send_req(Class::Live, &subjects, bounds, cx);
+        self.log_live(number, &units, bounds);
+        let late = complete != cx.now.wall;
         let waiting_since = Some(cx.now.mono);
-        let live = Subscription::Live { units, asked, late, covered, brought: 0, waiting_since };
-        self.subscriptions.insert(number, live);
+        self.subscriptions.insert(number, Subscription::Live { asked, late, brought: 0, waiting_since });
+        self.agenda.follow_live(number, units, complete);
+    }
+
+    fn log_live(&self, number: Number, units: &[Unit], bounds: Bounds) {
+        if log::log_enabled!(log::Level::Debug) {
+            let about: Vec<String> = units.iter().map(Unit::summary).collect();
+            self.log_ask(number, &about.join(", "), bounds, "to be live");
+        }
     }
 
     /// Frees a subscription for a live one: the page that was asked for last goes back to the queue.

@@ -2,8 +2,9 @@
 
 use log::warn;
 
+use super::next::class_of;
 use super::subscription::{Purpose, Subscription, Task, is_page_of};
-use super::{Overview, Round, Seen, Session, Sweep};
+use super::{Number, Overview, Round, Seen, Session, Sweep};
 use crate::limits::{SWEEP_ATTEMPTS_MAX, SWEEP_RETRY_AFTER};
 use crate::sync::Cx;
 use crate::sync::filters::{Bounds, Subject};
@@ -96,7 +97,7 @@ impl Session {
         for _ in 1..parts.len() {
             match task.purpose {
                 Purpose::Round => self.round.add_sweep(),
-                Purpose::Rotation => self.rotation.on_sweep_split(),
+                Purpose::Poll => self.agenda.on_sweep_split(),
                 Purpose::Audit => self.audits.on_sweep_split(),
                 Purpose::Detour => {}
             }
@@ -132,12 +133,13 @@ impl Session {
         cx.metrics.sweep_pages += 1;
         let limit = self.budget.page_limit(*task.sweep.subject() == Subject::Announcements);
         let bounds = task.sweep.asked(&self.budget.paging, limit);
-        let (number, asked) = self.send_req(std::slice::from_ref(task.sweep.subject()), bounds, cx);
+        let (number, asked) = self.send_req(class_of(&task), std::slice::from_ref(task.sweep.subject()), bounds, cx);
+        self.log_task(number, &task, bounds);
         self.pace(task.purpose, asked.bytes, cx.now.mono);
         self.subscriptions.insert(
             number,
             Subscription::Page {
-                task,
+                task: Box::new(task),
                 asked,
                 heard_at: cx.now.mono,
                 noticed: false,
@@ -149,14 +151,14 @@ impl Session {
     }
 
     /// Keeps a page open whose EOSE has come.
-    pub(super) fn hold_page(&mut self, number: u64, now: Instant) {
+    pub(super) fn hold_page(&mut self, number: Number, now: Instant) {
         if let Some(Subscription::Page { ended, heard_at, .. }) = self.subscriptions.get_mut(&number) {
             (*ended, *heard_at) = (Some(now), now);
         }
     }
 
     /// A page is over. `open`: it has to be closed.
-    pub(super) fn end_page(&mut self, number: u64, open: bool, cx: &mut Cx<'_>) {
+    pub(super) fn end_page(&mut self, number: Number, open: bool, cx: &mut Cx<'_>) {
         let Some(Subscription::Page { noticed, asked, .. }) = self.subscriptions.get(&number) else { return };
         let (noticed, asked) = (*noticed, asked.bounds);
         let Some(task) = self.take_page(number, cx) else { return };
@@ -172,20 +174,20 @@ impl Session {
         }
     }
 
-    pub(super) fn close_page(&mut self, number: u64, cx: &mut Cx<'_>) -> Option<Task> {
+    pub(super) fn close_page(&mut self, number: Number, cx: &mut Cx<'_>) -> Option<Task> {
         let task = self.take_page(number, cx)?;
         self.send_close(number, cx);
         Some(task)
     }
 
     /// Takes a page out of what is open.
-    fn take_page(&mut self, number: u64, cx: &Cx<'_>) -> Option<Task> {
+    fn take_page(&mut self, number: Number, cx: &Cx<'_>) -> Option<Task> {
         match self.subscriptions.remove(&number)? {
             Subscription::Page { task, barren, .. } => {
                 if barren {
                     self.budget.allowance.on_barren_page(cx.now.mono);
                 }
-                Some(task)
+                Some(*task)
             }
             other @ (Subscription::Live { .. } | Subscription::Fetch { .. }) => {
                 self.subscriptions.insert(number, other);
@@ -240,7 +242,7 @@ impl Session {
         }
         match task.purpose {
             Purpose::Round => self.round.on_sweep_end(task.sweep.subject(), ok, cx.state),
-            Purpose::Rotation => self.rotation.on_sweep_end(ok),
+            Purpose::Poll => self.agenda.on_sweep_end(ok),
             Purpose::Audit => self.on_audit_sweep_end(task.sweep.subject(), ok),
             Purpose::Detour => self.on_detour_end(),
         }

@@ -49,6 +49,13 @@ impl Queue {
         self.reconcilable.is_empty() && self.others.is_empty()
     }
 
+    /// Those that wait, in the order of their turn.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &Task> {
+        let mut all: Vec<&Waiting> = self.reconcilable.iter().chain(&self.others).collect();
+        all.sort_unstable_by_key(|waiting| waiting.number);
+        all.into_iter().map(|waiting| &waiting.task)
+    }
+
     /// Whether one of the round does.
     pub(super) fn has_round(&self) -> bool {
         self.reconcilable.iter().chain(&self.others).any(Waiting::is_of_round)
@@ -127,7 +134,7 @@ mod tests {
         queue.push_back(task(Purpose::Round, None));
         queue.push_back(task(Purpose::Round, Some(1)));
         queue.push_back(task(Purpose::Round, None));
-        queue.push_front(task(Purpose::Rotation, Some(2)));
+        queue.push_front(task(Purpose::Poll, Some(2)));
         queue.push_front(task(Purpose::Round, None));
         let order: Vec<_> = std::iter::from_fn(|| since(queue.take_first(true, |_| true))).collect();
         assert_eq!(order, [0, 2, 0, 1, 0]);
@@ -151,7 +158,7 @@ mod tests {
     fn a_round_ends_with_all_its_sweeps_and_the_others_without_them() {
         let all = || {
             let mut queue = Queue::default();
-            queue.push_back(task(Purpose::Rotation, Some(1)));
+            queue.push_back(task(Purpose::Poll, Some(1)));
             queue.push_back(task(Purpose::Round, None));
             queue.push_back(task(Purpose::Round, Some(2)));
             queue.push_back(task(Purpose::Audit, Some(3)));

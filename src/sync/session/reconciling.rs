@@ -15,11 +15,12 @@ use std::collections::BTreeMap;
 
 use nostr::event::EventId;
 
-use super::subscription::{Purpose, Subscription, Task, number_written};
-use super::{Session, Sweep};
+use super::subscription::{Purpose, Subscription, Task};
+use super::{Number, Session, Sweep};
 use crate::contract::Output;
 use crate::protocol::message::{neg_close_message, neg_msg_message, neg_open_message};
 use crate::sync::Cx;
+use crate::sync::agenda::Class;
 use crate::sync::filters::Subject;
 use crate::sync::reconcile::{Failure, NegRefusal, Reconciliation, Unserved, Verdict};
 use crate::time::{Duration, Instant, UnixTime};
@@ -51,7 +52,7 @@ struct Open {
     task: Task,
     run: Reconciliation,
     /// The number in the name of the exchange that is open on the relay.
-    exchange: Option<u64>,
+    exchange: Option<Number>,
 }
 
 impl Open {
@@ -334,7 +335,7 @@ impl Session {
         if full || !task.is_reconcilable() || !self.may_reconcile(cx.now.wall) {
             return Some(task);
         }
-        let key = self.take_number();
+        let key = self.take_nth();
         let run = Reconciliation::new(cx.now.mono);
         self.reconciling.open.insert(key, Open { task, run, exchange: None });
         None
@@ -380,7 +381,7 @@ impl Session {
     }
 
     fn exchange_of(&self, name: &str) -> Option<u64> {
-        let number = exchange_number(name)?;
+        let number = Number::named(name)?;
         self.find(|open| open.exchange == Some(number))
     }
 
@@ -391,13 +392,13 @@ impl Session {
     }
 
     fn open_exchange(&mut self, key: u64, held: &[(UnixTime, EventId)], cx: &mut Cx<'_>) {
-        let number = self.take_number();
+        let number = Number::new(self.take_nth(), Class::Reconcile);
         let Some(open) = self.reconciling.open.get_mut(&key) else { return };
         let (sweep, purpose) = (&open.task.sweep, open.task.purpose);
         let filter = sweep.subject().whole(sweep.since(), self.budget.learnt.named_kinds, cx.state);
         let payload = open.run.open(held, cx.now.mono);
         open.exchange = Some(number);
-        let text = neg_open_message(&exchange_name(number), &filter, &payload);
+        let text = neg_open_message(&number.to_string(), &filter, &payload);
         self.pace(purpose, text.len(), cx.now.mono);
         cx.out.push_back(Output::Send { link: self.link, text });
     }
@@ -410,7 +411,7 @@ impl Session {
 
     fn close_exchange(&mut self, key: u64, cx: &mut Cx<'_>) {
         let Some(number) = self.reconciling.open.get_mut(&key).and_then(|open| open.exchange.take()) else { return };
-        cx.out.push_back(Output::Send { link: self.link, text: neg_close_message(&exchange_name(number)) });
+        cx.out.push_back(Output::Send { link: self.link, text: neg_close_message(&number.to_string()) });
     }
 
     fn cut(&mut self, key: u64, cx: &mut Cx<'_>) {
@@ -482,13 +483,4 @@ impl Session {
     pub(super) fn next_silent_exchange(&self, timeout: Duration) -> Option<Instant> {
         self.waiting_exchanges().map(|(_, since)| since + timeout).min()
     }
-}
-
-/// Exchanges are named apart from subscriptions, and no name is used twice on a link.
-fn exchange_name(number: u64) -> String {
-    format!("n{number}")
-}
-
-fn exchange_number(name: &str) -> Option<u64> {
-    number_written(name.strip_prefix('n')?)
 }

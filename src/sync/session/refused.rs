@@ -3,12 +3,12 @@
 
 use log::debug;
 
-use super::live::{LiveLost, Postponed};
+use super::live::LiveLost;
 use super::subscription::{Subscription, Task};
-use super::{Session, number_of};
+use super::{Number, Session};
 use crate::sync::Cx;
 use crate::sync::budget::Refused;
-use crate::sync::filters::Subject;
+use crate::sync::filters::{Subject, Unit};
 use crate::sync::refusal::Refusal;
 use crate::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ impl Session {
         if refusal == Refusal::RateLimited {
             self.cool_down(cx);
         }
-        if let Some(number) = number_of(subscription) {
+        if let Some(number) = Number::named(subscription) {
             self.refuse(number, refusal, cx);
         }
         self.pump(cx);
@@ -78,11 +78,12 @@ impl Session {
     }
 
     /// While what a refusal has taught is fresh, another of the same kind speaks of what was asked before.
-    fn meant_by(&self, refusal: Refusal, now: Instant) -> Option<u64> {
+    fn meant_by(&self, refusal: Refusal, now: Instant) -> Option<Number> {
         let asked_before = match self.lesson {
             Some(Lesson { of, next, at }) if of == refusal.name() && now < at + LESSON_FRESH_FOR => next,
             _ => u64::MAX,
         };
+        let asked_before = Number::before(asked_before);
         let unanswered = self.subscriptions.range(..asked_before).filter(|(_, sub)| sub.is_unanswered());
         if !matches!(refusal, Refusal::TooManySubscriptions(_)) {
             return unanswered.max_by_key(|(number, sub)| (sub.bytes(), **number)).map(|(number, _)| *number);
@@ -92,7 +93,7 @@ impl Session {
     }
 
     /// One of our subscriptions is not open, for this reason.
-    fn refuse(&mut self, number: u64, refusal: Refusal, cx: &mut Cx<'_>) {
+    fn refuse(&mut self, number: Number, refusal: Refusal, cx: &mut Cx<'_>) {
         let Some(subscription) = self.subscriptions.get(&number) else { return };
         match subscription {
             Subscription::Fetch { .. } => return self.refuse_fetch(number, refusal, cx),
@@ -101,7 +102,7 @@ impl Session {
             Subscription::Page { .. } | Subscription::Live { .. } => {}
         }
         cx.metrics.refusals.add(refusal.name());
-        let req = self.describe(subscription);
+        let req = self.describe(number, subscription);
         // Whether it is what we ask or who we are, the answer to layer 1 will tell.
         let for_us = matches!(refusal, Refusal::AuthRequired | Refusal::Restricted) && !self.answered;
         // What an answer to a challenge may still open is neither learnt from nor given up.
@@ -117,18 +118,18 @@ impl Session {
             self.doubted |= for_us;
             self.refuse_live(number, refusal, again || for_us, cx);
         } else if let Some(Subscription::Page { task, .. }) = self.subscriptions.remove(&number) {
-            self.refuse_page(task, refusal, again, cx);
+            self.refuse_page(*task, refusal, again, cx);
         }
     }
 
     /// What was live is opened again, in another form or later, or takes turns.
-    fn refuse_live(&mut self, number: u64, refusal: Refusal, again: bool, cx: &mut Cx<'_>) {
+    fn refuse_live(&mut self, number: Number, refusal: Refusal, again: bool, cx: &mut Cx<'_>) {
         let Some(LiveLost { units, covered, late }) = self.lose_live(number, "closed", cx) else { return };
         let wait = if refusal == Refusal::RateLimited { !late } else { again };
         for unit in units {
             match wait {
-                true => self.postponed.push(Postponed { unit, covered }),
-                false => self.add_rotating(unit, covered, cx),
+                true => self.agenda.pend(unit, covered),
+                false => self.poll(unit, covered, cx),
             }
         }
     }
@@ -155,10 +156,14 @@ impl Session {
         }
     }
 
-    pub(super) fn describe(&self, subscription: &Subscription) -> Refused {
+    pub(super) fn describe(&self, number: Number, subscription: &Subscription) -> Refused {
         let asked = subscription.asked();
         let had_learnt = asked.map_or(&self.budget.learnt, |asked| &asked.learnt);
-        let mut subjects = subscription.subjects();
+        let mut subjects: Vec<Subject> = match subscription {
+            Subscription::Live { .. } => self.agenda.live_by(number).flat_map(Unit::subjects).collect(),
+            Subscription::Page { task, .. } => vec![task.sweep.subject().clone()],
+            Subscription::Fetch { .. } => Vec::new(),
+        };
         subjects.retain(|subject| !(had_learnt.lower_case_tags && subject.is_upper_case()));
         Refused {
             filters: subjects.len(),

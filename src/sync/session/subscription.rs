@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 
 use crate::state::{RepoId, RootId};
 use crate::sync::budget::Learnt;
-use crate::sync::filters::{Bounds, ID_BYTES, Subject, Unit};
+use crate::sync::filters::{Bounds, ID_BYTES, Unit};
 use crate::sync::reconcile::{Batch, Unserved};
 use crate::sync::sweep::Sweep;
-use crate::time::{Instant, UnixTime};
+use crate::time::Instant;
 
 /// Why a sweep is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// The relay is not complete before it has ended.
     Round,
-    /// A turn of rotation.
-    Rotation,
+    /// A poll of what is not live.
+    Poll,
     /// A part of an audit.
     Audit,
     /// Asked alone, to find what ends the link.
@@ -46,7 +46,7 @@ impl Task {
         let is_long = match self.purpose {
             Purpose::Round => self.sweep.since().is_none(),
             Purpose::Audit => true,
-            Purpose::Rotation | Purpose::Detour => false,
+            Purpose::Poll | Purpose::Detour => false,
         };
         is_long && self.sweep.until().is_none() && !self.by_pages
     }
@@ -68,12 +68,9 @@ pub(super) struct Asked {
 pub(super) enum Subscription {
     /// Stays open.
     Live {
-        units: Vec<Unit>,
         asked: Asked,
         /// It was opened later than it should have been: because too much was unanswered, or after a rate limit.
         late: bool,
-        /// Its units are complete up to this moment: it was asked since then, less the overlap.
-        covered: UnixTime,
         /// Events it has brought before EOSE.
         brought: usize,
         /// Silent since then; `None` once it has reached EOSE. A live subscription that never does is not live.
@@ -81,7 +78,7 @@ pub(super) enum Subscription {
     },
     /// One page of a sweep.
     Page {
-        task: Task,
+        task: Box<Task>,
         asked: Asked,
         /// Silent since then.
         heard_at: Instant,
@@ -133,15 +130,6 @@ impl Subscription {
         }
     }
 
-    /// What its filters ask.
-    pub(super) fn subjects(&self) -> Vec<Subject> {
-        match self {
-            Subscription::Live { units, .. } => units.iter().flat_map(Unit::subjects).collect(),
-            Subscription::Page { task, .. } => vec![task.sweep.subject().clone()],
-            Subscription::Fetch { .. } => Vec::new(),
-        }
-    }
-
     /// Since when an answer has been awaited in vain.
     pub(super) fn silent_since(&self) -> Option<Instant> {
         match self {
@@ -190,36 +178,6 @@ impl Held {
             Unit::Everything => self.announcements || !self.repos.is_empty() || !self.roots.is_empty(),
             Unit::Repos(repos) => repos.iter().any(|repo| self.repos.contains(repo)),
             Unit::Roots(roots) => roots.iter().any(|root| self.roots.contains(root)),
-        }
-    }
-}
-
-/// Subscription ids are short, plain and never used twice on a link.
-pub(super) fn name_of(number: u64) -> String {
-    format!("g{number}")
-}
-
-pub(super) fn number_of(name: &str) -> Option<u64> {
-    number_written(name.strip_prefix('g')?)
-}
-
-/// A number in the one way in which we write it.
-pub(super) fn number_written(digits: &str) -> Option<u64> {
-    let as_we_do = digits == "0" || !digits.starts_with(['0', '+']);
-    if as_we_do { digits.parse().ok() } else { None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_name_that_we_give_names_a_number() {
-        for number in [0, 1, 10, u64::MAX] {
-            assert_eq!(number_of(&name_of(number)), Some(number));
-        }
-        for name in ["", "g", "g00", "g01", "g+1", "g-1", "g 1", "h1", "1", "G1", "g18446744073709551616"] {
-            assert_eq!(number_of(name), None, "{name}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What time does to one link: it is pinged, given up, or asked again; answers that do not come are waited for no longer.
 
-use super::Session;
 use super::subscription::Subscription;
+use super::{Number, Session};
 use crate::contract::Output;
 use crate::metrics::Side;
 use crate::sync::Cx;
@@ -40,12 +40,9 @@ impl Session {
         let silent = silent.chain(self.next_silent_exchange(timing.sweep_timeout)).chain(self.next_look());
         let silent = silent.chain(self.next_thread_at(cx.now.mono)).chain(self.next_held_end());
         let retries = self.retries.iter().map(|(at, _)| *at);
-        let turns = [self.rotation.next_turn_at(), self.next_audit_at()].into_iter().flatten().min();
-        let turn = turns.filter(|_| self.queue.is_empty() && self.has_slot() && !self.auth.is_pending());
-        let pause = self.paused_until(cx.now.mono);
-        let turn = turn.map(|at| [self.cooldown_until, pause].into_iter().flatten().fold(at, Instant::max));
+        let (_, waits) = self.wait(cx.now);
         let known = self.auth.deadline(timing.sweep_timeout);
-        let rest = silent.chain(retries).chain(turn).chain(self.cooldown_until).chain(pause).chain(known).min();
+        let rest = silent.chain(retries).chain(waits).chain(known).min();
         let liveness = self.liveness.deadline(self.budget.ping_after(timing), timing);
         rest.map_or(liveness, |at| at.min(liveness))
     }
@@ -73,12 +70,12 @@ impl Session {
         self.paused
     }
 
-    /// Gives up subscriptions whose answer does not come: a page has failed, and what was to be live takes turns.
+    /// Gives up subscriptions whose answer does not come: a page has failed, and what was to be live is polled.
     fn end_silent(&mut self, cx: &mut Cx<'_>) {
         let timeout = cx.settings.timing.sweep_timeout;
         let is_silent =
             |subscription: &Subscription| subscription.silent_since().is_some_and(|at| at + timeout <= cx.now.mono);
-        let silent: Vec<u64> =
+        let silent: Vec<Number> =
             self.subscriptions.iter().filter(|(_, sub)| is_silent(sub)).map(|(number, _)| *number).collect();
         for number in silent {
             match self.subscriptions.get(&number) {
@@ -86,7 +83,7 @@ impl Session {
                 None => {}
                 Some(Subscription::Live { .. }) => {
                     self.send_close(number, cx);
-                    self.rotate_live(number, "unanswered", cx);
+                    self.poll_live(number, "unanswered", cx);
                 }
                 Some(Subscription::Page { .. }) => {
                     let task = self.close_page(number, cx).expect("it is a page");

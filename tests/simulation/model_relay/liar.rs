@@ -180,7 +180,7 @@ impl ModelRelay {
         };
         let open: Vec<String> = s.subscriptions.keys().chain(s.reconciliations.keys()).cloned().collect();
         let n = rng.below(open.len() as u64 + 1) as usize;
-        let any = ["g", "n", "nobody's "][rng.below(3) as usize].to_owned() + &rng.below(40).to_string();
+        let any = ["l", "n", "b", "nobody's "][rng.below(4) as usize].to_owned() + &rng.below(40).to_string();
         let name = open.get(n).unwrap_or(&any);
         let why = refusal(rng.below(REFUSALS as u64) as usize);
         let max = rng.next_u64();
@@ -249,8 +249,8 @@ const BABBLE: [&str; 12] = [
     "null",
     "{}",
     "[\"EVENT\"]",
-    "[\"EVENT\",\"g0\"]",
-    "[\"EVENT\",\"g0\",{}]",
+    "[\"EVENT\",\"l0\"]",
+    "[\"EVENT\",\"l0\",{}]",
     "[\"EOSE\"]",
     "[\"CLOSED\",7]",
     "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",

@@ -7,8 +7,9 @@ fn a_rate_limit_silences_us_for_65_seconds_on_the_same_link() {
     let mut rig = Rig::new(with_repo);
     rig.open();
     let first = rig.bench.sent();
-    rig.relay.on_subscription_closed("g1", "rate-limited: slow down", &mut rig.bench.cx());
-    rig.relay.on_eose("g2", &mut rig.bench.cx());
+    let name = |n: usize| reqs(&first)[n].split('"').nth(3).expect("a name");
+    rig.relay.on_subscription_closed(name(1), "rate-limited: slow down", &mut rig.bench.cx());
+    rig.relay.on_eose(name(2), &mut rig.bench.cx());
     assert!(reqs(&rig.bench.sent()).is_empty(), "nothing is asked while it cools down");
     rig.bench.advance(64);
     rig.relay.on_alive(&mut rig.bench.cx());
@@ -43,7 +44,7 @@ fn a_daily_turn_that_is_due_in_a_cooldown_waits_for_its_end() {
 fn what_a_long_rate_limit_missed_is_claimed_by_nothing() {
     let mut rig = Rig::new(with_repo);
     rig.open();
-    let live = "g0";
+    let live = "l0";
     rig.answer_all();
     let lost_at = rig.bench.now.wall;
     rig.relay.on_subscription_closed(live, "rate-limited: slow down", &mut rig.bench.cx());
@@ -63,7 +64,7 @@ fn what_a_long_rate_limit_missed_is_claimed_by_nothing() {
     rig.relay.on_alive(&mut rig.bench.cx());
     assert_eq!(rig.relay.progress().through(), lost_at, "it has not answered yet");
     rig.relay.on_subscription_closed(&name, "rate-limited: slow down", &mut rig.bench.cx());
-    assert_eq!(rig.relay.session().unwrap().rotation().covered(), Some(lost_at));
+    assert_eq!(rig.relay.session().unwrap().agenda().complete(), Some(lost_at));
     assert_eq!(rig.relay.progress().through(), lost_at);
 }
 
@@ -72,7 +73,7 @@ fn what_a_rate_limit_missed_is_swept_if_one_page_may_not_hold_it() {
     let mut rig = Rig::new(with_repo);
     rig.open();
     rig.answer_all();
-    rig.relay.on_subscription_closed("g0", "rate-limited: slow down", &mut rig.bench.cx());
+    rig.relay.on_subscription_closed("l0", "rate-limited: slow down", &mut rig.bench.cx());
     let lost_at = rig.bench.now.wall;
     rig.bench.advance(25);
     rig.relay.on_alive(&mut rig.bench.cx());

@@ -9,7 +9,7 @@ use crate::sync::paging::Punctuality;
 fn page_of_repos(texts: &[String]) -> Option<String> {
     let is_it = |text: &&String| text.starts_with("[\"REQ\"") && text.contains("{\"#a\"");
     // The first one is live.
-    let page = texts.iter().filter(is_it).find(|text| !text.contains("\"g0\""))?;
+    let page = texts.iter().filter(is_it).find(|text| !text.contains("\"l0\""))?;
     Some(page.split('"').nth(3)?.to_owned())
 }
 

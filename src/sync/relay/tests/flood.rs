@@ -63,7 +63,7 @@ fn after_unasked(nth: u64) -> Rig {
     let mut rig = live();
     for n in 0..2 * UNASKED_EVENTS_MIN {
         let fate = if n % nth == 0 { Fate::Unasked } else { Fate::Known };
-        rig.relay.on_event("g0", &arrival(root_id(n as u32), None, fate), &mut rig.bench.cx());
+        rig.relay.on_event("l0", &arrival(root_id(n as u32), None, fate), &mut rig.bench.cx());
     }
     rig
 }
@@ -107,7 +107,7 @@ fn a_relay_whose_pages_bring_nothing_is_asked_for_no_more_than_an_hours_worth_in
     let paused_until = |rig: &Rig| rig.relay.session().unwrap().paused_until(rig.bench.now.mono);
     let until = paused_until(&rig).expect("it is used up");
     assert!(rig.relay.next_deadline(&rig.bench.cx()).unwrap() <= until, "it wakes up for it");
-    rig.relay.on_event("g0", &known(10, 99), &mut rig.bench.cx());
+    rig.relay.on_event("l0", &known(10, 99), &mut rig.bench.cx());
     rig.tick();
     assert_eq!(reqs(&rig.bench.sent()).len(), 0, "live goes on, pages wait");
     rig.bench.advance(until.since(rig.bench.now.mono).as_secs() + 1);

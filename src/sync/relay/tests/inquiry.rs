@@ -195,7 +195,7 @@ fn a_relay_that_allows_fewer_than_are_open_has_the_newest_take_turns() {
     }
     rig.open();
     let live = |rig: &Rig| rig.relay.session().unwrap().live_subscriptions();
-    let rotating = |rig: &Rig| rig.relay.session().unwrap().rotation().units().count();
+    let rotating = |rig: &Rig| rig.relay.session().unwrap().agenda().polled().count();
     assert_eq!(live(&rig), 8);
     let before = rotating(&rig);
     rig.relay.on_notice("ERROR: too many concurrent REQs", &mut rig.bench.cx());

@@ -25,7 +25,7 @@ const STEPS: u64 = 60;
 const OUTPUTS_MAX: usize = 2_000;
 /// Rounds in which a relay that means well must have been asked for everything, and the time that may take: it may have
 /// been left alone for a day, and again.
-const CALM_ROUNDS: usize = 20_000;
+const CALM_ROUNDS: usize = 2_000_000;
 const CALM: Duration = Duration::from_secs(12 * 86_400);
 
 /// A machine and the relay's end of its link.
@@ -279,7 +279,7 @@ impl Game {
         };
         if names.is_empty() || self.random.chance(20) {
             let n = self.random.below(200);
-            return ["g", "n", "", "nobody's "][n as usize % 4].to_owned() + &n.to_string();
+            return ["l", "b", "n", "", "nobody's "][n as usize % 5].to_owned() + &n.to_string();
         }
         names[self.random.below(names.len() as u64) as usize].clone()
     }

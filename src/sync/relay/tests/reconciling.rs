@@ -498,7 +498,7 @@ fn what_nobody_asked_for_is_ignored() {
     let (mut rig, mut peer) = (rig(), Peer::of(0..100, 0..100));
     rig.open();
     rig.talk(&mut peer);
-    for name in ["n0", "n1", "g1", "n01", "n", ""] {
+    for name in ["n0", "n1", "b1", "n01", "n", ""] {
         rig.tell(|relay, cx| relay.on_neg_msg(name, "6100", cx));
         rig.tell(|relay, cx| relay.on_neg_err(name, "blocked: no", None, cx));
     }

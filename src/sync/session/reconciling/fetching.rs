@@ -7,9 +7,11 @@ use nostr::event::EventId;
 use super::Retreat;
 use crate::contract::Output;
 use crate::sync::Cx;
+use crate::sync::agenda::Class;
 use crate::sync::filters::{ID_BYTES, ids_req};
 use crate::sync::refusal::Refusal;
-use crate::sync::session::subscription::{Subscription, name_of};
+use crate::sync::session::Number;
+use crate::sync::session::subscription::Subscription;
 use crate::sync::session::{Arrival, Fate, Session};
 
 impl Session {
@@ -31,14 +33,14 @@ impl Session {
         let mut open = self.reconciling.open.iter_mut();
         let next = open.find_map(|(key, open)| Some((*key, open.task.purpose, open.run.next_batch(max, &asked)?)));
         let Some((of, purpose, batch)) = next else { return false };
-        let number = self.take_number();
-        cx.out.push_back(Output::Send { link: self.link, text: ids_req(&name_of(number), &batch.left) });
+        let number = Number::new(self.take_nth(), Class::Fetch);
+        cx.out.push_back(Output::Send { link: self.link, text: ids_req(&number.to_string(), &batch.left) });
         self.subscriptions.insert(number, Subscription::Fetch { of, purpose, batch, heard_at: cx.now.mono });
         true
     }
 
     /// An event came for a REQ for ids.
-    pub(in crate::sync::session) fn on_fetched(&mut self, number: u64, arrival: &Arrival, cx: &mut Cx<'_>) {
+    pub(in crate::sync::session) fn on_fetched(&mut self, number: Number, arrival: &Arrival, cx: &mut Cx<'_>) {
         let Arrival { id, place, fate, .. } = *arrival;
         let Some(Subscription::Fetch { of, batch, heard_at, .. }) = self.subscriptions.get_mut(&number) else { return };
         if place.vouched().is_none() || !batch.left.remove(&id) {
@@ -58,7 +60,7 @@ impl Session {
     }
 
     /// A REQ for ids has had its answer. `open`: it has to be closed.
-    pub(in crate::sync::session) fn on_fetch_end(&mut self, number: u64, open: bool, cx: &mut Cx<'_>) {
+    pub(in crate::sync::session) fn on_fetch_end(&mut self, number: Number, open: bool, cx: &mut Cx<'_>) {
         let Some(Subscription::Fetch { of, batch, .. }) = self.subscriptions.remove(&number) else { return };
         if open {
             self.send_close(number, cx);
@@ -72,12 +74,12 @@ impl Session {
     }
 
     /// A REQ for ids was refused. Some relays end every one like this, without a reason, after or instead of EOSE.
-    pub(in crate::sync::session) fn refuse_fetch(&mut self, number: u64, refusal: Refusal, cx: &mut Cx<'_>) {
+    pub(in crate::sync::session) fn refuse_fetch(&mut self, number: Number, refusal: Refusal, cx: &mut Cx<'_>) {
         let Some(subscription) = self.subscriptions.get(&number) else { return };
         let again = match refusal {
             Refusal::RateLimited => true,
             Refusal::TooManySubscriptions(_) => {
-                let req = self.describe(subscription);
+                let req = self.describe(number, subscription);
                 cx.metrics.refusals.add(refusal.name());
                 self.budget.learn(refusal, req, cx.now.wall)
             }
@@ -90,7 +92,7 @@ impl Session {
     }
 
     /// A REQ for ids was not answered, for a reason that has nothing to do with them: they are asked for again.
-    pub(in crate::sync::session) fn put_fetch_back(&mut self, number: u64, cx: &mut Cx<'_>) {
+    pub(in crate::sync::session) fn put_fetch_back(&mut self, number: Number, cx: &mut Cx<'_>) {
         let Some(Subscription::Fetch { of, batch, .. }) = self.subscriptions.remove(&number) else { return };
         if let Some(open) = self.reconciling.open.get_mut(&of) {
             open.run.return_batch(batch);
