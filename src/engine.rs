@@ -17,9 +17,9 @@ use crate::intake::{Desk, Intake, Outcome, Place, Rules};
 use crate::limits::{BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, RELAYS_PER_TICK};
 use crate::metrics::{Metrics, Side, Source};
 use crate::policy::Refusal;
-use crate::protocol::message::{RawEvent, RelayMessage, parse_relay_message, unreadable_event_subscription};
+use crate::protocol::message::{RawEvent, RelayMessage, unreadable_event_subscription};
 use crate::protocol::relay_url::RelayUrl;
-use crate::serve::{Serve, ServeOutput, info::relay_info};
+use crate::serve::{Serve, info::relay_info};
 use crate::state::{Changes, State};
 use crate::store::{Progress, Store, StoreError};
 use crate::sync::health::Rest;
@@ -30,7 +30,9 @@ use crate::sync::window::Window;
 use crate::time::{Duration, Instant, Now};
 use crate::timer_wheel::{TimerId, TimerWheel};
 
+mod clients;
 mod expiry;
+mod isolation;
 mod network;
 mod relays;
 mod report;
@@ -38,6 +40,7 @@ mod sets;
 mod start;
 mod supply;
 
+use isolation::AskedFor;
 use start::{Restored, load_progress, load_state};
 use supply::Hints;
 
@@ -159,27 +162,27 @@ impl Engine {
             && let Some(changes) = self.window.close_if_due(now.mono)
         {
             self.act_on_window(now, changes)?;
-            // To a link that has ended, as we are about to hear, it has nothing more to say.
-            if let Input::Closed { link, .. } | Input::Info { link, .. } = input {
-                self.out.retain(|output| output.link() != link);
-            }
         }
         match input {
             Input::Opened { link } => self.with_relay(now, link, |relay, cx| relay.on_opened(link, cx))?,
             Input::Accepted { link: LinkId::Client(client) } => {
-                self.serve.on_accepted(now, client, &mut self.metrics);
+                self.with_client(client, |serve, _, metrics| serve.on_accepted(now, client, metrics));
             }
             Input::Text { link: LinkId::Client(client), text } => self.on_client_text(now, client, text)?,
             Input::Text { link: link @ LinkId::Relay(_), text } => self.on_relay_text(now, link, text)?,
-            Input::Alive { link: LinkId::Client(client) } => self.serve.on_alive(now, client),
+            Input::Alive { link: LinkId::Client(client) } => {
+                self.with_client(client, |serve, _, _| serve.on_alive(now, client));
+            }
             Input::Alive { link } => self.with_relay(now, link, |relay, cx| relay.on_alive(cx))?,
-            Input::Drained { link: LinkId::Client(client) } => self.serve.on_drained(client),
+            Input::Drained { link: LinkId::Client(client) } => {
+                self.with_client(client, |serve, _, _| serve.on_drained(client));
+            }
             Input::Info { link, document } => {
                 self.with_relay(now, link, |relay, cx| relay.on_answer(link, document, cx))?;
             }
             Input::Closed { link: LinkId::Client(client), reason } => {
                 self.metrics.client_links_closed.add(reason.name());
-                self.serve.on_closed(client);
+                self.with_client(client, |serve, _, _| serve.on_closed(client));
             }
             Input::Closed { link, reason } => {
                 self.metrics.relay_links_closed.add(reason.name());
@@ -192,6 +195,10 @@ impl Engine {
         }
         self.note_batch(now);
         self.collect_served();
+        // To a link that has ended, as we were about to hear, there is nothing more to say.
+        if let Input::Closed { link, .. } | Input::Info { link, .. } = input {
+            self.out.retain(|output| output.link() != link);
+        }
         Ok(())
     }
 
@@ -250,7 +257,7 @@ impl Engine {
             self.serve.on_stored(event, &mut self.metrics);
         }
         for (client, id) in owed.acknowledgements {
-            self.serve.acknowledge(client, &id, true, "");
+            self.acknowledge(client, &id, true, "");
         }
         self.metrics.relays_refused.add_many("announcement", owed.changes.relays_refused as u64);
         self.metrics.maintainers_refused.add_many("announcement", owed.changes.maintainers_refused as u64);
@@ -320,16 +327,18 @@ impl Engine {
         let Some(&key) = self.links.get(&link) else { return Ok(()) };
         self.metrics.messages_received.add(Side::Relay);
         self.metrics.bytes_received.add_many(Side::Relay, text.len() as u64);
-        let message = match parse_relay_message(text) {
+        let Some((message, asked)) = self.read(now, key, text) else { return Ok(()) };
+        let message = match message {
             Ok(message) => message,
             Err(error) => {
                 self.metrics.messages_refused.add(error.name());
-                let subscription = unreadable_event_subscription(text);
-                return self.with_relay(now, link, |relay, cx| relay.on_unreadable(subscription.as_deref(), cx));
+                return self.with_relay(now, link, |relay, cx| {
+                    relay.on_unreadable(unreadable_event_subscription(text).as_deref(), cx);
+                });
             }
         };
         match message {
-            RelayMessage::Event { subscription, event } => self.on_relay_event(now, key, &subscription, &event),
+            RelayMessage::Event { subscription, event } => self.on_relay_event(now, key, &subscription, asked, &event),
             RelayMessage::Eose { subscription } => {
                 self.with_relay(now, link, |relay, cx| relay.on_eose(&subscription, cx))
             }
@@ -358,22 +367,25 @@ impl Engine {
         now: Now,
         key: usize,
         subscription: &str,
+        asked: AskedFor,
         raw: &RawEvent<'_>,
     ) -> Result<(), StoreError> {
-        let source = match self.relays[key].relay.origin(subscription) {
-            Some(Origin::Live) => Source::Live,
-            Some(Origin::Round | Origin::Poll | Origin::Audit) => Source::Catchup,
-            None => {
+        let (source, leaves_to_policy) = match asked {
+            AskedFor::Open { origin: Origin::Live, leaves_to_policy } => (Source::Live, leaves_to_policy),
+            AskedFor::Open { origin: Origin::Round | Origin::Poll | Origin::Audit, leaves_to_policy } => {
+                (Source::Catchup, leaves_to_policy)
+            }
+            AskedFor::JustClosed | AskedFor::Nothing => {
                 self.metrics.messages_refused.add("no_subscription");
-                let created_at = match self.relays[key].relay.has_just_closed(subscription) {
-                    true => raw.claimed_created_at(),
-                    false => None,
+                let created_at = match asked {
+                    AskedFor::JustClosed => raw.claimed_created_at(),
+                    _ => None,
                 };
                 return self.drive(now, key, |relay, cx| relay.on_stray(created_at, cx));
             }
         };
         self.metrics.events_received.add(source);
-        let of = (!self.relays[key].relay.leaves_to_policy(subscription)).then_some(key);
+        let of = (!leaves_to_policy).then_some(key);
         let outcome = self.offer(now, raw, source, Rules::All, of)?;
         let (fate, place) = match outcome {
             Outcome::Staged { created_at, .. } => (Fate::New, Place::At(created_at)),
@@ -393,25 +405,6 @@ impl Engine {
         };
         let arrival = Arrival { id: raw.id, place, bytes: raw.json.len(), fate };
         self.drive(now, key, |relay, cx| relay.on_event(subscription, &arrival, cx))
-    }
-
-    fn on_client_text(&mut self, now: Now, client: u64, text: &str) -> Result<(), StoreError> {
-        self.metrics.messages_received.add(Side::Client);
-        self.metrics.bytes_received.add_many(Side::Client, text.len() as u64);
-        let Some(raw) = self.serve.on_text(now, client, text, &self.store, &mut self.metrics) else { return Ok(()) };
-        self.metrics.events_received.add(Source::Client);
-        match self.offer(now, &raw, Source::Client, Rules::All, None)? {
-            Outcome::Staged { .. } | Outcome::Pending { .. } => {
-                self.owed.acknowledgements.push((client, raw.id));
-            }
-            Outcome::Stored { .. } => {
-                self.serve.acknowledge(client, &raw.id, true, "duplicate: already have this event");
-            }
-            Outcome::Refused { refusal, .. } | Outcome::RefusedBefore { refusal, .. } => {
-                self.serve.acknowledge(client, &raw.id, false, refusal.message());
-            }
-        }
-        Ok(())
     }
 
     /// Puts one event through intake and counts what became of it. `relay`: who was to send only what we ask of it.
@@ -489,20 +482,12 @@ impl Engine {
         self.stage_moved_throughs();
         // Forgotten at once, as every link that is closed: the commit that follows has nothing more to say to them.
         for client in self.serve.client_numbers().collect::<Vec<_>>() {
-            self.serve.on_closed(client);
-            self.out.push_back(Output::Close { link: LinkId::Client(client), code: GOING_AWAY });
+            let closed = self.with_client(client, |serve, _, _| serve.on_closed(client));
+            if closed.is_some() {
+                self.out.push_back(Output::Close { link: LinkId::Client(client), code: GOING_AWAY });
+            }
         }
         Ok(())
-    }
-
-    fn collect_served(&mut self) {
-        while let Some(output) = self.serve.poll_output() {
-            self.out.push_back(match output {
-                ServeOutput::Send { client, text } => Output::Send { link: LinkId::Client(client), text },
-                ServeOutput::Ping { client } => Output::Ping { link: LinkId::Client(client) },
-                ServeOutput::Close { client, code } => Output::Close { link: LinkId::Client(client), code },
-            });
-        }
     }
 }
 

@@ -18,7 +18,7 @@
 //! | [`store`] | what is kept |
 //! | [`contract`], [`settings`] | the engine's words with its caller, and what it is told about its service; apart from it because `sync` speaks them |
 //! | [`protocol`] | what travels |
-//! | [`timer_wheel`], [`metrics`], [`time`], [`limits`] | deadlines, counters, time as a value, bounds |
+//! | [`timer_wheel`], [`metrics`], [`fault`], [`time`], [`limits`] | deadlines, counters, whose panic ends what, time as a value, bounds |
 //!
 //! # The engine's contract
 //!
@@ -34,6 +34,7 @@
 pub mod config;
 pub mod contract;
 pub mod engine;
+pub mod fault;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod intake;

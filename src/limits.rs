@@ -317,6 +317,15 @@ pub const CLOCK_SLACK_SECS: u64 = 900;
 /// forgotten.
 pub const FORGOTTEN_RELAYS_MAX: usize = 1_024;
 
+// Isolation (spec section 16).
+
+/// Functions named in the log for one fault. Those further out are left out.
+pub const FAULT_FRAMES_MAX: usize = 12;
+/// Faults whose functions are looked up, which takes long. Beyond: the log has their place alone.
+pub const FAULT_BACKTRACES_MAX: u32 = 100;
+/// Characters of a fault's message in the log. The rest is left out.
+pub const FAULT_MESSAGE_CHARS_MAX: usize = 500;
+
 // Our own outage (spec section 7).
 
 /// Hosts that must have given no sign of life since anybody has, for silence to count as an outage of our own; of fewer it

@@ -23,6 +23,7 @@ use cli::{Command, Invocation};
 use exit::{Exit, Failure};
 
 fn main() -> ExitCode {
+    grasp_sync::fault::watch();
     match cli::parse(std::env::args_os()).map_err(Failure::from).and_then(carry_out) {
         Ok(exit) => exit.into(),
         Err(failure) => {

@@ -124,6 +124,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_client_events_sent_total", "counter", "Events sent to clients, by {part}: stored or live"),
     ("grasp_sync_pings_sent_total", "counter", "Pings sent, by {side}"),
     ("grasp_sync_links_closed_total", "counter", "Links that ended, by {side} and {reason}"),
+    ("grasp_sync_faults_total", "counter", "Bugs of ours that ended the link of one relay or client, by {side}"),
 ];
 
 const BATCH_EVENTS_BOUNDS: &[f64] = &[1.0, 10.0, 100.0, 1_000.0, 10_000.0];
@@ -210,6 +211,8 @@ pub struct Metrics {
     pub relay_links_closed: Counts,
     /// Client links that ended, by reason.
     pub client_links_closed: Counts,
+    /// Panics that ended one link.
+    pub faults: BySide,
     batch_events: Histogram,
     commit_seconds: Histogram,
 }
@@ -256,6 +259,7 @@ impl Default for Metrics {
             pings_sent: By::default(),
             relay_links_closed: Counts::default(),
             client_links_closed: Counts::default(),
+            faults: By::default(),
             batch_events: Histogram::new(BATCH_EVENTS_BOUNDS),
             commit_seconds: Histogram::new(COMMIT_SECONDS_BOUNDS),
         }
@@ -468,6 +472,7 @@ impl Sheet {
         let parts = [("stored", metrics.client_events_stored), ("live", metrics.client_events_live)];
         self.put_each("grasp_sync_client_events_sent_total", "part", parts.into_iter());
         self.put_each("grasp_sync_pings_sent_total", "side", metrics.pings_sent.iter());
+        self.put_each("grasp_sync_faults_total", "side", metrics.faults.iter());
         for (side, counts) in [("relay", &metrics.relay_links_closed), ("client", &metrics.client_links_closed)] {
             for (reason, count) in counts.iter() {
                 self.put("grasp_sync_links_closed_total", &[("side", side), ("reason", reason)], count);

@@ -11,11 +11,13 @@ pub mod session;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use log::error;
 use nostr::event::EventId;
 use nostr::filter::Filter;
 
 use self::fanout::{Fanout, SubscriptionKey};
 use self::session::{Session, Subscription};
+use crate::fault::{Party, isolate};
 use crate::limits::{
     CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX, CLIENT_REQ_BYTES_MAX, CLIENT_STEP_CANDIDATES,
     CLIENT_SUBSCRIPTIONS_MAX, CLIENTS_REQ_BYTES_MAX, Limits, QUERY_STEP_CANDIDATES, SUBSCRIPTION_ID_CHARS_MAX, Timing,
@@ -57,6 +59,8 @@ pub type Outbox = VecDeque<ServeOutput>;
 const TRY_AGAIN_LATER: u16 = 1013;
 /// RFC 6455: a policy was violated; here, silence past the deadline.
 const POLICY: u16 = 1008;
+/// RFC 6455: something unexpected keeps this side from going on.
+const INTERNAL_ERROR: u16 = 1011;
 
 /// Every client session and their live subscriptions.
 #[derive(Debug)]
@@ -172,14 +176,16 @@ impl Serve {
         }
         let event = stored.event();
         for key in self.fanout.candidates(&event) {
-            // The client may have been closed by an earlier subscription of its own.
-            let Some(session) = self.sessions.get_mut(&key.client) else { continue };
-            if session.on_stored(key.number, stored, &event, &mut self.out, metrics) {
-                self.note_work(key.client);
-            } else {
-                metrics.clients_closed.add("slow");
-                self.end(key.client, TRY_AGAIN_LATER);
-            }
+            self.alone(key.client, metrics, |serve, metrics| {
+                // The client may have been closed by an earlier subscription of its own.
+                let Some(session) = serve.sessions.get_mut(&key.client) else { return };
+                if session.on_stored(key.number, stored, &event, &mut serve.out, metrics) {
+                    serve.note_work(key.client);
+                } else {
+                    metrics.clients_closed.add("slow");
+                    serve.end(key.client, TRY_AGAIN_LATER);
+                }
+            });
         }
     }
 
@@ -197,11 +203,36 @@ impl Serve {
             let next = self.busy.range(self.served.saturating_add(1)..).next().or_else(|| self.busy.first());
             let Some(&client) = next else { break };
             self.served = client;
-            let session = self.sessions.get_mut(&client).expect("busy clients have sessions");
-            session.step(now.wall, slice, store, &mut self.out, metrics)?;
-            self.note_work(client);
+            let stepped = self.alone(client, metrics, |serve, metrics| {
+                let session = serve.sessions.get_mut(&client).expect("busy clients have sessions");
+                let stepped = session.step(now.wall, slice, store, &mut serve.out, metrics);
+                serve.note_work(client);
+                stepped
+            });
+            stepped.transpose()?;
         }
         Ok(!self.busy.is_empty())
+    }
+
+    /// Lets something be done for one client. `None` if that has panicked: the client is closed, and whatever that has left
+    /// half done is put in order, for everything here is either the client's own or told by the sessions of the others.
+    pub fn alone<R>(
+        &mut self,
+        client: u64,
+        metrics: &mut Metrics,
+        act: impl FnOnce(&mut Serve, &mut Metrics) -> R,
+    ) -> Option<R> {
+        let said_before = self.out.len();
+        match isolate(Party::Client(client), || act(self, metrics)) {
+            Ok(done) => Some(done),
+            Err(fault) => {
+                metrics.faults.add(Side::Client);
+                error!("client {client}: {fault}");
+                self.out.truncate(said_before);
+                self.end_broken(client);
+                None
+            }
+        }
     }
 
     /// The next thing to do, until `None`.
@@ -345,23 +376,27 @@ impl Serve {
             && at <= now.mono
         {
             self.deadlines.pop_first();
-            let session = self.sessions.get_mut(&client).expect("clients with deadlines have sessions");
-            let next = match session.pinged {
-                Some(pinged) => pinged + self.pong_timeout,
-                None => session.last_heard + self.ping,
-            };
-            if next > now.mono {
-                self.deadlines.insert((next, client));
-            } else if session.pinged.is_some() {
-                metrics.clients_closed.add("silent");
-                self.deadlines.insert((next, client));
-                self.end(client, POLICY);
-            } else {
-                metrics.pings_sent.add(Side::Client);
-                session.pinged = Some(now.mono);
-                self.out.push_back(ServeOutput::Ping { client });
-                self.deadlines.insert((now.mono + self.pong_timeout, client));
-            }
+            self.alone(client, metrics, |serve, metrics| serve.check_alive_one(now, client, metrics));
+        }
+    }
+
+    fn check_alive_one(&mut self, now: Now, client: u64, metrics: &mut Metrics) {
+        let session = self.sessions.get_mut(&client).expect("clients with deadlines have sessions");
+        let next = match session.pinged {
+            Some(pinged) => pinged + self.pong_timeout,
+            None => session.last_heard + self.ping,
+        };
+        if next > now.mono {
+            self.deadlines.insert((next, client));
+        } else if session.pinged.is_some() {
+            metrics.clients_closed.add("silent");
+            self.deadlines.insert((next, client));
+            self.end(client, POLICY);
+        } else {
+            metrics.pings_sent.add(Side::Client);
+            session.pinged = Some(now.mono);
+            self.out.push_back(ServeOutput::Ping { client });
+            self.deadlines.insert((now.mono + self.pong_timeout, client));
         }
     }
 
@@ -369,6 +404,17 @@ impl Serve {
     fn end(&mut self, client: u64, code: u16) {
         self.forget(client);
         self.out.push_back(ServeOutput::Close { client, code });
+    }
+
+    /// Closes the link of a client that has left its session, and what is kept of it elsewhere, half changed.
+    fn end_broken(&mut self, client: u64) {
+        self.sessions.remove(&client);
+        self.fanout.forget_client(client);
+        self.busy.remove(&client);
+        self.deadlines.retain(|(_, c)| *c != client);
+        self.subscriptions = self.sessions.values().map(|session| session.subscriptions().len()).sum();
+        self.req_bytes = self.sessions.values().map(Session::req_bytes).sum();
+        self.out.push_back(ServeOutput::Close { client, code: INTERNAL_ERROR });
     }
 
     fn forget(&mut self, client: u64) {

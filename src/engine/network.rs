@@ -29,11 +29,14 @@ impl Engine {
     fn on_outage(&mut self, now: Now) {
         warn!("offline: none of {} relays can be reached", self.relays.len());
         for key in self.keys.values().copied().collect::<Vec<_>>() {
-            let (relays, .., cx) = self.split(now);
-            let relay = &mut relays[key].relay;
-            relay.on_outage(&cx);
-            let deadline = relay.next_deadline(&cx);
-            self.arm(key, deadline);
+            let deadline = self.alone(now, key, |relays, _, _, _, cx| {
+                let relay = &mut relays[key].relay;
+                relay.on_outage(cx);
+                relay.next_deadline(cx)
+            });
+            if let Some(deadline) = deadline {
+                self.arm(key, deadline);
+            }
         }
     }
 
@@ -44,12 +47,14 @@ impl Engine {
         let pace = Duration::from_micros(1_000_000 / (DIALS_PER_SEC_AFTER_OUTAGE - 1));
         let mut next = now.mono + pace;
         for other in self.keys.values().copied().filter(|other| *other != key).collect::<Vec<_>>() {
-            let (relays, .., cx) = self.split(now);
-            let relay = &mut relays[other].relay;
-            if relay.on_return(outage, next, &cx) {
+            let acted = self.alone(now, other, |relays, _, _, _, cx| {
+                let relay = &mut relays[other].relay;
+                (relay.on_return(outage, next, cx), relay.next_deadline(cx))
+            });
+            let Some((takes_its_turn, deadline)) = acted else { continue };
+            if takes_its_turn {
                 next = next + pace;
             }
-            let deadline = relay.next_deadline(&cx);
             self.arm(other, deadline);
         }
     }

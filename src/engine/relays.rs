@@ -15,7 +15,7 @@ use crate::state::{Changes, RepoId};
 use crate::store::{Progress, Store, StoreError};
 use crate::sync::Cx;
 use crate::sync::health::Rest;
-use crate::sync::relay::{News, Relay, Why};
+use crate::sync::relay::{Before, News, Relay, Why};
 use crate::time::{Instant, Now};
 
 impl Engine {
@@ -120,12 +120,12 @@ impl Engine {
     }
 
     fn forget_relay(&mut self, now: Now, key: usize) -> Result<(), StoreError> {
-        let rest = self.relays[key].relay.rest(now.mono, &self.settings.timing);
+        let rest = self.alone(now, key, |relays, _, _, _, cx| relays[key].relay.rest(now.mono, &cx.settings.timing));
         self.drive(now, key, |relay, cx| relay.close(Why::Unneeded, cx))?;
         self.arm(key, None);
         let url = self.relays.remove(key).relay.url().clone();
         self.keys.remove(&url);
-        if let Some(rest) = rest {
+        if let Some(rest) = rest.flatten() {
             self.remember(url.clone(), rest);
         }
         self.store.stage_progress(Progress::ForgetRelay { relay: url });
@@ -166,30 +166,42 @@ impl Engine {
         key: usize,
         act: impl FnOnce(&mut Relay, &mut Cx<'_>),
     ) -> Result<(), StoreError> {
-        let (relays, store, intake, hints, mut cx) = self.split(now);
-        let relay = &mut relays[key].relay;
-        let links_before = relay.links();
-        let said_before = cx.out.len();
-        act(relay, &mut cx);
-        while supply(relays, key, store, intake, hints, &mut cx)? {}
-        let relay = &mut relays[key].relay;
-        if cx.out.iter().skip(said_before).any(|output| matches!(output, Output::Send { .. } | Output::Ping { .. })) {
-            relay.on_sent(now.mono);
+        let before = self.relays[key].relay.before();
+        let said_before = self.out.len();
+        let acted: Option<Result<_, StoreError>> =
+            self.alone_since(now, key, &before, |relays, store, intake, hints, cx| {
+                act(&mut relays[key].relay, cx);
+                while supply(relays, key, store, intake, hints, cx)? {}
+                let relay = &mut relays[key].relay;
+                let mut said = cx.out.range(said_before..);
+                if said.any(|output| matches!(output, Output::Send { .. } | Output::Ping { .. })) {
+                    relay.on_sent(now.mono);
+                }
+                Ok(relay.next_deadline(cx))
+            });
+        if let Some(deadline) = acted {
+            self.carry_away(key, &before, deadline?);
         }
-        let deadline = relay.next_deadline(&cx);
-        let links = relay.links();
-        for progress in relay.take_unsaved() {
-            store.stage_progress(progress);
-        }
-        let save_by = relay.through_moved_at().map(|at| at + THROUGH_SAVE_AFTER);
-        if links != links_before {
-            links_before.iter().flatten().for_each(|link| _ = self.links.remove(link));
-            links.iter().flatten().for_each(|link| _ = self.links.insert(*link, key));
-        }
-        self.through_due = [self.through_due, save_by].into_iter().flatten().min();
-        self.arm(key, deadline);
         self.follow_network(now, key);
         Ok(())
+    }
+
+    /// Writes down what a relay's machine wants written, and watches what it wants watched.
+    pub(super) fn carry_away(&mut self, key: usize, before: &Before, deadline: Option<Instant>) {
+        let relay = &mut self.relays[key].relay;
+        let links = relay.links();
+        for progress in relay.take_unsaved() {
+            self.store.stage_progress(progress);
+        }
+        if let Some(moved_at) = relay.through_moved_at() {
+            let save_by = moved_at + THROUGH_SAVE_AFTER;
+            self.through_due = Some(self.through_due.map_or(save_by, |due| due.min(save_by)));
+        }
+        if links != before.links {
+            before.links.iter().flatten().for_each(|link| _ = self.links.remove(link));
+            links.iter().flatten().for_each(|link| _ = self.links.insert(*link, key));
+        }
+        self.arm(key, deadline);
     }
 
     /// Stages every `through` that has moved.

@@ -7,6 +7,7 @@ use slab::Slab;
 
 use super::Entry;
 use super::sets::{Sets, thread_of};
+use crate::fault::shared;
 use crate::intake::Intake;
 use crate::intake::recent::Recent;
 use crate::limits::{CLAIM_HOLDS_FOR, CLAIMED_IDS_MAX, RECONCILE_IDS_MAX};
@@ -44,7 +45,8 @@ impl Claims {
     }
 }
 
-/// Answers one question of a relay's machine; says whether there was one.
+/// Answers one question of a relay's machine; says whether there was one. The machine is isolated meanwhile; what belongs to
+/// all relays is not.
 ///
 /// # Errors
 ///
@@ -59,32 +61,22 @@ pub(super) fn supply(
 ) -> Result<bool, StoreError> {
     if relays[key].relay.wants_authors() {
         let mut authors = BTreeSet::new();
-        store.authors(&mut |author| {
-            authors.insert(author);
+        shared(|| {
+            store.authors(&mut |author| {
+                authors.insert(author);
+            })
         })?;
         relays[key].relay.add_authors(authors, cx);
         return Ok(true);
     }
     let pending = store.batch_events() > 0;
     if let Some(wanted) = relays[key].relay.wanted_thread(cx).filter(|wanted| !(wanted.may_wait && pending)) {
-        let ids = thread_of(&wanted, store, cx.state, cx.now.wall)?;
+        let ids = shared(|| thread_of(&wanted, store, cx.state, cx.now.wall))?;
         relays[key].relay.add_thread(ids, cx);
         return Ok(true);
     }
     if let Some(Found { of, ids, may_wait }) = relays[key].relay.take_found(cx.now.mono) {
-        let mut sifted = Sifted::default();
-        for id in ids {
-            if intake.has_no_use_for(&id, cx.now, store, cx.state)? {
-                continue;
-            }
-            match may_wait && hints.claims.is_of_another(&id, key, cx.now.mono) {
-                true => sifted.elsewhere.push(id),
-                false => {
-                    hints.claims.claim(id, key, cx.now.mono);
-                    sifted.needed.push(id);
-                }
-            }
-        }
+        let sifted = shared(|| sift(ids, may_wait, key, store, intake, hints, cx))?;
         relays[key].relay.add_needed(of, sifted, cx);
         return Ok(true);
     }
@@ -92,10 +84,36 @@ pub(super) fn supply(
         let held: usize = relays.iter().map(|(_, entry)| entry.relay.ids_held()).sum();
         let ids = match RECONCILE_IDS_MAX.saturating_sub(held) {
             0 => None,
-            room => hints.sets.of(&wanted, store, cx.state, cx.now, room)?,
+            room => shared(|| hints.sets.of(&wanted, store, cx.state, cx.now, room))?,
         };
         relays[key].relay.add_set(ids, cx);
         return Ok(true);
     }
     Ok(false)
+}
+
+/// Which of the ids that a relay was found to have are to be fetched from it.
+fn sift(
+    ids: Vec<EventId>,
+    may_wait: bool,
+    key: usize,
+    store: &Store,
+    intake: &Intake,
+    hints: &mut Hints,
+    cx: &Cx<'_>,
+) -> Result<Sifted, StoreError> {
+    let mut sifted = Sifted::default();
+    for id in ids {
+        if intake.has_no_use_for(&id, cx.now, store, cx.state)? {
+            continue;
+        }
+        match may_wait && hints.claims.is_of_another(&id, key, cx.now.mono) {
+            true => sifted.elsewhere.push(id),
+            false => {
+                hints.claims.claim(id, key, cx.now.mono);
+                sifted.needed.push(id);
+            }
+        }
+    }
+    Ok(sifted)
 }

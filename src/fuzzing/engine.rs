@@ -164,6 +164,7 @@ impl<'a> World<'a> {
             self.step(*choice);
             if let Some(engine) = &self.engine {
                 engine.assert_invariants();
+                assert_eq!(engine.faults(), 0, "a panic was caught");
             }
         }
         self.end();

@@ -46,6 +46,11 @@ impl Fanout {
         }
     }
 
+    /// Takes out whatever is entered for a client, by looking at everything.
+    pub fn forget_client(&mut self, client: u64) {
+        self.entries.retain(|(_, key)| key.client != client);
+    }
+
     /// Whether no subscription is entered.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -14,6 +14,7 @@ use nostr::event::Event;
 use nostr::filter::Filter;
 
 use super::{Outbox, ServeOutput};
+use crate::fault::shared;
 use crate::limits::{CLIENT_HELD_EVENTS_MAX, CLIENT_PAGE_BYTES, QUERY_LIMIT_MAX};
 use crate::metrics::Metrics;
 use crate::protocol::message;
@@ -226,7 +227,7 @@ impl Session {
         };
         let (client, undrained) = (self.client, &mut self.undrained);
         let (sent, overlapping) = (&mut running.sent, subscription.filters.len() > 1);
-        let step = store.query(&mut running.query, now, slice, &mut |seq, json| {
+        let mut take = |seq, json: &str| {
             if !overlapping || sent.insert(seq) {
                 let text = message::event_message(&subscription.id, json);
                 *undrained += text.len();
@@ -234,7 +235,8 @@ impl Session {
                 out.push_back(ServeOutput::Send { client, text });
             }
             if *undrained < CLIENT_PAGE_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
+        };
+        let step = shared(|| store.query(&mut running.query, now, slice, &mut take))?;
         if step == QueryStep::Done {
             let sent = std::mem::take(&mut running.sent);
             match next_query(subscription, running.filter + 1) {
@@ -278,7 +280,7 @@ impl Session {
             if subscription.held.is_empty() {
                 self.behind.remove(&number);
             }
-            if let Some(json) = store.event_json(seq)? {
+            if let Some(json) = shared(|| store.event_json(seq))? {
                 let text = message::event_message(&subscription.id, &json);
                 metrics.client_events_live += 1;
                 self.send(text, out);

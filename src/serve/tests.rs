@@ -8,6 +8,8 @@ use super::*;
 use crate::limits::{CLIENT_HELD_EVENTS_MAX, CLIENT_PAGE_BYTES, MESSAGE_BYTES_MAX, QUERY_LIMIT_MAX};
 use crate::time::UnixTime;
 
+mod isolation;
+
 /// An event with its true id; who checks signatures is not the own relay.
 fn event(author: u8, kind: u16, created_at: u64, tags: &[&[&str]], content: &str) -> Event {
     let tags = tags.iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap());

@@ -10,7 +10,8 @@
 //! Connecting begins with the question what the relay says of itself, if that was not asked of late.
 //!
 //! A link whose loss was not a failure is dialled again from where it was. `Relay::enter` is the only function that
-//! changes the state; it refuses a change that [`StateName::leads_to`] does not list.
+//! changes the state; it refuses a change that [`StateName::leads_to`] does not list. After a panic alone, which may have
+//! left any state, `Relay::recover` puts Backoff in its place.
 //!
 //! The machine decides when to dial, what to ask and when that is complete. What an event is worth, it is told.
 
@@ -36,6 +37,7 @@ use crate::time::{Instant, UnixTime};
 
 mod auditing;
 mod dialling;
+mod fault;
 mod flood;
 mod inquiry;
 mod invariants;
@@ -46,6 +48,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
+pub use fault::Before;
 pub use names::{StateName, Why};
 
 /// The machine's state; each variant owns what exists only in it.
@@ -467,6 +470,11 @@ impl Relay {
         self.state = next(std::mem::replace(&mut self.state, State::Closing));
         let to = self.state_name();
         assert!(from.leads_to(to), "{from:?} does not lead to {to:?}");
+        self.note_entry(from, why, cx);
+    }
+
+    fn note_entry(&mut self, from: StateName, why: Why, cx: &mut Cx<'_>) {
+        let to = self.state_name();
         self.entered = cx.now.wall;
         self.why = why;
         cx.metrics.state_entries.add(to.as_str());

@@ -18,6 +18,7 @@ mod doors;
 mod ear;
 mod events;
 mod evidence;
+mod faults;
 mod health;
 mod lessons;
 mod lifecycle;

@@ -41,6 +41,8 @@ pub trait Process {
     fn window_closes_at(&self) -> Option<Instant> {
         None
     }
+    /// The machine at the other end of a link panics when it has acted so many times more.
+    fn inject_fault(&self, _: LinkId, _: u32) {}
     /// What it has committed can be read here; what it has not cannot.
     fn store(&self) -> Option<&Store> {
         None
@@ -74,6 +76,9 @@ impl Process for Engine {
     }
     fn window_closes_at(&self) -> Option<Instant> {
         Engine::window_closes_at(self)
+    }
+    fn inject_fault(&self, link: LinkId, times: u32) {
+        Engine::inject_fault(self, link, times);
     }
     fn store(&self) -> Option<&Store> {
         Some(Engine::store(self))
@@ -149,6 +154,8 @@ pub struct World {
     pub commits: u64,
     /// What the process has logged since a scenario asked for it.
     pub logged: Option<Vec<String>>,
+    /// Faults that a scenario has injected and that have not come yet. Any other ends the scenario.
+    pub faults_to_come: usize,
     /// Errors that ended the process, with their time.
     pub endings: Vec<(Micros, StoreError)>,
     boot: Boot,
@@ -200,6 +207,7 @@ impl World {
             turns: 0,
             commits: 0,
             logged: None,
+            faults_to_come: 0,
             endings: Vec::new(),
             boot,
             disk: Disk::default(),

@@ -378,6 +378,8 @@ impl Drop for Process {
             let lines: Vec<&str> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(60)..];
             eprintln!("--- log of process {} ({:?}) ---\n{}\n---", self.pid(), self.ended, tail.join("\n"));
+        } else if let Some(fault) = self.log_text().lines().find(|line| line.contains(": fault: ")) {
+            panic!("a bug ended a link: {fault}");
         }
     }
 }

@@ -100,6 +100,8 @@ pub enum Why {
     Flood,
     /// The relay answers in another way than was believed.
     Relearnt,
+    /// The machine failed, by a bug of ours.
+    Fault,
     /// No repo needs the relay.
     Unneeded,
     /// The process ends.
@@ -157,6 +159,7 @@ impl fmt::Display for Why {
             Why::Unasked => f.write_str("too many events that were not asked for"),
             Why::Flood => f.write_str("too many frames that bring nothing"),
             Why::Relearnt => f.write_str("its answers have shown that what was had may not be all"),
+            Why::Fault => f.write_str("a fault of ours"),
             Why::Unneeded => f.write_str("no repo needs it"),
             Why::Stopping => f.write_str("stopping"),
         }

@@ -12,6 +12,7 @@ use crate::sync::testing::{Bench, addr, announcement, relay, root_id};
 mod agenda;
 mod cooldown;
 mod evidence;
+mod fault;
 mod flood;
 mod inquiry;
 mod random;

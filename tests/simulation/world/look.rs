@@ -118,6 +118,10 @@ impl World {
     pub(super) fn listen(&mut self) {
         for line in crate::ear::take() {
             let verdict = self.checks.machine.on_line(self.awake(), &line, &self.checks.rules);
+            if line.contains(": fault: ") {
+                let left = self.faults_to_come.checked_sub(1);
+                self.faults_to_come = left.unwrap_or_else(|| self.fail(&line));
+            }
             if let Some(logged) = &mut self.logged {
                 logged.push(line.clone());
             }

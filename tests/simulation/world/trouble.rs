@@ -4,7 +4,7 @@
 use super::{Frame, Happening, World};
 use crate::clock::Micros;
 use crate::link::Far;
-use grasp_sync::engine::CloseReason;
+use grasp_sync::engine::{CloseReason, LinkId};
 
 impl World {
     fn serials_to(&self, relay: &str) -> Vec<u64> {
@@ -36,6 +36,26 @@ impl World {
             self.queue.remove(key);
         }
         kept
+    }
+
+    /// A bug: the machine of a relay that has a link panics when it has acted so many times more.
+    pub fn fail_relay(&mut self, relay: &str, times: u32) {
+        let n = self.relay_number(relay);
+        let id = self.ids.iter().find(|(serial, _)| self.links.get(serial).is_some_and(|l| l.far == Far::Relay(n)));
+        let id = *id.unwrap_or_else(|| self.fail(&format!("no link to {relay}"))).1;
+        self.fail_machine(id, times);
+    }
+
+    /// A bug: what the own relay does for a client panics when it has acted so many times more.
+    pub fn fail_client(&mut self, client: usize, times: u32) {
+        let id = self.ids[&self.clients[client].0];
+        self.fail_machine(id, times);
+    }
+
+    fn fail_machine(&mut self, id: LinkId, times: u32) {
+        self.say(&format!("a fault is to come on {id:?} after {times}"));
+        self.process.as_ref().expect("a process runs").inject_fault(id, times);
+        self.faults_to_come += 1;
     }
 
     /// Nothing arrives on the relay's links for a while, in neither direction; then everything does.
