@@ -176,7 +176,8 @@ pub(super) fn first_to_escape(bytes: &[u8]) -> Option<usize> {
         if block.iter().fold(false, |found, byte| found | is_to_escape(*byte)) {
             return first_in_words(block).map(|at| from + at);
         }
-        from += block.len();
+        // A place in one slice; to look whether it overflows would be most of what a block costs.
+        from = from.wrapping_add(block.len());
     }
     None
 }
