@@ -181,7 +181,7 @@ pub const LIVE_REQ_BYTES_IN_FLIGHT: usize = 1 << 20;
 /// Sweeps in flight on one relay.
 pub const SWEEPS_IN_FLIGHT_MAX: usize = 4;
 /// Events that are not ours, for each of ours, that a relay which is followed by time alone may hold. Beyond: it is followed
-/// in chunks, part of them in rotation.
+/// in chunks, part of them polled.
 pub const WIDE_FOREIGN_PER_OWN_MAX: u64 = 10;
 /// Events that are not ours below which their share says nothing.
 pub const WIDE_FOREIGN_MIN: u64 = 1_000;
@@ -250,12 +250,12 @@ pub const SWEEP_ATTEMPTS_MAX: u32 = 3;
 pub const SWEEP_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Wait before a full catch-up that ended incomplete is tried again on the same link.
 pub const FULL_CATCHUP_RETRY_AFTER: Duration = Duration::from_secs(3_600);
-/// Bytes a second of REQs that rotation may cost one relay: a large rotation turns slower, never heavier.
+/// Bytes a second of REQs that polls may cost one relay: many units are polled more slowly, never more heavily.
 pub const POLL_BYTES_PER_SEC: usize = 32 << 10;
-/// Seconds before its last turn from which a rotated chunk is asked for at most turns; once per overlap it is asked for
+/// Seconds before its last poll from which a unit is asked for by a quick one; once per overlap it is asked for
 /// since the overlap.
 pub const QUICK_POLL_OVERLAP_SECS: u64 = 60;
-/// Shortest time between two turns of one rotated chunk.
+/// Shortest time between two polls of one unit.
 pub const POLL_PERIOD: Duration = Duration::from_secs(60);
 /// Longest and usual time between the beginnings of two audits (spec section 6) by pages: what they find is here within
 /// four hours, with a quarter of an hour for the audit itself.

@@ -47,21 +47,21 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_offline_probes_total", "counter", "Dials made to see whether nothing can be reached still"),
     ("grasp_sync_relay_state_entries_total", "counter", "Times a relay entered a {state}"),
     ("grasp_sync_relays_in_state", "gauge", "Relays in each {state}"),
-    ("grasp_sync_relay_filters", "gauge", "Filters of {relay}, by whether they are {held} live or in rotation"),
+    ("grasp_sync_relay_filters", "gauge", "Filters of {relay}, by whether they are {held} live or polled"),
     (
         "grasp_sync_relay_coverage",
         "gauge",
-        "How much of what a relay shares is covered: 0 away, 1 full, 2 by turns, 3 reduced, 4 incomplete, 5 refused, 6 gaps",
+        "How much of what a relay shares is covered: 0 away, 1 full, 2 polled, 3 reduced, 4 incomplete, 5 refused, 6 gaps",
     ),
     (
-        "grasp_sync_relay_rotation_covered_timestamp_seconds",
+        "grasp_sync_relay_polled_whole_timestamp_seconds",
         "gauge",
-        "Moment up to which everything that takes turns on a relay is covered, with what came to it late",
+        "Moment up to which everything that is polled on a relay is complete, with what came to it late",
     ),
     (
-        "grasp_sync_relay_rotation_glanced_timestamp_seconds",
+        "grasp_sync_relay_polled_timestamp_seconds",
         "gauge",
-        "Moment up to which everything that takes turns on a relay has been asked for",
+        "Moment up to which everything that is polled on a relay has been asked for",
     ),
     ("grasp_sync_relay_subscriptions", "gauge", "Subscriptions open on {relay}"),
     ("grasp_sync_relay_sweeps_left", "gauge", "Sweeps of {relay} not yet finished"),
@@ -177,7 +177,7 @@ pub struct Metrics {
     pub notices: u64,
     /// AUTHs from relays.
     pub auth_challenges: u64,
-    /// Turns of rotation begun.
+    /// Polls begun.
     pub polls: u64,
     /// Turns begun that look after live subscriptions.
     pub audits: u64,
@@ -319,14 +319,15 @@ pub struct RelaySample {
     pub gap_events: u64,
     /// Filters held live.
     pub live_filters: usize,
-    /// Filters covered by sweeps in rotation.
-    pub rotated_filters: usize,
-    /// How much of what it shares is covered: 0 away, 1 full, 2 rotation, 3 reduced, 4 incomplete, 5 refused.
+    /// Filters that are polled.
+    pub polled_filters: usize,
+    /// How much of what it shares is covered: 0 away, 1 full, 2 polled, 3 reduced, 4 incomplete, 5 refused,
+    /// 6 gaps.
     pub coverage: u8,
-    /// The moment up to which everything in rotation is covered; `None` if nothing rotates.
-    pub rotation_covered: Option<u64>,
-    /// The moment up to which everything in rotation has been asked for; `None` if nothing rotates.
-    pub rotation_glanced: Option<u64>,
+    /// The moment up to which everything that is polled is complete; `None` if nothing is.
+    pub polled_whole: Option<u64>,
+    /// The moment up to which everything that is polled has been asked for; `None` if nothing is.
+    pub polled: Option<u64>,
     /// Subscriptions open.
     pub subscriptions: usize,
     /// Sweeps not yet finished.
@@ -397,13 +398,13 @@ impl Sheet {
             self.put("ngit_sync_gap_events_total", &[relay], sample.gap_events);
             let filters = "grasp_sync_relay_filters";
             self.put(filters, &[relay, ("held", "live")], sample.live_filters as u64);
-            self.put(filters, &[relay, ("held", "rotation")], sample.rotated_filters as u64);
+            self.put(filters, &[relay, ("held", "polled")], sample.polled_filters as u64);
             self.put("grasp_sync_relay_coverage", &[relay], sample.coverage.into());
-            if let Some(covered) = sample.rotation_covered {
-                self.put("grasp_sync_relay_rotation_covered_timestamp_seconds", &[relay], covered);
+            if let Some(covered) = sample.polled_whole {
+                self.put("grasp_sync_relay_polled_whole_timestamp_seconds", &[relay], covered);
             }
-            if let Some(glanced) = sample.rotation_glanced {
-                self.put("grasp_sync_relay_rotation_glanced_timestamp_seconds", &[relay], glanced);
+            if let Some(polled) = sample.polled {
+                self.put("grasp_sync_relay_polled_timestamp_seconds", &[relay], polled);
             }
             self.put("grasp_sync_relay_subscriptions", &[relay], sample.subscriptions as u64);
             self.put("grasp_sync_relay_sweeps_left", &[relay], sample.sweeps_left as u64);
@@ -556,8 +557,8 @@ mod tests {
             state: "Live",
             connected: true,
             coverage: 1,
-            rotation_covered: Some(7),
-            rotation_glanced: Some(8),
+            polled_whole: Some(7),
+            polled: Some(8),
             status: 1,
             attempts_ok: 2,
             attempts_failed: 5,

@@ -76,7 +76,7 @@ impl Engine {
     }
 
     /// The JSON of `/status.json`: what is followed, and per relay its state, since when and why, how much is live and
-    /// how much in rotation, sweeps left, through, and when something is next due.
+    /// how much polled, sweeps left, through, and when something is next due.
     pub fn status_json(&self, now: Now) -> String {
         let relays: Vec<Value> = self.keys.values().map(|key| self.relay_status(&self.relays[*key], now)).collect();
         let status = json!({
@@ -140,17 +140,17 @@ impl Engine {
         });
         if let Some(session) = session {
             let (done, total) = session.round().sweeps_done();
-            let rotated: Vec<&Unit> = session.agenda().polled().collect();
+            let polled: Vec<&Unit> = session.agenda().polled().collect();
             status["subscriptions"] = json!(session.open_subscriptions());
             status["live"] = values(&mut session.live_units());
             status["live"]["filters"] = json!(session.live_filters());
-            status["rotation"] = values(&mut rotated.iter().copied());
-            status["rotation"]["filters"] = json!(filter_count(rotated.iter().copied()));
+            status["polled"] = values(&mut polled.iter().copied());
+            status["polled"]["filters"] = json!(filter_count(polled.iter().copied()));
             status["carriage"] = json!(if session.carriage().is_wide() { "wide" } else { "chunks" });
             status["audit_secs"] = json!(session.audits().period().as_secs());
             let reached = session.agenda().reached();
-            status["rotation"]["covered"] = json!(reached.map(|reached| reached.complete.as_secs()));
-            status["rotation"]["glanced"] = json!(reached.map(|reached| reached.polled.as_secs()));
+            status["polled"]["covered"] = json!(reached.map(|reached| reached.complete.as_secs()));
+            status["polled"]["quick"] = json!(reached.map(|reached| reached.polled.as_secs()));
             let (wait, until) = session.wait(now);
             status["asks_next"] = json!({
                 "waits": wait.why(),
@@ -222,7 +222,7 @@ fn sample(entry: &Entry) -> RelaySample {
     let relay = &entry.relay;
     let session = relay.session();
     let reached = session.and_then(|session| session.agenda().reached());
-    let rotated = session.map_or(0, |session| filter_count(session.agenda().polled()));
+    let polled = session.map_or(0, |session| filter_count(session.agenda().polled()));
     RelaySample {
         url: relay.url().to_string(),
         state: relay.state_name().as_str(),
@@ -233,10 +233,10 @@ fn sample(entry: &Entry) -> RelaySample {
         attempts_failed: relay.totals().dials_failed,
         gap_events: relay.totals().gap_events,
         live_filters: session.map_or(0, |session| session.live_filters()),
-        rotated_filters: rotated,
+        polled_filters: polled,
         coverage: Coverage::of(relay).code(),
-        rotation_covered: reached.map(|reached| reached.complete.as_secs()),
-        rotation_glanced: reached.map(|reached| reached.polled.as_secs()),
+        polled_whole: reached.map(|reached| reached.complete.as_secs()),
+        polled: reached.map(|reached| reached.polled.as_secs()),
         subscriptions: session.map_or(0, |session| session.open_subscriptions()),
         sweeps_left: session.map_or(0, |session| {
             let (done, total) = session.round().sweeps_done();

@@ -126,7 +126,7 @@ impl Budget {
         told.min(self.learnt.subscriptions.unwrap_or(usize::MAX)).clamp(1, RELAY_SUBSCRIPTIONS_MAX)
     }
 
-    /// Of these, how many may be live; the rest is for sweeps. With a single one, everything takes turns.
+    /// Of these, how many may be live; the rest is for sweeps. With a single one, everything is polled.
     pub fn live_subscriptions(&self) -> usize {
         let all = self.subscriptions();
         all - LIVE_SUBSCRIPTIONS_RESERVE.min(all.div_ceil(2))

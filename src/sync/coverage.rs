@@ -12,8 +12,8 @@ pub enum Coverage {
     Away,
     /// All of it, live.
     Full,
-    /// All of it, a part by turns: it comes minutes late.
-    Rotation,
+    /// All of it, a part by polls: it comes minutes late.
+    Polled,
     /// Not what the relay refuses to be asked for.
     Reduced(Vec<&'static str>),
     /// Some questions have failed for now, and are asked again.
@@ -39,7 +39,7 @@ impl Coverage {
         } else if !reductions.is_empty() {
             Coverage::Reduced(reductions)
         } else if session.agenda().polled().next().is_some() {
-            Coverage::Rotation
+            Coverage::Polled
         } else {
             Coverage::Full
         }
@@ -50,7 +50,7 @@ impl Coverage {
         match self {
             Coverage::Away => "away",
             Coverage::Full => "full",
-            Coverage::Rotation => "rotation",
+            Coverage::Polled => "polled",
             Coverage::Reduced(_) => "reduced",
             Coverage::Incomplete => "incomplete",
             Coverage::Refused(_) => "refused",
@@ -63,7 +63,7 @@ impl Coverage {
         match self {
             Coverage::Away => 0,
             Coverage::Full => 1,
-            Coverage::Rotation => 2,
+            Coverage::Polled => 2,
             Coverage::Reduced(_) => 3,
             Coverage::Incomplete => 4,
             Coverage::Refused(_) => 5,
@@ -76,7 +76,7 @@ impl Coverage {
         match self {
             Coverage::Away => "no link is open".to_owned(),
             Coverage::Full => String::new(),
-            Coverage::Rotation => "the relay's subscriptions do not carry all of it live".to_owned(),
+            Coverage::Polled => "the relay's subscriptions do not carry all of it live".to_owned(),
             Coverage::Reduced(reductions) => reductions.join("; "),
             Coverage::Incomplete => "some sweeps failed".to_owned(),
             Coverage::Gaps(gaps, reason) => format!("{gaps} gaps, the last one: {}", reason.why()),
@@ -115,7 +115,7 @@ mod tests {
         let all = [
             Coverage::Away,
             Coverage::Full,
-            Coverage::Rotation,
+            Coverage::Polled,
             Coverage::Reduced(Vec::new()),
             Coverage::Incomplete,
             Coverage::Refused(Lockout::AuthRequired),

@@ -1,6 +1,6 @@
 //! The filters we send (spec section 5): what they ask, how they are cut into chunks, and their exact bytes.
 //!
-//! A [`Unit`] is the smallest thing that is live or rotated as a whole: layer 1, or one chunk of layer 2 or 3 with its
+//! A [`Unit`] is the smallest thing that is live or polled as a whole: layer 1, or one chunk of layer 2 or 3 with its
 //! three tag letters. A [`Subject`] is what one filter asks. Both name repos and root events by number and share their
 //! lists, so that a subscription costs a few bytes however often it is asked; text is made when it is sent.
 
@@ -20,7 +20,7 @@ use crate::time::UnixTime;
 /// The repos of one identifier, at least one: forks share it, and are asked for together.
 pub type Forks = Rc<[RepoId]>;
 
-/// What is live or rotated as a whole.
+/// What is live or polled as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Layer 1: announcements and states.

@@ -79,7 +79,7 @@ impl Minimal {
 
     /// Chooses the cheapest way to carry what `relay` shares with us within what it allows: all live in chunks of the
     /// usual form; else in larger chunks, if that helps; else everything at once, if the relay holds little that is not
-    /// ours; else the usual chunks, part of them in rotation.
+    /// ours; else the usual chunks, part of them polled.
     pub fn of(relay: &RelayUrl, allows: Allows, state: &State) -> Minimal {
         let Allows { live, usual, wider, is_small } = allows;
         let chunks = Minimal::chunks(relay, usual, state);
@@ -121,7 +121,7 @@ pub fn units_of(
     repos.chain(roots)
 }
 
-/// Packs units into live REQs until the subscriptions are used up; the rest is for rotation.
+/// Packs units into live REQs until the subscriptions are used up; the rest is polled.
 pub fn fit_live(units: Vec<Unit>, free: usize, shape: Shape, state: &State) -> (Vec<Vec<Unit>>, Vec<Unit>) {
     let (fitting, mut rest): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(|unit| fits_a_req(unit, shape));
     let mut reqs = pack(fitting, shape, state);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn larger_chunks_come_before_everything_and_everything_before_rotation() {
+    fn larger_chunks_come_before_everything_and_everything_before_polls() {
         let roomy = RelayInfo { max_message_length: Some(524_288), ..RelayInfo::default() };
         let grasp = RelayInfo { is_grasp: true, ..RelayInfo::default() };
         let both = RelayInfo { is_grasp: true, ..roomy.clone() };
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(values(carriage(4_000, &Budget::of_info(grasp.clone()))), (true, 100));
         assert_eq!(values(carriage(4_000, &Budget::default())), (false, 100));
         assert_eq!(values(carriage(40_000, &Budget::of_info(both))), (true, 100));
-        assert_eq!(values(carriage(40_000, &Budget::of_info(roomy))), (false, 704), "fewer turns");
+        assert_eq!(values(carriage(40_000, &Budget::of_info(roomy))), (false, 704), "fewer polls");
         let mut kinds_only = Budget::of_info(grasp);
         kinds_only.learnt.named_kinds = true;
         assert!(!carriage(4_000, &kinds_only).is_wide(), "it refuses filters without kinds");
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_with_more_filters_than_a_req_may_have_takes_turns() {
+    fn a_unit_with_more_filters_than_a_req_may_have_is_polled() {
         let state = world(10);
         let shape = Shape { filters: 2, ..Budget::default().shape(100) };
         let (live, rest) = fit_live(chunked_units(&relay("one"), shape, &state), 8, shape, &state);

@@ -118,7 +118,7 @@ impl Peer {
         let published = Instant::now();
         self.relay.publish(&later);
         let mut client = process.client();
-        let in_turn = if expected.coverage == "rotation" { TURN } else { LIVE };
+        let in_turn = if expected.coverage == "polled" { TURN } else { LIVE };
         for (event, deadline) in later.iter().zip([LIVE, in_turn]) {
             let held = || client.query_one(&json!({"ids": [event.id.to_hex()], "limit": 1}));
             wait_for("a new event arrives", deadline, held);
@@ -243,7 +243,7 @@ mod rust_nostr {
     #[test]
     #[ignore = "needs a relay made of nostr-sdk: tests/peers/run"]
     fn in_memory_is_complete() {
-        let expected = Expected { coverage: "rotation", ..RECONCILES };
+        let expected = Expected { coverage: "polled", ..RECONCILES };
         Peer::new("rust-nostr, in memory", Foreign::rust_nostr(&[]), SHAPE).whole_life(&expected);
     }
 
@@ -263,7 +263,7 @@ mod rust_nostr {
     #[test]
     #[ignore = "needs a relay made of nostr-sdk: tests/peers/run"]
     fn with_few_subscriptions_is_complete() {
-        let expected = Expected { coverage: "rotation", lessons: 4, ..RECONCILES };
+        let expected = Expected { coverage: "polled", lessons: 4, ..RECONCILES };
         let relay = Foreign::rust_nostr(&["--max-reqs", "4"]);
         Peer::new("rust-nostr, at most 4 subscriptions", relay, SMALL).whole_life(&expected);
     }
@@ -329,7 +329,7 @@ mod nostr_rs_relay {
     #[test]
     #[ignore = "needs nostr-rs-relay: tests/peers/run"]
     fn is_complete() {
-        let expected = Expected { coverage: "rotation", reconciles: false, lessons: 0 };
+        let expected = Expected { coverage: "polled", reconciles: false, lessons: 0 };
         Peer::new("nostr-rs-relay", Foreign::nostr_rs_relay(""), SHAPE).whole_life(&expected);
     }
 
@@ -352,7 +352,7 @@ mod nostr_relay {
     #[test]
     #[ignore = "needs nostr_relay, in Python: tests/peers/run"]
     fn is_complete() {
-        let expected = Expected { coverage: "rotation", reconciles: false, lessons: 0 };
+        let expected = Expected { coverage: "polled", reconciles: false, lessons: 0 };
         Peer::new("nostr_relay", Foreign::nostr_relay(), SHAPE).whole_life(&expected);
     }
 

@@ -117,7 +117,7 @@ fn an_event_dated_back_about_what_is_polled_is_here_within_four_hours() {
         let issues = v.issues(2_600, OLD + 60);
         w.hold_all("far", &issues);
         settle(w);
-        assert_eq!(w.relay_status("far")["coverage"], "rotation");
+        assert_eq!(w.relay_status("far")["coverage"], "polled");
         w.run_for(HOUR);
         let late: Vec<EventRef> =
             [0, 2_500].map(|n| v.owner.comment(&issues[n], w.clock.wall() - 3 * 3_600, "dated back")).into();

@@ -291,10 +291,10 @@ fn within_the_strictest_limits_nothing_is_left_out() {
         // Live as far as the subscriptions go, the rest in turn: nothing is silently uncovered.
         let status = w.relay_status("far");
         let covered = |what: &str| {
-            status["live"][what].as_u64().unwrap_or_default() + status["rotation"][what].as_u64().unwrap_or_default()
+            status["live"][what].as_u64().unwrap_or_default() + status["polled"][what].as_u64().unwrap_or_default()
         };
         assert_eq!((covered("repos"), covered("root_events")), (31, 2_630));
-        assert!(status["rotation"]["root_events"].as_u64() > Some(0), "more than fits live");
+        assert!(status["polled"]["root_events"].as_u64() > Some(0), "more than fits live");
         let late: Vec<EventRef> =
             issues.iter().step_by(100).map(|i| v.owner.comment(i, w.clock.wall(), "late")).collect();
         late.iter().for_each(|e| w.publish("far", e));

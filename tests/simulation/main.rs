@@ -27,12 +27,12 @@ mod live;
 mod model_relay;
 mod month;
 mod outage;
+mod polling;
 mod reconcile;
 #[path = "../../src/fuzzing/refusals.rs"]
 mod refusals;
 mod regressions;
 mod rng;
-mod rotation;
 mod script;
 mod setup;
 mod speed;

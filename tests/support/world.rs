@@ -12,7 +12,7 @@ pub struct Shape {
     pub comments: usize,
     /// Bytes of padding in the content of root events and comments.
     pub padding: usize,
-    /// Relays that each announcement lists beside the service's own, taken in rotation.
+    /// Relays that each announcement lists beside the service's own, taken in turn.
     pub relays_per_repo: usize,
 }
 
@@ -76,7 +76,7 @@ pub fn identifier(repo: usize) -> String {
 }
 
 impl World {
-    /// A world whose repos list `domain` as their service and, in rotation, their share of `relays` beside it.
+    /// A world whose repos list `domain` as their service and, in turn, their share of `relays` beside it.
     pub fn new(shape: Shape, domain: &str, relays: &[&str], now: u64) -> World {
         let owners: Vec<Author> = (0..OWNERS).map(owner).collect();
         let people: Vec<Author> = (0..PEOPLE).map(|n| Author::from_seed(2_000 + n as u64)).collect();

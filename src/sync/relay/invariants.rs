@@ -6,7 +6,7 @@ use crate::sync::filters::Unit;
 
 impl Relay {
     /// Panics if the parts contradict each other, or if something that the relay shares and that was planned is not
-    /// followed: neither live, nor in rotation, nor waiting to be live.
+    /// followed: neither live, nor polled, nor waiting to be live.
     pub fn assert_invariants(&self, state: &State) {
         let Some(linked) = self.linked() else {
             assert!(self.budget.is_some(), "no session has it");

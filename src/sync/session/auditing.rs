@@ -36,7 +36,7 @@ impl Session {
         &self.audits
     }
 
-    /// Polls what takes turns, or asks for the next part of an audit: whichever was not the last, if both are due.
+    /// Polls a unit, or asks for the next part of an audit: whichever was not the last, if both are due.
     pub(super) fn begin_turn(&mut self, cx: &mut Cx<'_>) {
         let begun = match self.last_polled {
             Purpose::Poll => self.poll_audit(cx) || self.poll_next(cx),

@@ -119,7 +119,7 @@ mod tests {
     use crate::sync::sweep::Sweep;
     use crate::time::UnixTime;
 
-    /// A sweep to be reconciled, or of the round but not whole, or of a rotation, or of an audit.
+    /// A sweep to be reconciled, or of the round but not whole, or of a poll, or of an audit.
     fn task(purpose: Purpose, since: Option<u64>) -> Task {
         Task::new(Sweep::new(Subject::Everything, since.map(UnixTime::from_secs)), purpose)
     }

@@ -122,7 +122,7 @@ impl Session {
         }
     }
 
-    /// What was live is opened again, in another form or later, or takes turns.
+    /// What was live is opened again, in another form or later, or polled.
     fn refuse_live(&mut self, number: Number, refusal: Refusal, again: bool, cx: &mut Cx<'_>) {
         let Some(LiveLost { units, covered, late }) = self.lose_live(number, "closed", cx) else { return };
         let wait = if refusal == Refusal::RateLimited { !late } else { again };

@@ -5,8 +5,8 @@ use super::Verdict;
 use crate::clock::{HOUR, Micros};
 use std::collections::BTreeMap;
 
-/// REQs that one relay may get in an hour for no reason that is seen from outside: sweeps that are tried again, turns
-/// of rotation that begin.
+/// REQs that one relay may get in an hour for no reason that is seen from outside: sweeps that are tried again, and
+/// polls.
 const REQS_FREE: u64 = 1_500;
 /// REQs that one open link or one closed window may cause on one relay.
 const REQS_PER_CAUSE: u64 = 40;

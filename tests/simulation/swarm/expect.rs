@@ -133,7 +133,7 @@ impl Swarm {
                 }
                 let name = url.trim_start_matches("wss://").trim_end_matches(".example").to_owned();
                 let status = w.relay_status(&name);
-                let settled = status["state"] == "Live" && status["rotation"]["filters"] == 0;
+                let settled = status["state"] == "Live" && status["polled"]["filters"] == 0;
                 if !settled || status["cooldown_secs"].is_number() {
                     continue;
                 }

@@ -119,8 +119,8 @@ fn a_page_of_ten_thousand_events_fails_and_everything_else_goes_on() {
 }
 
 #[test]
-fn a_relay_that_closes_every_subscription_is_followed_by_rotation() {
-    let name = "a_relay_that_closes_every_subscription_is_followed_by_rotation";
+fn a_relay_that_closes_every_subscription_is_polled() {
+    let name = "a_relay_that_closes_every_subscription_is_polled";
     let mut later = two_hours_with(name, RelayConfig::strfry().lying(Liar::Closer));
     later.is(&[], false, 800);
     later.hears_within(3 * MINUTE);

@@ -90,7 +90,7 @@ fn a_grasp_that_holds_mostly_what_is_not_ours_is_asked_for_ours() {
         quiet(w);
         let status = w.relay_status("far");
         assert_eq!(status["limits"]["learnt"]["crowded"], true);
-        assert_eq!((&status["carriage"], &status["coverage"]), (&"chunks".into(), &"rotation".into()));
+        assert_eq!((&status["carriage"], &status["coverage"]), (&"chunks".into(), &"polled".into()));
         let from = w.clock.now();
         let live = v.owner.comment(&issues[0], w.clock.wall(), "on the oldest");
         w.publish("far", &live);

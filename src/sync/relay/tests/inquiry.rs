@@ -186,7 +186,7 @@ fn the_daily_turn_asks_again_beside_the_open_link() {
 }
 
 #[test]
-fn a_relay_that_allows_fewer_than_are_open_has_the_newest_take_turns() {
+fn a_relay_that_allows_fewer_than_are_open_has_the_newest_polled() {
     let mut rig = Rig::new(with_repo);
     rig.bench.settings.limits.filter_values_max = 1;
     for n in 0..40 {
@@ -195,15 +195,15 @@ fn a_relay_that_allows_fewer_than_are_open_has_the_newest_take_turns() {
     }
     rig.open();
     let live = |rig: &Rig| rig.relay.session().unwrap().live_subscriptions();
-    let rotating = |rig: &Rig| rig.relay.session().unwrap().agenda().polled().count();
+    let polled = |rig: &Rig| rig.relay.session().unwrap().agenda().polled().count();
     assert_eq!(live(&rig), 8);
-    let before = rotating(&rig);
+    let before = polled(&rig);
     rig.relay.on_notice("ERROR: too many concurrent REQs", &mut rig.bench.cx());
     rig.relay.on_notice("Subscription rejected: Too many subscriptions: at most 4", &mut rig.bench.cx());
     rig.relay.on_alive(&mut rig.bench.cx());
     assert!(live(&rig) <= 7, "{}", live(&rig));
     assert!(rig.relay.session().unwrap().open_subscriptions() <= 9);
-    assert!(rotating(&rig) > before);
+    assert!(polled(&rig) > before);
 }
 
 #[test]

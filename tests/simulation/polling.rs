@@ -20,8 +20,8 @@ fn crowded(w: &mut World) -> (Village, Vec<EventRef>) {
     w.hold_all("far", &issues);
     settle(w);
     let status = w.relay_status("far");
-    assert_eq!(status["coverage"], "rotation");
-    assert!(status["rotation"]["root_events"].as_u64() >= Some(500), "{}", status["rotation"]);
+    assert_eq!(status["coverage"], "polled");
+    assert!(status["polled"]["root_events"].as_u64() >= Some(500), "{}", status["polled"]);
     (v, issues.split_off(2_400))
 }
 
@@ -44,8 +44,8 @@ fn what_comes_late_is_found_by_the_next_whole_turn() {
 }
 
 #[test]
-fn what_comes_late_is_found_although_the_link_is_lost_after_a_glance() {
-    scenario("what_comes_late_is_found_although_the_link_is_lost_after_a_glance", |w| {
+fn what_comes_late_is_found_although_the_link_is_lost_after_a_quick_poll() {
+    scenario("what_comes_late_is_found_although_the_link_is_lost_after_a_quick_poll", |w| {
         let (v, issues) = crowded(w);
         let mut overlooked = 0;
         for n in 0..12 {
@@ -57,7 +57,7 @@ fn what_comes_late_is_found_although_the_link_is_lost_after_a_glance() {
             w.drop_links("far");
             w.run_until("what was late", 2 * MINUTE, |w| w.has(&late));
         }
-        assert!(overlooked > 4, "glances do not reach back so far: {overlooked}");
+        assert!(overlooked > 4, "quick polls do not reach back so far: {overlooked}");
     });
 }
 
@@ -79,7 +79,7 @@ fn what_takes_turns_is_sent_a_few_times_and_not_at_every_turn() {
         let sent = w.relay("far").events_sent() - before;
         w.run_for(HOUR / 30);
         assert_eq!(w.missing(&said), 0);
-        // Two filters match each, at one glance or two and one whole turn or two, and the oldest of a page come twice.
+        // Two filters match each, at one quick poll or two and one whole poll or two, and the oldest of a page come twice.
         assert!((4 * 600..=12 * 600).contains(&sent), "{sent}");
     });
 }
