@@ -200,6 +200,11 @@ impl Sweep {
                 paging.on_bounds_excluded(now);
             }
         }
+        if (stretch.new > 0 || unplaced > 0)
+            && let Some(split) = self.find_cut(walk, paging)
+        {
+            return split;
+        }
         let events = stretch.events + beyond;
         match stretch.far(walk) {
             Some(_) if self.pages >= SWEEP_PAGES_MAX => PageEnd::PagesExceeded,
@@ -225,18 +230,22 @@ impl Sweep {
         from_it && is_due && bound.is_some_and(|bound| !stretch.touches(bound))
     }
 
+    /// There is more behind the second that was looked behind, and the relay gave that alone: so it gave all it gives at
+    /// once. The question is split, if it can be.
+    fn find_cut(&mut self, walk: Walk, paging: &mut Paging) -> Option<PageEnd> {
+        let Step::Behind { second, events } = self.step else { return None };
+        self.step = Step::Walk;
+        paging.on_cut(events);
+        if self.subject.values() > 1 {
+            self.set_bound(walk, second);
+            return Some(self.split_values());
+        }
+        self.gap = Some((Span::of_second(second), GapReason::FullSecond));
+        None
+    }
+
     /// The page brought something new: the next one begins where it ended.
     fn move_on(&mut self, stretch: Stretch, walk: Walk, paging: &mut Paging) -> PageEnd {
-        if let Step::Behind { second, events } = self.step {
-            self.step = Step::Walk;
-            // There is more behind it, and the relay gave it alone: so it gave all it gives at once.
-            paging.on_cut(events);
-            if self.subject.values() > 1 {
-                self.set_bound(walk, second);
-                return self.split_values();
-            }
-            self.gap = Some((Span::of_second(second), GapReason::FullSecond));
-        }
         let ends = stretch.ends();
         let events = stretch.events;
         let Some((far, ids)) = stretch.into_far(walk) else { unreachable!("what is new has a place") };

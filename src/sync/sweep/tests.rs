@@ -412,3 +412,12 @@ fn forged_events_in_no_order_may_hide_others() {
     }
     assert!(matches!(alone.on_eose(), (PageEnd::Split(_), false)), "each half of the time is asked about");
 }
+
+#[test]
+fn what_cannot_be_placed_shows_as_well_that_a_second_was_cut() {
+    let few: Vec<(u32, u64)> = (0..10).map(|n| (n, 5_000)).collect();
+    let history: Vec<(u32, u64)> = few.into_iter().chain((10..13).map(|n| (n, 4_000 - u64::from(n)))).collect();
+    let manner = Manner { cap: 6, nowhere: |n| n >= 10, ..PLAIN };
+    let run = run_with(&history, manner, Subject::Announcements, None);
+    assert_eq!(run.gaps, [(Span::of_second(UnixTime::from_secs(5_000)), GapReason::FullSecond)]);
+}
