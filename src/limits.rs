@@ -164,7 +164,7 @@ pub const HTTP_PENDING_MAX: usize = 256;
 /// Time between the first signal and exit (spec section 12).
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-// The outgoing side: what we put on one relay. Where the relay's own limits are told or learnt, those hold instead.
+// The outgoing side: what we put on one relay. Where the relay's own limits are told or learned, those hold instead.
 
 /// Bytes of a challenge (NIP-42). Longer ones are not answered.
 pub const AUTH_CHALLENGE_BYTES_MAX: usize = 512;
@@ -182,9 +182,9 @@ pub const LIVE_REQ_BYTES_IN_FLIGHT: usize = 1 << 20;
 pub const SWEEPS_IN_FLIGHT_MAX: usize = 4;
 /// Events that are not ours, for each of ours, that a relay which is followed by time alone may hold. Beyond: it is followed
 /// in chunks, part of them polled.
-pub const WIDE_FOREIGN_PER_OWN_MAX: u64 = 10;
+pub const UNFILTERED_FOREIGN_PER_OWN_MAX: u64 = 10;
 /// Events that are not ours below which their share says nothing.
-pub const WIDE_FOREIGN_MIN: u64 = 1_000;
+pub const UNFILTERED_FOREIGN_MIN: u64 = 1_000;
 /// Filters in one REQ.
 pub const REQ_FILTERS_MAX: usize = 10;
 /// Bytes of one REQ to a relay that has not said what it takes: 90 % of the 128 KiB that the strictest common relay does.
@@ -201,12 +201,12 @@ pub const PAGE_LIMIT_MIN: usize = 20;
 /// Bytes of a refusal that are read for what it means; the words that count come first.
 pub const REFUSAL_BYTES_READ: usize = 256;
 /// Time for which what a relay's refusals have taught is believed. After: it is tried anew, for relays are upgraded.
-pub const LEARNT_FOR: Duration = Duration::from_secs(7 * 86_400);
+pub const LEARNED_FOR: Duration = Duration::from_secs(7 * 86_400);
 /// `limit` that a sweep asks for in one page.
 pub const SWEEP_PAGE_LIMIT: usize = 500;
 /// `limit` of a page of layer 1 on a relay that has closed one with the usual limit: some take a filter of kinds alone
 /// for a scraper's unless it asks for no more than this.
-pub const SWEEP_PAGE_LIMIT_MODEST: usize = 100;
+pub const SWEEP_PAGE_LIMIT_SMALL: usize = 100;
 /// Ids of one second that a sweep keeps to tell new ones from those it had. Beyond: the sweep has failed.
 pub const SWEEP_BOUNDARY_IDS_MAX: usize = 65_536;
 /// Pages of one sweep. Beyond: the sweep has failed (`pages_exceeded`).
@@ -240,10 +240,10 @@ pub const EXPLAIN_LINES_MAX: usize = 20;
 pub const GAP_RETRY_AFTER: Duration = Duration::from_secs(7 * 86_400);
 /// Pages an hour of one relay that bring nothing new. Beyond: the next waits until enough of it has come back; what is live
 /// goes on.
-pub const BARREN_PAGES_HOURLY: u64 = 36_000;
+pub const UNPRODUCTIVE_PAGES_HOURLY: u64 = 36_000;
 /// Bytes an hour that one relay may send in answer to pages of events that were held already or are refused. Beyond: the
-/// next page waits, as for [`BARREN_PAGES_HOURLY`]. Enough for a full catch-up of 400,000 known events.
-pub const BARREN_BYTES_HOURLY: u64 = 512 << 20;
+/// next page waits, as for [`UNPRODUCTIVE_PAGES_HOURLY`]. Enough for a full catch-up of 400,000 known events.
+pub const UNPRODUCTIVE_BYTES_HOURLY: u64 = 512 << 20;
 /// Tries of one sweep on one link. Beyond: its items stay unconfirmed until the next catch-up.
 pub const SWEEP_ATTEMPTS_MAX: u32 = 3;
 /// Wait before a failed sweep is tried again on the same link.
@@ -526,7 +526,7 @@ const _: () = {
     assert!(AUDIT_PERIOD_MIN.as_micros() < AUDIT_PERIOD_RECONCILED.as_micros());
     assert!(AUDIT_PERIOD_RECONCILED.as_micros() < AUDIT_PERIOD_MAX.as_micros());
     assert!(AUDIT_LOOK_BACK_SECS <= AUDIT_LOOK_BACK_RECONCILED_SECS);
-    assert!(SWEEP_FULL_PAGE_MIN <= SWEEP_PAGE_LIMIT_MODEST && SWEEP_PAGE_LIMIT_MODEST <= SWEEP_PAGE_LIMIT);
+    assert!(SWEEP_FULL_PAGE_MIN <= SWEEP_PAGE_LIMIT_SMALL && SWEEP_PAGE_LIMIT_SMALL <= SWEEP_PAGE_LIMIT);
     // Three filters with one address each, every byte of its identifier escaped, and what is around them.
     assert!(3 * (6 * IDENTIFIER_BYTES_MAX + 1_024) < REQ_BYTES_MIN);
     assert!(LINK_WRITE_BUFFER_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);

@@ -13,7 +13,6 @@ use crate::sync::network::Network;
 use crate::time::Now;
 
 pub mod agenda;
-pub mod allowance;
 pub mod audit;
 pub mod auth;
 pub mod budget;
@@ -35,6 +34,7 @@ pub mod session;
 pub mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod unproductive;
 pub mod window;
 
 /// What the sync machines see of the world while they handle one input.

@@ -313,7 +313,7 @@ fn two_instances_keep_each_other_complete() {
     let b = setup_b.start();
     wait_served(&b, &repo.all());
 
-    // A learnt of B from the announcement alone: what is published to B reaches A, and the other way round.
+    // A learned of B from the announcement alone: what is published to B reaches A, and the other way round.
     let on_b = repo.person.comment(&repo.issue, unix_now(), "said to B");
     b.client().publish_ok(&on_b);
     wait_served(&a, &[&on_b]);

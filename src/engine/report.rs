@@ -8,7 +8,7 @@ use crate::limits::{
     BATCH_EVENTS_MAX, CLIENT_HELD_EVENTS_MAX, CLIENTS_REQ_BYTES_MAX, REFUSED_IDS_MAX, RELAY_SUBSCRIPTIONS_MAX,
 };
 use crate::metrics::{Gauges, QueueSample, RelaySample};
-use crate::sync::budget::{Budget, Learnt};
+use crate::sync::budget::{Budget, Learned};
 use crate::sync::coverage::Coverage;
 use crate::sync::filters::Unit;
 use crate::sync::gap::Gap;
@@ -146,7 +146,7 @@ impl Engine {
             status["live"]["filters"] = json!(session.live_filters());
             status["polled"] = values(&mut polled.iter().copied());
             status["polled"]["filters"] = json!(filter_count(polled.iter().copied()));
-            status["carriage"] = json!(if session.carriage().is_wide() { "wide" } else { "chunks" });
+            status["filtering"] = json!(if session.filtering().is_unfiltered() { "none" } else { "by_tag" });
             status["audit_secs"] = json!(session.audits().period().as_secs());
             let reached = session.agenda().reached();
             status["polled"]["covered"] = json!(reached.map(|reached| reached.complete.as_secs()));
@@ -175,8 +175,8 @@ fn limits(budget: &Budget, values_max: usize) -> Value {
         "values": shape.values,
         "bytes": shape.bytes,
         "limit": budget.page_limit(false),
-        "told": budget.info.is_some(),
-        "learnt": (budget.learnt != Learnt::default()).then(|| json!(budget.learnt)),
+        "advertised": budget.info.is_some(),
+        "learned": (budget.learned != Learned::default()).then(|| json!(budget.learned)),
     })
 }
 

@@ -13,7 +13,7 @@ use crate::intake::recent::Recent;
 use crate::limits::{CLAIM_HOLDS_FOR, CLAIMED_IDS_MAX, RECONCILE_IDS_MAX};
 use crate::store::{Store, StoreError};
 use crate::sync::Cx;
-use crate::sync::session::{Found, Sifted};
+use crate::sync::session::{Classified, Found};
 use crate::time::Instant;
 
 /// What spares the relays and the store work. Nothing depends on it.
@@ -76,8 +76,8 @@ pub(super) fn supply(
         return Ok(true);
     }
     if let Some(Found { of, ids, may_wait }) = relays[key].relay.take_found(cx.now.mono) {
-        let sifted = shared(|| sift(ids, may_wait, key, store, intake, hints, cx))?;
-        relays[key].relay.add_needed(of, sifted, cx);
+        let classified = shared(|| sift(ids, may_wait, key, store, intake, hints, cx))?;
+        relays[key].relay.add_needed(of, classified, cx);
         return Ok(true);
     }
     if let Some(wanted) = relays[key].relay.wanted_set() {
@@ -101,19 +101,19 @@ fn sift(
     intake: &Intake,
     hints: &mut Hints,
     cx: &Cx<'_>,
-) -> Result<Sifted, StoreError> {
-    let mut sifted = Sifted::default();
+) -> Result<Classified, StoreError> {
+    let mut classified = Classified::default();
     for id in ids {
         if intake.has_no_use_for(&id, cx.now, store, cx.state)? {
             continue;
         }
         match may_wait && hints.claims.is_of_another(&id, key, cx.now.mono) {
-            true => sifted.elsewhere.push(id),
+            true => classified.elsewhere.push(id),
             false => {
                 hints.claims.claim(id, key, cx.now.mono);
-                sifted.needed.push(id);
+                classified.needed.push(id);
             }
         }
     }
-    Ok(sifted)
+    Ok(classified)
 }

@@ -1,18 +1,17 @@
-//! What one relay allows, and what follows from it for what it is asked: told by its NIP-11 document, learnt from its
+//! What one relay allows, and what follows from it for what it is asked: told by its NIP-11 document, learned from its
 //! refusals. What nobody told starts at what the strictest common relay takes, and a refusal only ever lowers it, by at
 //! least half where the relay names no number: learning ends after a few steps and never loops.
 //!
-//! What was learnt is kept in the store and believed for [`LEARNT_FOR`]: relays are upgraded.
+//! What was learned is kept in the store and believed for [`LEARNED_FOR`]: relays are upgraded.
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    CLOCK_SLACK_SECS, FILTER_VALUES_WIDE_MAX, INFO_PERIOD, LEARNT_FOR, LIVE_SUBSCRIPTIONS_RESERVE, PAGE_LIMIT_MIN,
+    CLOCK_SLACK_SECS, FILTER_VALUES_WIDE_MAX, INFO_PERIOD, LEARNED_FOR, LIVE_SUBSCRIPTIONS_RESERVE, PAGE_LIMIT_MIN,
     RELAY_SUBSCRIPTIONS_MAX, RELAY_SUBSCRIPTIONS_UNTOLD, REQ_BYTES_MIN, REQ_BYTES_TOLD_MAX, REQ_BYTES_UNTOLD,
-    REQ_FILTERS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_PAGE_LIMIT, SWEEP_PAGE_LIMIT_MODEST, SWEEPS_IN_FLIGHT_MAX, Timing,
+    REQ_FILTERS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_PAGE_LIMIT, SWEEP_PAGE_LIMIT_SMALL, SWEEPS_IN_FLIGHT_MAX, Timing,
 };
 use crate::protocol::relay_info::RelayInfo;
-use crate::sync::allowance::Allowance;
 use crate::sync::detour::Detours;
 use crate::sync::filters::ID_BYTES;
 use crate::sync::gap::Gaps;
@@ -20,6 +19,7 @@ use crate::sync::liveness::IdleDrops;
 use crate::sync::paging::Paging;
 use crate::sync::reconcile::{Manner, Record};
 use crate::sync::refusal::Refusal;
+use crate::sync::unproductive::Unproductive;
 use crate::time::{Duration, UnixTime};
 
 /// What one relay allows.
@@ -33,7 +33,7 @@ pub struct Budget {
     /// When the last audit that found everything began; [`UnixTime::EPOCH`] for never.
     pub audited_at: UnixTime,
     /// What its refusals have taught.
-    pub learnt: Learnt,
+    pub learned: Learned,
     /// What its reconciling has shown.
     pub reconciling: Record,
     /// What its pages have shown.
@@ -47,7 +47,7 @@ pub struct Budget {
     pub idle: IdleDrops,
     /// What catch-ups that bring nothing may still cost.
     #[serde(skip)]
-    pub allowance: Allowance,
+    pub unproductive: Unproductive,
     /// It differs from what was last written.
     #[serde(skip)]
     changed: bool,
@@ -56,8 +56,8 @@ pub struct Budget {
 /// What a relay's refusals have taught. `None` and `false`: nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Learnt {
-    /// When the last of it was learnt.
+pub struct Learned {
+    /// When the last of it was learned.
     pub at: UnixTime,
     /// Subscriptions open at once.
     pub subscriptions: Option<usize>,
@@ -70,7 +70,7 @@ pub struct Learnt {
     /// `limit` of one filter.
     pub limit: Option<usize>,
     /// It takes a layer 1 that asks for many events for a scraper's.
-    pub modest_layer_1: bool,
+    pub small_pages: bool,
     /// It refuses filters that name no kinds.
     pub named_kinds: bool,
     /// It refuses filters for upper-case tags.
@@ -115,15 +115,15 @@ pub struct Refused {
     pub kindless: bool,
     /// Whether it asks for upper-case tags.
     pub upper_case: bool,
-    /// Whether something was learnt since it was asked.
+    /// Whether something was learned since it was asked.
     pub is_old: bool,
 }
 
 impl Budget {
     /// Subscriptions that may be open at once, sweeps included.
     pub fn subscriptions(&self) -> usize {
-        let told = self.told(|info| info.max_subscriptions).unwrap_or(RELAY_SUBSCRIPTIONS_UNTOLD);
-        told.min(self.learnt.subscriptions.unwrap_or(usize::MAX)).clamp(1, RELAY_SUBSCRIPTIONS_MAX)
+        let told = self.advertised(|info| info.max_subscriptions).unwrap_or(RELAY_SUBSCRIPTIONS_UNTOLD);
+        told.min(self.learned.subscriptions.unwrap_or(usize::MAX)).clamp(1, RELAY_SUBSCRIPTIONS_MAX)
     }
 
     /// Of these, how many may be live; the rest is for sweeps. With a single one, everything is polled.
@@ -140,11 +140,11 @@ impl Budget {
     /// The form of what it is asked. `values_max`: the operator's own bound.
     pub fn shape(&self, values_max: usize) -> Shape {
         Shape {
-            values: self.learnt.values.unwrap_or(usize::MAX).min(values_max).max(1),
-            filters: self.learnt.filters.unwrap_or(usize::MAX).clamp(1, REQ_FILTERS_MAX),
+            values: self.learned.values.unwrap_or(usize::MAX).min(values_max).max(1),
+            filters: self.learned.filters.unwrap_or(usize::MAX).clamp(1, REQ_FILTERS_MAX),
             bytes: self.bytes(),
-            named_kinds: self.learnt.named_kinds,
-            tagged_layer_1: self.learnt.tagged_layer_1,
+            named_kinds: self.learned.named_kinds,
+            tagged_layer_1: self.learned.tagged_layer_1,
         }
     }
 
@@ -153,23 +153,24 @@ impl Budget {
     /// values and answer more of them with nothing.
     pub fn wider_shape(&self, values_max: usize) -> Option<Shape> {
         let shape = self.shape(values_max);
-        let told = self.told(|info| info.max_message_length).is_some() && self.learnt.values.is_none();
+        let told = self.advertised(|info| info.max_message_length).is_some() && self.learned.values.is_none();
         let wide = (shape.bytes / (shape.filters.max(3) * ID_BYTES)).min(FILTER_VALUES_WIDE_MAX);
         (told && values_max >= FILTER_VALUES_DEFAULT && wide > shape.values).then_some(Shape { values: wide, ..shape })
     }
 
     /// Bytes of one REQ.
     fn bytes(&self) -> usize {
-        let told = self.told(|info| info.max_message_length).map(|bytes| (bytes / 10 * 9).min(REQ_BYTES_TOLD_MAX));
-        let known = told.unwrap_or(REQ_BYTES_UNTOLD).min(self.learnt.bytes.unwrap_or(usize::MAX));
+        let told =
+            self.advertised(|info| info.max_message_length).map(|bytes| (bytes / 10 * 9).min(REQ_BYTES_TOLD_MAX));
+        let known = told.unwrap_or(REQ_BYTES_UNTOLD).min(self.learned.bytes.unwrap_or(usize::MAX));
         known.max(REQ_BYTES_MIN)
     }
 
     /// `limit` of one page. `layer_1`: of announcements by kind alone.
     pub fn page_limit(&self, layer_1: bool) -> usize {
-        let told = self.told(|info| info.max_limit).unwrap_or(usize::MAX);
-        let modest = if layer_1 && self.learnt.modest_layer_1 { SWEEP_PAGE_LIMIT_MODEST } else { usize::MAX };
-        SWEEP_PAGE_LIMIT.min(told).min(self.learnt.limit.unwrap_or(usize::MAX)).min(modest).max(1)
+        let told = self.advertised(|info| info.max_limit).unwrap_or(usize::MAX);
+        let small = if layer_1 && self.learned.small_pages { SWEEP_PAGE_LIMIT_SMALL } else { usize::MAX };
+        SWEEP_PAGE_LIMIT.min(told).min(self.learned.limit.unwrap_or(usize::MAX)).min(small).max(1)
     }
 
     /// `limit` of a live filter: what a relay may send of the overlap before EOSE. Not the limit of any page: a live
@@ -178,8 +179,8 @@ impl Budget {
     /// as long as a scraper's question.
     pub fn live_limit(&self) -> usize {
         let below = self.page_limit(false).saturating_sub(1);
-        let other = match self.learnt.modest_layer_1 || below == SWEEP_PAGE_LIMIT_MODEST {
-            true => below.min(SWEEP_PAGE_LIMIT_MODEST - 1),
+        let other = match self.learned.small_pages || below == SWEEP_PAGE_LIMIT_SMALL {
+            true => below.min(SWEEP_PAGE_LIMIT_SMALL - 1),
             false => below,
         };
         other.max(1)
@@ -195,12 +196,12 @@ impl Budget {
     /// Whether everything the relay holds is likely to be ours: it says that it holds git events only, and has not shown
     /// that most of them are others'.
     pub fn is_small(&self) -> bool {
-        self.info.as_ref().is_some_and(|info| info.is_grasp) && !self.learnt.crowded
+        self.info.as_ref().is_some_and(|info| info.is_grasp) && !self.learned.crowded
     }
 
     /// Most of what it holds is not ours.
     pub fn note_crowd(&mut self, now: UnixTime) {
-        self.note(now, |learnt| learnt.crowded = true);
+        self.note(now, |learned| learned.crowded = true);
     }
 
     /// Whether an answer of so many events may not have been all. `limit`: what it was asked with.
@@ -210,23 +211,23 @@ impl Budget {
 
     /// Learns from a refusal. Says whether the same question, in a form that the budget now allows, is worth another try:
     /// each one within the budget that is refused makes it smaller, until nothing is left to try. One that was under way
-    /// when the last of it was learnt, and is not within it, teaches nothing.
+    /// when the last of it was learned, and is not within it, teaches nothing.
     pub fn learn(&mut self, refusal: Refusal, req: Refused, now: UnixTime) -> bool {
         if req.is_old && !self.allows(&req) {
             return true;
         }
         let limit = self.page_limit(false).min(req.limit);
-        self.note(now, |learnt| lower_by(learnt, refusal, req, limit));
+        self.note(now, |learned| lower_by(learned, refusal, req, limit));
         !self.allows(&req)
     }
 
-    /// Changes what is learnt, and when that was. Says whether anything has changed.
-    fn note(&mut self, now: UnixTime, change: impl FnOnce(&mut Learnt)) -> bool {
-        let before = self.learnt.clone();
-        change(&mut self.learnt);
-        let news = self.learnt != before;
+    /// Changes what is learned, and when that was. Says whether anything has changed.
+    fn note(&mut self, now: UnixTime, change: impl FnOnce(&mut Learned)) -> bool {
+        let before = self.learned.clone();
+        change(&mut self.learned);
+        let news = self.learned != before;
         if news {
-            self.learnt.at = now;
+            self.learned.at = now;
             self.changed = true;
         }
         news
@@ -279,18 +280,18 @@ impl Budget {
             && req.open <= self.subscriptions()
             && req.limit <= self.page_limit(req.layer_1)
             && !(req.kindless && shape.named_kinds)
-            && !(req.upper_case && self.learnt.lower_case_tags)
+            && !(req.upper_case && self.learned.lower_case_tags)
     }
 
     /// Layer 1 was refused without a word that says why: it may have asked for too much at once.
-    pub fn be_modest(&mut self, now: UnixTime) {
-        self.note(now, |learnt| learnt.modest_layer_1 = true);
+    pub fn use_small_pages(&mut self, now: UnixTime) {
+        self.note(now, |learned| learned.small_pages = true);
     }
 
     /// A full catch-up found nothing by kinds alone, and something by kinds and identifiers: the relay hides what it takes
     /// for a scraper's question. Says whether that is news.
     pub fn name_everything(&mut self, now: UnixTime) -> bool {
-        self.note(now, |learnt| (learnt.tagged_layer_1, learnt.named_kinds) = (true, true))
+        self.note(now, |learned| (learned.tagged_layer_1, learned.named_kinds) = (true, true))
     }
 
     /// A link was dropped by the other side after so much silence. Says whether that was why.
@@ -306,12 +307,12 @@ impl Budget {
         self.idle.ping_after(timing)
     }
 
-    /// Forgets what was learnt too long ago. Says whether there was any.
+    /// Forgets what was learned too long ago. Says whether there was any.
     pub fn forget_old(&mut self, now: UnixTime) -> bool {
         self.paging.forget_old(now);
-        let old = self.learnt != Learnt::default() && self.learnt.at.plus_secs(LEARNT_FOR.as_secs()) <= now;
+        let old = self.learned != Learned::default() && self.learned.at.plus_secs(LEARNED_FOR.as_secs()) <= now;
         if old {
-            self.learnt = Learnt::default();
+            self.learned = Learned::default();
             self.changed = true;
         }
         old
@@ -331,7 +332,7 @@ impl Budget {
     }
 
     /// What the store has kept. A record that another version wrote and this one cannot read counts as none: it is
-    /// learnt again.
+    /// learned again.
     pub fn from_record(record: &str) -> Budget {
         serde_json::from_str(record).unwrap_or_default()
     }
@@ -342,45 +343,45 @@ impl Budget {
         Budget { info: Some(info), ..Budget::default() }
     }
 
-    fn told(&self, what: impl FnOnce(&RelayInfo) -> Option<u64>) -> Option<usize> {
+    fn advertised(&self, what: impl FnOnce(&RelayInfo) -> Option<u64>) -> Option<usize> {
         let number = self.info.as_ref().and_then(what)?;
         Some(usize::try_from(number).unwrap_or(usize::MAX))
     }
 }
 
 /// What a refusal of `req` says of the relay's limits. `limit`: of one filter, as it was asked or less.
-fn lower_by(learnt: &mut Learnt, refusal: Refusal, req: Refused, limit: usize) {
+fn lower_by(learned: &mut Learned, refusal: Refusal, req: Refused, limit: usize) {
     let lower = |known: &mut Option<usize>, to: usize| *known = Some(known.map_or(to, |known| known.min(to)));
     match refusal {
         Refusal::TooManySubscriptions(said) => {
             // No relay allows fewer than two: such a refusal means something else.
             let fewer = req.open.saturating_sub(1).max(2);
-            lower(&mut learnt.subscriptions, said.map_or(fewer, |said| said.clamp(2, fewer)));
+            lower(&mut learned.subscriptions, said.map_or(fewer, |said| said.clamp(2, fewer)));
         }
         Refusal::TooManyFilters(said) if req.filters > 1 => {
             // Three belong together: the letters of one tag.
             let half = if req.filters > 3 { (req.filters / 2).max(3) } else { req.filters / 2 };
-            lower(&mut learnt.filters, said.filter(|said| *said < req.filters).unwrap_or(half));
+            lower(&mut learned.filters, said.filter(|said| *said < req.filters).unwrap_or(half));
         }
         Refusal::TooManyFilters(_) | Refusal::FilterTooLarge if req.values > 1 => {
-            lower(&mut learnt.values, req.values / 2);
+            lower(&mut learned.values, req.values / 2);
         }
         Refusal::MessageTooLarge(said) if req.bytes > REQ_BYTES_MIN => {
             let said = said.map(|said| said / 10 * 9).filter(|said| *said < req.bytes);
             let bytes = said.unwrap_or(req.bytes / 2).max(REQ_BYTES_MIN);
-            lower(&mut learnt.bytes, bytes);
+            lower(&mut learned.bytes, bytes);
             if req.filters == 1 {
-                lower(&mut learnt.values, (req.values * bytes / req.bytes).max(1));
+                lower(&mut learned.values, (req.values * bytes / req.bytes).max(1));
             }
         }
-        Refusal::MessageTooLarge(_) if req.values > 1 => lower(&mut learnt.values, req.values / 2),
-        Refusal::LimitTooHigh => lower(&mut learnt.limit, (limit / 2).max(PAGE_LIMIT_MIN)),
+        Refusal::MessageTooLarge(_) if req.values > 1 => lower(&mut learned.values, req.values / 2),
+        Refusal::LimitTooHigh => lower(&mut learned.limit, (limit / 2).max(PAGE_LIMIT_MIN)),
         // What is beside layer 1 may be to blame, too; but a smaller layer 1 costs pages, and naming kinds costs events.
-        Refusal::Underspecified if req.layer_1 && !learnt.modest_layer_1 => learnt.modest_layer_1 = true,
+        Refusal::Underspecified if req.layer_1 && !learned.small_pages => learned.small_pages = true,
         Refusal::Underspecified | Refusal::Unsupported | Refusal::AuthRequired if req.kindless => {
-            learnt.named_kinds = true;
+            learned.named_kinds = true;
         }
-        Refusal::UpperCaseTags => learnt.lower_case_tags = true,
+        Refusal::UpperCaseTags => learned.lower_case_tags = true,
         _ => {}
     }
 }
@@ -466,7 +467,7 @@ mod tests {
         let learn = |refusal| {
             let mut budget = Budget::default();
             assert!(budget.learn(refusal, REQ, NOW), "{refusal:?}");
-            assert_eq!(budget.learnt.at, NOW);
+            assert_eq!(budget.learned.at, NOW);
             budget
         };
         assert_eq!(learn(TooManySubscriptions(None)).subscriptions(), 8);
@@ -481,7 +482,9 @@ mod tests {
         assert!(learn(Underspecified).shape(100).named_kinds);
         assert!(learn(Unsupported).shape(100).named_kinds);
         let mut budget = Budget::default();
-        assert!(budget.learn(UpperCaseTags, Refused { upper_case: true, ..REQ }, NOW) && budget.learnt.lower_case_tags);
+        assert!(
+            budget.learn(UpperCaseTags, Refused { upper_case: true, ..REQ }, NOW) && budget.learned.lower_case_tags
+        );
     }
 
     #[test]
@@ -490,7 +493,7 @@ mod tests {
         let mut budget = Budget::default();
         let mut learn = |req| {
             let again = budget.learn(Refusal::Underspecified, req, NOW);
-            (again, budget.learnt.modest_layer_1, budget.learnt.named_kinds)
+            (again, budget.learned.small_pages, budget.learned.named_kinds)
         };
         assert_eq!(learn(mixed(499, true, false)), (true, true, false));
         assert_eq!(learn(mixed(499, true, true)), (true, true, false), "it was under way");
@@ -503,19 +506,19 @@ mod tests {
     fn a_req_that_has_come_out_larger_than_it_should_teaches_all_the_same() {
         let mut budget = Budget::default();
         assert!(budget.learn(Refusal::MessageTooLarge(None), Refused { bytes: 1_000_000, ..REQ }, NOW));
-        let first = budget.learnt.bytes;
+        let first = budget.learned.bytes;
         assert!(budget.learn(Refusal::MessageTooLarge(None), Refused { bytes: 600_000, ..REQ }, NOW));
-        assert!(budget.learnt.bytes < first, "or it would be asked for ever");
+        assert!(budget.learned.bytes < first, "or it would be asked for ever");
     }
 
     #[test]
-    fn where_layer_1_must_be_modest_it_is_so_live_and_differs_from_a_page() {
+    fn small_pages_of_layer_1_are_small_live_and_differ_from_a_page() {
         let mut budget = Budget::default();
         assert_eq!((budget.live_limit(), budget.page_limit(true)), (499, 500));
-        budget.be_modest(NOW);
+        budget.use_small_pages(NOW);
         assert_eq!((budget.live_limit(), budget.page_limit(true), budget.page_limit(false)), (99, 100, 500));
         let mut few = told(20, 131_072, 60);
-        few.be_modest(NOW);
+        few.use_small_pages(NOW);
         assert_eq!((few.live_limit(), few.page_limit(true)), (59, 60));
     }
 
@@ -555,15 +558,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_learnt_is_kept_and_believed_for_a_while() {
+    fn what_was_learned_is_kept_and_believed_for_a_while() {
         let mut budget = told(20, 131_072, 500);
         budget.learn(Refusal::TooManyFilters(None), REQ, NOW);
         budget.note_audit(NOW);
         let record = budget.take_record().expect("it has changed");
         assert_eq!((Budget::from_record(&record), budget.take_record()), (budget.clone(), None));
         assert_eq!(Budget::from_record("{\"from\":\"the future\"}"), Budget::default());
-        assert!(!budget.forget_old(NOW.plus_secs(LEARNT_FOR.as_secs() - 1)));
-        assert!(budget.forget_old(NOW.plus_secs(LEARNT_FOR.as_secs())));
+        assert!(!budget.forget_old(NOW.plus_secs(LEARNED_FOR.as_secs() - 1)));
+        assert!(budget.forget_old(NOW.plus_secs(LEARNED_FOR.as_secs())));
         assert_eq!(budget.shape(100).filters, 10);
         assert!(budget.info.is_some(), "what it says of itself is another matter");
     }

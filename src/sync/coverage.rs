@@ -1,6 +1,6 @@
 //! How much of what a relay shares with us it lets us have, and why not all of it (spec section 11): said, never silent.
 
-use crate::sync::budget::Learnt;
+use crate::sync::budget::Learned;
 use crate::sync::gap::GapReason;
 use crate::sync::relay::Relay;
 use crate::sync::session::Lockout;
@@ -31,7 +31,7 @@ impl Coverage {
             return Coverage::Refused(lockout);
         }
         let Some(session) = relay.session() else { return Coverage::Away };
-        let reductions = reductions(&session.budget().learnt);
+        let reductions = reductions(&session.budget().learned);
         if relay.is_incomplete() {
             Coverage::Incomplete
         } else if let Some(last) = session.budget().gaps.iter().last() {
@@ -86,14 +86,14 @@ impl Coverage {
     }
 }
 
-fn reductions(learnt: &Learnt) -> Vec<&'static str> {
+fn reductions(learned: &Learned) -> Vec<&'static str> {
     let all = [
-        (learnt.named_kinds, "filters without kinds are refused: only kinds that are known to tag are asked for"),
+        (learned.named_kinds, "filters without kinds are refused: only kinds that are known to tag are asked for"),
         (
-            learnt.lower_case_tags,
+            learned.lower_case_tags,
             "upper-case tags are refused: comments deep in a thread are found through others only",
         ),
-        (learnt.tagged_layer_1, "filters of kinds alone are refused: only followed repositories are asked for"),
+        (learned.tagged_layer_1, "filters of kinds alone are refused: only followed repositories are asked for"),
     ];
     all.into_iter().filter(|(holds, _)| *holds).map(|(_, why)| why).collect()
 }
@@ -104,9 +104,9 @@ mod tests {
 
     #[test]
     fn each_reduction_is_said() {
-        assert!(reductions(&Learnt::default()).is_empty());
-        let learnt = Learnt { named_kinds: true, lower_case_tags: true, tagged_layer_1: true, ..Learnt::default() };
-        let why = Coverage::Reduced(reductions(&learnt)).why();
+        assert!(reductions(&Learned::default()).is_empty());
+        let learned = Learned { named_kinds: true, lower_case_tags: true, tagged_layer_1: true, ..Learned::default() };
+        let why = Coverage::Reduced(reductions(&learned)).why();
         assert_eq!(why.split("; ").count(), 3, "{why}");
     }
 

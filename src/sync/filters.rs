@@ -455,7 +455,7 @@ mod tests {
     use super::*;
     use crate::sync::budget::Budget;
     use crate::sync::paging::Paging;
-    use crate::sync::plan::{Carriage, Reach, catchup_sweeps, chunked_units};
+    use crate::sync::plan::{Filtering, Reach, catchup_sweeps, chunked_units};
     use crate::sync::progress::RelayProgress;
     use crate::sync::testing::{addr, announcement, relay, root_id, settings};
 
@@ -603,7 +603,7 @@ mod tests {
     #[test]
     fn the_same_state_gives_the_same_bytes() {
         let text = |state: &State| {
-            let chunks = Carriage::Chunks(shape(100));
+            let chunks = Filtering::ByTag(shape(100));
             let sweeps = catchup_sweeps(&relay("one"), Reach::Full, &RelayProgress::default(), chunks, state).concat();
             let mut out = String::new();
             sweeps
@@ -621,7 +621,7 @@ mod tests {
         let mut progress = RelayProgress::default();
         progress.confirm(repo, 3);
         let since = UnixTime::from_secs(5);
-        let chunks = Carriage::Chunks(shape(100));
+        let chunks = Filtering::ByTag(shape(100));
         let sweeps = catchup_sweeps(&relay("one"), Reach::Since(since), &progress, chunks, &state).concat();
         let of = |wanted: fn(&Subject) -> bool| -> Vec<Option<UnixTime>> {
             sweeps.iter().filter(|sweep| wanted(sweep.subject())).map(|sweep| sweep.since()).collect()

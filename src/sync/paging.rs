@@ -1,11 +1,11 @@
 //! How one relay answers pages, as its pages have shown it: in which order, whether `until` counts its own second, how
 //! much it gives at once, and whether it says EOSE before it has sent everything. Sweeps ask accordingly.
 //!
-//! Nothing of it is believed for longer than [`LEARNT_FOR`]: relays are upgraded.
+//! Nothing of it is believed for longer than [`LEARNED_FOR`]: relays are upgraded.
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{LEARNT_FOR, SWEEP_CAP_MIN, SWEEP_FULL_PAGE_MIN, SWEEP_TIME_SPLITS_MAX};
+use crate::limits::{LEARNED_FOR, SWEEP_CAP_MIN, SWEEP_FULL_PAGE_MIN, SWEEP_TIME_SPLITS_MAX};
 use crate::time::UnixTime;
 
 /// What the pages of one relay have shown.
@@ -169,7 +169,7 @@ impl Paging {
 
     /// Forgets what was shown too long ago.
     pub(super) fn forget_old(&mut self, now: UnixTime) {
-        if self.at != UnixTime::EPOCH && self.at.plus_secs(LEARNT_FOR.as_secs()) <= now {
+        if self.at != UnixTime::EPOCH && self.at.plus_secs(LEARNED_FOR.as_secs()) <= now {
             *self = Paging { largest: self.largest, changed: true, ..Paging::default() };
         }
     }
@@ -213,9 +213,9 @@ mod tests {
         let mut paging = Paging::default();
         paging.on_bounds_excluded(NOW);
         paging.on_punctuality(Punctuality::Late, NOW.plus_secs(9));
-        paging.forget_old(NOW.plus_secs(LEARNT_FOR.as_secs() - 1));
+        paging.forget_old(NOW.plus_secs(LEARNED_FOR.as_secs() - 1));
         assert!(paging.excludes_bounds());
-        paging.forget_old(NOW.plus_secs(LEARNT_FOR.as_secs()));
+        paging.forget_old(NOW.plus_secs(LEARNED_FOR.as_secs()));
         assert_eq!((paging.excludes_bounds(), paging.punctuality()), (false, Punctuality::Unknown));
     }
 }

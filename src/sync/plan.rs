@@ -15,25 +15,25 @@ use crate::time::UnixTime;
 
 /// How a relay is asked for what it shares with us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carriage {
+pub enum Filtering {
     /// By repos and root events, in chunks of this form.
-    Chunks(Shape),
+    ByTag(Shape),
     /// For everything it has, by time alone, judged here: it holds git events only, and more of ours than its
     /// subscriptions carry in chunks.
-    Wide(Shape),
+    None(Shape),
 }
 
-impl Carriage {
+impl Filtering {
     /// The form of its filters.
     pub fn shape(self) -> Shape {
         match self {
-            Carriage::Chunks(shape) | Carriage::Wide(shape) => shape,
+            Filtering::ByTag(shape) | Filtering::None(shape) => shape,
         }
     }
 
     /// Whether the relay is asked for everything it has.
-    pub fn is_wide(self) -> bool {
-        matches!(self, Carriage::Wide(_))
+    pub fn is_unfiltered(self) -> bool {
+        matches!(self, Filtering::None(_))
     }
 }
 
@@ -63,7 +63,7 @@ impl Allows {
 #[derive(Debug)]
 pub struct Minimal {
     /// How they are best carried.
-    pub carriage: Carriage,
+    pub filtering: Filtering,
     /// The units.
     pub units: Vec<Unit>,
     /// REQs that they are live in.
@@ -74,7 +74,7 @@ impl Minimal {
     fn chunks(relay: &RelayUrl, shape: Shape, state: &State) -> Minimal {
         let units = chunked_units(relay, shape, state);
         let reqs = req_count(&units, shape, state);
-        Minimal { carriage: Carriage::Chunks(shape), units, reqs }
+        Minimal { filtering: Filtering::ByTag(shape), units, reqs }
     }
 
     /// Chooses the cheapest way to carry what `relay` shares with us within what it allows: all live in chunks of the
@@ -90,7 +90,7 @@ impl Minimal {
         match wider {
             Some(wider) if wider.reqs <= live => wider,
             _ if is_small && live > 0 && !usual.named_kinds => {
-                Minimal { carriage: Carriage::Wide(usual), units: vec![Unit::Everything], reqs: 1 }
+                Minimal { filtering: Filtering::None(usual), units: vec![Unit::Everything], reqs: 1 }
             }
             Some(wider) if wider.reqs < chunks.reqs => wider,
             _ => chunks,
@@ -170,20 +170,20 @@ pub fn catchup_sweeps(
     relay: &RelayUrl,
     reach: Reach,
     progress: &RelayProgress,
-    carriage: Carriage,
+    filtering: Filtering,
     state: &State,
 ) -> Vec<Vec<Sweep>> {
     let since = match reach {
         Reach::Full => None,
         Reach::Since(since) => Some(since),
     };
-    let shape = carriage.shape();
+    let shape = filtering.shape();
     let (old_repos, new_repos): (BTreeSet<_>, BTreeSet<_>) =
         state.repos_of(relay).partition(|repo| since.is_some() && progress.covers_repo(*repo));
     let (old_roots, new_roots): (Vec<_>, Vec<_>) =
         state.roots_of(relay).into_iter().partition(|root| since.is_some() && progress.covers_root(*root, state));
     let announcements = Sweep::new(Subject::Announcements, since);
-    if carriage.is_wide() {
+    if filtering.is_unfiltered() {
         // What is not confirmed is asked for on its own, unless everything is.
         let new = since.is_some().then(|| increment_sweeps(&new_repos, &new_roots, shape, state));
         let everything = std::iter::once(Sweep::new(Subject::Everything, since));
@@ -202,16 +202,16 @@ pub fn thread_units(
     relay: &RelayUrl,
     reach: Reach,
     progress: &RelayProgress,
-    carriage: Carriage,
+    filtering: Filtering,
     state: &State,
 ) -> Vec<Unit> {
     let is_new = |covered: bool| reach == Reach::Full || !covered;
     let repos = state.repos_of(relay).filter(|repo| is_new(progress.covers_repo(*repo)));
     let mut roots = state.roots_of(relay);
     roots.retain(|root| is_new(progress.covers_root(*root, state)));
-    match carriage {
-        Carriage::Wide(_) => Vec::new(),
-        Carriage::Chunks(shape) => units_of(repos, &roots, shape, state).collect(),
+    match filtering {
+        Filtering::None(_) => Vec::new(),
+        Filtering::ByTag(shape) => units_of(repos, &roots, shape, state).collect(),
     }
 }
 
@@ -257,15 +257,15 @@ mod tests {
         state
     }
 
-    fn carriage(roots: u32, budget: &Budget) -> Carriage {
-        Minimal::of(&relay("one"), Allows::of(budget, 100), &world(roots)).carriage
+    fn filtering(roots: u32, budget: &Budget) -> Filtering {
+        Minimal::of(&relay("one"), Allows::of(budget, 100), &world(roots)).filtering
     }
 
     #[test]
     fn what_fits_live_is_asked_for_in_the_usual_chunks() {
         let grasp =
             Budget::of_info(RelayInfo { is_grasp: true, max_message_length: Some(524_288), ..RelayInfo::default() });
-        assert_eq!(carriage(1_000, &grasp), Carriage::Chunks(grasp.shape(100)));
+        assert_eq!(filtering(1_000, &grasp), Filtering::ByTag(grasp.shape(100)));
     }
 
     #[test]
@@ -273,16 +273,16 @@ mod tests {
         let roomy = RelayInfo { max_message_length: Some(524_288), ..RelayInfo::default() };
         let grasp = RelayInfo { is_grasp: true, ..RelayInfo::default() };
         let both = RelayInfo { is_grasp: true, ..roomy.clone() };
-        let values = |carriage: Carriage| (carriage.is_wide(), carriage.shape().values);
-        assert_eq!(values(carriage(4_000, &Budget::of_info(roomy.clone()))), (false, 704));
-        assert_eq!(values(carriage(4_000, &Budget::of_info(both.clone()))), (false, 704));
-        assert_eq!(values(carriage(4_000, &Budget::of_info(grasp.clone()))), (true, 100));
-        assert_eq!(values(carriage(4_000, &Budget::default())), (false, 100));
-        assert_eq!(values(carriage(40_000, &Budget::of_info(both))), (true, 100));
-        assert_eq!(values(carriage(40_000, &Budget::of_info(roomy))), (false, 704), "fewer polls");
+        let values = |filtering: Filtering| (filtering.is_unfiltered(), filtering.shape().values);
+        assert_eq!(values(filtering(4_000, &Budget::of_info(roomy.clone()))), (false, 704));
+        assert_eq!(values(filtering(4_000, &Budget::of_info(both.clone()))), (false, 704));
+        assert_eq!(values(filtering(4_000, &Budget::of_info(grasp.clone()))), (true, 100));
+        assert_eq!(values(filtering(4_000, &Budget::default())), (false, 100));
+        assert_eq!(values(filtering(40_000, &Budget::of_info(both))), (true, 100));
+        assert_eq!(values(filtering(40_000, &Budget::of_info(roomy))), (false, 704), "fewer polls");
         let mut kinds_only = Budget::of_info(grasp);
-        kinds_only.learnt.named_kinds = true;
-        assert!(!carriage(4_000, &kinds_only).is_wide(), "it refuses filters without kinds");
+        kinds_only.learned.named_kinds = true;
+        assert!(!filtering(4_000, &kinds_only).is_unfiltered(), "it refuses filters without kinds");
     }
 
     #[test]
@@ -291,7 +291,7 @@ mod tests {
         let grasp = Budget::of_info(RelayInfo { is_grasp: true, ..RelayInfo::default() });
         let minimal = Minimal::of(&relay("one"), Allows::of(&grasp, 100), &state);
         assert_eq!((&minimal.units[..], minimal.reqs), (&[Unit::Everything][..], 1));
-        let wide = minimal.carriage;
+        let wide = minimal.filtering;
         let stages = catchup_sweeps(&relay("one"), Reach::Full, &RelayProgress::default(), wide, &state);
         let subjects: Vec<Vec<&Subject>> =
             stages.iter().map(|stage| stage.iter().map(Sweep::subject).collect()).collect();
@@ -306,16 +306,16 @@ mod tests {
     fn threads_are_asked_about_where_everything_is() {
         let state = world(3);
         let (shape, mut progress) = (Budget::default().shape(100), RelayProgress::default());
-        let units = |reach, progress: &RelayProgress, carriage| {
-            thread_units(&relay("one"), reach, progress, carriage, &state).iter().map(Unit::values).collect::<Vec<_>>()
+        let units = |reach, progress: &RelayProgress, filtering| {
+            thread_units(&relay("one"), reach, progress, filtering, &state).iter().map(Unit::values).collect::<Vec<_>>()
         };
         let since = Reach::Since(UnixTime::from_secs(7));
-        assert_eq!(units(since, &progress, Carriage::Chunks(shape)), [1, 3], "nothing is confirmed");
+        assert_eq!(units(since, &progress, Filtering::ByTag(shape)), [1, 3], "nothing is confirmed");
         // The first of three root events, numbered from 2.
         progress.confirm(state.repo_id(&addr(1, "repo")).unwrap(), 2);
-        assert_eq!(units(since, &progress, Carriage::Chunks(shape)), [2]);
-        assert_eq!(units(Reach::Full, &progress, Carriage::Chunks(shape)), [1, 3]);
-        assert!(units(Reach::Full, &progress, Carriage::Wide(shape)).is_empty());
+        assert_eq!(units(since, &progress, Filtering::ByTag(shape)), [2]);
+        assert_eq!(units(Reach::Full, &progress, Filtering::ByTag(shape)), [1, 3]);
+        assert!(units(Reach::Full, &progress, Filtering::None(shape)).is_empty());
     }
 
     #[test]

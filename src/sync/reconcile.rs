@@ -1,6 +1,6 @@
 //! One reconciliation with a relay (NIP-77): which ids it has that we lack, fetched by id until nothing is needed.
 //!
-//! A **pass** is one exchange over our current set. What it finds is sifted by the caller, who knows what is held or was
+//! A **pass** is one exchange over our current set. What it finds is classified by the caller, who knows what is held or was
 //! refused, and the rest is fetched in batches while the exchange goes on. A pass that found much is cut short, so that
 //! what waits is bounded; the next one begins with what has come meanwhile. A pass that ran to its end and brought
 //! nothing new ends the reconciliation: some peers lose items where they cut an answer to a frame's length, and a second
@@ -50,7 +50,7 @@ pub struct Reconciliation {
     /// What this pass fetched that was not known before.
     new: usize,
     /// Found and not yet looked up by the caller.
-    unsifted: Vec<EventId>,
+    unclassified: Vec<EventId>,
     /// Found, and being fetched from another relay.
     elsewhere: Vec<EventId>,
     /// They are looked up again then, if nothing else is left to do.
@@ -79,7 +79,7 @@ pub struct Batch {
     /// How many it began with.
     pub asked: usize,
     /// REQs for these ids that brought none of them.
-    pub barren: u8,
+    pub unproductive: u8,
 }
 
 /// Where a reconciliation stands.
@@ -110,7 +110,7 @@ pub enum Failure {
 const ONE_LIST: [u8; 4] = [0x61, 0, 0, 2];
 
 /// REQs that may bring nothing of a batch before its ids count as not served.
-const BARREN_MAX: u8 = 2;
+const UNPRODUCTIVE_MAX: u8 = 2;
 
 impl Reconciliation {
     /// One that has yet to be opened.
@@ -125,7 +125,7 @@ impl Reconciliation {
             cut: false,
             doubtful: false,
             new: 0,
-            unsifted: Vec::new(),
+            unclassified: Vec::new(),
             elsewhere: Vec::new(),
             look_at: now,
             look_after: ELSEWHERE_FIRST_LOOK,
@@ -178,7 +178,7 @@ impl Reconciliation {
         let answer = exchange.reconcile_with_ids(&payload, &mut have, &mut need).map_err(|_| Failure::Broken)?;
         // They come in no order that could be repeated.
         need.sort_unstable();
-        self.unsifted.extend(need.into_iter().map(|id| EventId::from_byte_array(id.to_bytes())));
+        self.unclassified.extend(need.into_iter().map(|id| EventId::from_byte_array(id.to_bytes())));
         if answer.is_none() {
             self.end_exchange();
         }
@@ -186,14 +186,14 @@ impl Reconciliation {
     }
 
     /// What was found, for the caller to look up.
-    pub fn take_unsifted(&mut self, now: Instant) -> Vec<EventId> {
+    pub fn take_unclassified(&mut self, now: Instant) -> Vec<EventId> {
         if self.next_look().is_some_and(|at| at <= now) {
-            self.unsifted = std::mem::take(&mut self.elsewhere);
+            self.unclassified = std::mem::take(&mut self.elsewhere);
             self.look_after = self.look_after.saturating_mul(2);
             // What has come from there is new all the same.
-            self.new += self.unsifted.len();
+            self.new += self.unclassified.len();
         }
-        std::mem::take(&mut self.unsifted)
+        std::mem::take(&mut self.unclassified)
     }
 
     /// Whether what another relay is being asked for may be left to that one for a while.
@@ -202,7 +202,7 @@ impl Reconciliation {
     }
 
     /// Of what was found, these are being fetched from another relay.
-    pub fn add_elsewhere(&mut self, ids: Vec<EventId>, now: Instant) {
+    pub fn add_claimed(&mut self, ids: Vec<EventId>, now: Instant) {
         if self.elsewhere.is_empty() && !ids.is_empty() {
             self.look_at = now + self.look_after;
         }
@@ -217,7 +217,7 @@ impl Reconciliation {
     /// Whether something is under way, or to be asked for.
     fn is_occupied(&self) -> bool {
         let waits = !self.again.is_empty() || !self.needed.is_empty() || !self.late.is_empty();
-        self.exchange.is_some() || !self.unsifted.is_empty() || waits || self.in_flight > 0
+        self.exchange.is_some() || !self.unclassified.is_empty() || waits || self.in_flight > 0
     }
 
     /// Of what was found, these are neither held nor known to be of no use.
@@ -252,7 +252,7 @@ impl Reconciliation {
                 }
                 let left: BTreeSet<EventId> = self.needed.difference(asked).take(max).copied().collect();
                 left.iter().for_each(|id| _ = self.needed.remove(id));
-                Batch { asked: left.len(), left, barren: 0 }
+                Batch { asked: left.len(), left, unproductive: 0 }
             }
         };
         (!batch.left.is_empty()).then(|| {
@@ -263,16 +263,16 @@ impl Reconciliation {
 
     /// Takes one of the batches that wait to be asked for again; what is beyond `max` goes on waiting.
     fn cut_batch(&mut self, n: usize, max: usize) -> Batch {
-        let Batch { left: mut rest, barren, .. } = self.again.swap_remove(n);
+        let Batch { left: mut rest, unproductive, .. } = self.again.swap_remove(n);
         let left: BTreeSet<EventId> = std::iter::from_fn(|| rest.pop_first()).take(max).collect();
         if !rest.is_empty() {
-            self.again.push(Batch { asked: rest.len(), left: rest, barren });
+            self.again.push(Batch { asked: rest.len(), left: rest, unproductive });
         }
-        Batch { asked: left.len(), left, barren }
+        Batch { asked: left.len(), left, unproductive }
     }
 
     /// An event came that another reconciliation had asked for: it need not be fetched twice. Says whether it was needed.
-    pub fn on_came_elsewhere(&mut self, id: &EventId) -> bool {
+    pub fn on_came_by_other(&mut self, id: &EventId) -> bool {
         let waited = self.needed.remove(id) || self.late.remove(id);
         self.new += usize::from(waited);
         waited
@@ -291,10 +291,10 @@ impl Reconciliation {
         self.in_flight -= 1;
         let came = batch.asked - batch.left.len();
         let short = came <= batch.asked / 2 && batch.asked > FETCH_IDS_MIN;
-        batch.barren = if came > 0 { 0 } else { batch.barren + 1 };
-        if batch.barren >= BARREN_MAX {
+        batch.unproductive = if came > 0 { 0 } else { batch.unproductive + 1 };
+        if batch.unproductive >= UNPRODUCTIVE_MAX {
             self.unserved.extend(batch.left);
-        } else if batch.barren > 0 {
+        } else if batch.unproductive > 0 {
             self.again.push(batch);
         } else {
             // What is not served is asked for with few ids that are.

@@ -44,9 +44,9 @@ mod invariants;
 mod linked;
 mod names;
 mod reconciling;
-mod settle;
 #[cfg(test)]
 mod tests;
+mod transitions;
 
 pub use fault::Before;
 pub use names::{StateName, Why};
@@ -249,7 +249,7 @@ impl Relay {
         if self.note_useless_frame(cx) {
             return;
         }
-        self.settle(cx);
+        self.run_transitions(cx);
     }
 
     /// An EVENT came that cannot be read. `subscription`: for which, if that can.
@@ -305,7 +305,7 @@ impl Relay {
             }
             linked.session.on_event(subscription, arrival, cx);
         }
-        self.settle(cx);
+        self.run_transitions(cx);
     }
 
     /// Lets the session of the open link act, if there is one, and then on what follows from it.
@@ -313,7 +313,7 @@ impl Relay {
         if let Some(linked) = linked_in(&mut self.state) {
             act(&mut linked.session, cx);
         }
-        self.settle(cx);
+        self.run_transitions(cx);
     }
 
     /// EOSE.
@@ -330,7 +330,7 @@ impl Relay {
             linked.session.on_closed(subscription, why, cx);
             linked.session.make_known(&self.url, cx);
         }
-        self.settle(cx);
+        self.run_transitions(cx);
     }
 
     /// NOTICE.
@@ -350,7 +350,7 @@ impl Relay {
         if let Some(linked) = linked_in(&mut self.state) {
             linked.session.on_challenge(challenge, &self.url, cx);
         }
-        self.settle(cx);
+        self.run_transitions(cx);
     }
 
     /// OK, or not, for an event of ours.
@@ -369,21 +369,21 @@ impl Relay {
         let (repos, roots) = linked.take_new(url, news, cx);
         let changed = linked.take_maintainers_changed(&news.maintainers_changed);
         let changed: BTreeSet<RepoId> = changed.difference(&repos).copied().collect();
-        if linked.follows_too_much {
-            linked.stale.get_or_insert(Why::ReposLost);
+        if linked.has_obsolete_filters {
+            linked.consolidate_because.get_or_insert(Why::ReposLost);
         }
         if repos.is_empty() && roots.is_empty() && changed.is_empty() {
-            return self.settle(cx);
+            return self.run_transitions(cx);
         }
         let shape = linked.session.shape(cx);
         linked.session.add_sweeps(identifier_sweeps(&changed, shape, cx.state));
         linked.in_round = true;
         if linked.will_ask_for_everything() {
-            return self.settle(cx);
+            return self.run_transitions(cx);
         }
         linked.session.add_sweeps(increment_sweeps(&repos, &roots, shape, cx.state));
         linked.session.add_threads(units_of(repos.iter().copied(), &roots, shape, cx.state));
-        let wide = linked.session.carriage().is_wide();
+        let wide = linked.session.filtering().is_unfiltered();
         let units: Vec<Unit> = match wide {
             true => Vec::new(),
             false => units_of(repos.iter().copied(), &roots, shape, cx.state).collect(),
@@ -392,12 +392,12 @@ impl Relay {
         let linked = linked_in(&mut self.state).expect("it was there a moment ago");
         if consolidating || linked.outgrown_by(&self.url, &units, cx) {
             units.into_iter().for_each(|unit| linked.session.poll(unit, cx.now.wall, cx));
-            linked.stale.get_or_insert(Why::TooManyFilters);
+            linked.consolidate_because.get_or_insert(Why::TooManyFilters);
         } else {
             linked.session.add_live(units, cx);
         }
         linked.session.pump(cx);
-        self.settle(cx);
+        self.run_transitions(cx);
     }
 
     /// The relay shares some repos no more: if they come back, they are new to it. Returns those that were confirmed, for the
@@ -441,7 +441,7 @@ impl Relay {
                 if linked.session.on_time(cx) {
                     self.hang_up(1001, Why::Silent, cx);
                 } else {
-                    self.settle(cx);
+                    self.run_transitions(cx);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::limits::{WIDE_FOREIGN_MIN, WIDE_FOREIGN_PER_OWN_MAX};
+use crate::limits::{UNFILTERED_FOREIGN_MIN, UNFILTERED_FOREIGN_PER_OWN_MAX};
 use crate::state::{RepoId, State};
 use crate::sync::filters::Subject;
 use crate::time::Now;
@@ -69,7 +69,7 @@ impl Tally {
     /// Whether most of what came is not ours, so that asking for everything costs more than asking for ours.
     pub fn is_mostly_foreign(&self) -> bool {
         let own = self.new + self.known;
-        self.refused >= WIDE_FOREIGN_MIN && self.refused > WIDE_FOREIGN_PER_OWN_MAX * own
+        self.refused >= UNFILTERED_FOREIGN_MIN && self.refused > UNFILTERED_FOREIGN_PER_OWN_MAX * own
     }
 }
 

@@ -15,7 +15,7 @@ use crate::sync::auth::Auth;
 use crate::sync::budget::{Budget, Shape};
 use crate::sync::filters::{Bounds, Subject, Unit, req_message};
 use crate::sync::liveness::Liveness;
-use crate::sync::plan::{Carriage, filter_count, unit_sweeps};
+use crate::sync::plan::{Filtering, filter_count, unit_sweeps};
 use crate::sync::round::Round;
 use crate::sync::sweep::{PageEvent, Sweep};
 use crate::time::{Instant, Now, UnixTime};
@@ -39,14 +39,14 @@ mod timing;
 pub use arrival::{Arrival, Fate, Origin};
 pub use invariants::Followed;
 pub use next::{Line, Wait};
-pub use reconciling::{Found, Sifted, WantedSet};
+pub use reconciling::{Classified, Found, WantedSet};
 pub use refused::Lockout;
 pub use threads::WantedThread;
 
 use late::Lateness;
 use queue::Queue;
 use reconciling::Reconciling;
-use refused::Lesson;
+use refused::LearnedLimit;
 use subscription::{Asked, Purpose, Subscription, Task};
 use threads::Threads;
 
@@ -72,7 +72,7 @@ pub struct Session {
     lateness: Lateness,
     /// What the relay allows.
     budget: Budget,
-    carriage: Carriage,
+    filtering: Filtering,
     reconciling: Reconciling,
     round: Round,
     liveness: Liveness,
@@ -89,7 +89,7 @@ pub struct Session {
     doubted: bool,
     /// The relay does not answer us at all.
     lockout: Option<Lockout>,
-    lesson: Option<Lesson>,
+    learned_limit: Option<LearnedLimit>,
     /// It has used up what may be asked in vain.
     paused: bool,
     /// Whether the relay knows who we are.
@@ -127,7 +127,7 @@ impl Session {
     /// A link that has just opened.
     pub fn new(url: RelayUrl, link: LinkId, mut budget: Budget, cx: &Cx<'_>) -> Session {
         budget.paging.begin_link();
-        let carriage = Carriage::Chunks(budget.shape(cx.settings.limits.filter_values_max));
+        let filtering = Filtering::ByTag(budget.shape(cx.settings.limits.filter_values_max));
         let audits = Audits::of_link(link, &budget, cx.now);
         Session {
             url,
@@ -145,7 +145,7 @@ impl Session {
             threads: Threads::default(),
             lateness: Lateness::default(),
             budget,
-            carriage,
+            filtering,
             reconciling: Reconciling::default(),
             round: Round::new(cx.now),
             liveness: Liveness::new(cx.now.mono),
@@ -156,7 +156,7 @@ impl Session {
             answered: false,
             doubted: false,
             lockout: None,
-            lesson: None,
+            learned_limit: None,
             paused: false,
             auth: Auth::default(),
             events: 0,
@@ -211,13 +211,13 @@ impl Session {
     }
 
     /// How the relay is asked for what it shares.
-    pub fn carriage(&self) -> Carriage {
-        self.carriage
+    pub fn filtering(&self) -> Filtering {
+        self.filtering
     }
 
     /// From now on the relay is asked like this. What is open stays as it is until it is opened anew.
-    pub fn set_carriage(&mut self, carriage: Carriage) {
-        self.carriage = carriage;
+    pub fn set_filtering(&mut self, filtering: Filtering) {
+        self.filtering = filtering;
     }
 
     /// Whether the round's pages show that the relay hides what is asked for by kinds alone.
@@ -230,11 +230,11 @@ impl Session {
         self.lockout
     }
 
-    /// The form of its filters: as chosen, within what was learnt since.
+    /// The form of its filters: as chosen, within what was learned since.
     pub fn shape(&self, cx: &Cx<'_>) -> Shape {
-        let chosen = self.carriage.shape();
+        let chosen = self.filtering.shape();
         let shape = self.budget.shape(cx.settings.limits.filter_values_max);
-        let values = if self.budget.learnt.values.is_some() { shape.values.min(chosen.values) } else { chosen.values };
+        let values = if self.budget.learned.values.is_some() { shape.values.min(chosen.values) } else { chosen.values };
         Shape { values, ..shape }
     }
 
@@ -330,7 +330,7 @@ impl Session {
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
         let is_new = arrival.fate == Fate::New;
         if !is_new && !subscription.is_live() {
-            self.budget.allowance.on_barren_event(arrival.bytes, cx.now.mono);
+            self.budget.unproductive.on_event(arrival.bytes, cx.now.mono);
         }
         let (task, is_late) = match subscription {
             Subscription::Live { waiting_since, brought, .. } => {
@@ -340,9 +340,9 @@ impl Session {
                 }
                 return;
             }
-            Subscription::Page { task, heard_at, barren, ended, had_events, .. } => {
+            Subscription::Page { task, heard_at, unproductive, ended, had_events, .. } => {
                 *heard_at = cx.now.mono;
-                *barren &= !is_new;
+                *unproductive &= !is_new;
                 *had_events |= ended.is_none();
                 (task, ended.is_some())
             }
@@ -405,7 +405,7 @@ impl Session {
 
     /// Whether the relay is not asked this at all, because it refuses to be: its coverage says so.
     fn is_left_out(&self, subject: &Subject) -> bool {
-        self.budget.learnt.lower_case_tags && subject.is_upper_case()
+        self.budget.learned.lower_case_tags && subject.is_upper_case()
     }
 
     fn may_ask(&self) -> bool {
@@ -421,9 +421,9 @@ impl Session {
     fn send_req(&mut self, class: Class, subjects: &[Subject], bounds: Bounds, cx: &mut Cx<'_>) -> (Number, Asked) {
         assert!(self.subscriptions.len() < self.budget.subscriptions(), "a slot was free");
         let number = Number::new(self.take_nth(), class);
-        let learnt = self.budget.learnt.clone();
-        let text = req_message(&number.to_string(), subjects, bounds, learnt.named_kinds, cx.state);
-        let asked = Asked { bytes: text.len(), bounds, learnt };
+        let learned = self.budget.learned.clone();
+        let text = req_message(&number.to_string(), subjects, bounds, learned.named_kinds, cx.state);
+        let asked = Asked { bytes: text.len(), bounds, learned };
         cx.out.push_back(Output::Send { link: self.link, text });
         (number, asked)
     }

@@ -9,9 +9,9 @@
 //! That is evidence as far as the relay keeps to what its answers have shown ([`Paging`]). Where a page leaves a doubt,
 //! the next one asks about it:
 //!
-//! - a second that may hold more than the relay gives at once: what lies behind it ([`Step::Behind`]);
-//! - a page without the boundary second: the same page from one second before ([`Step::Recheck`]);
-//! - the first page with events of two seconds, once a link: one event alone, which shows the order ([`Step::Order`]).
+//! - a second that may hold more than the relay gives at once: what lies behind it (`Step::Behind`);
+//! - a page without the boundary second: the same page from one second before (`Step::Recheck`);
+//! - the first page with events of two seconds, once a link: one event alone, which shows the order (`Step::Order`).
 //!
 //! Events that cannot be placed, since their `created_at` is none, or nothing vouches for it and the page has no order, are
 //! told apart by halving the time. What cannot be had after all that is a gap, which the caller takes with

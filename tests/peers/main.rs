@@ -54,7 +54,7 @@ struct Expected {
     coverage: &'static str,
     /// It reconciles (NIP-77).
     reconciles: bool,
-    /// Refusals that may be met while its limits are being learnt.
+    /// Refusals that may be met while its limits are being learned.
     lessons: usize,
 }
 

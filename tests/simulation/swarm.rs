@@ -144,7 +144,7 @@ fn played(name: &'static str, seed: u64, also: &[(Action, u64)]) -> Played {
     (0..options.calm / HOUR / 2).for_each(|_| swarm.pass(w, HOUR));
     let passed = breaches(w);
     (0..options.calm / HOUR / 2).for_each(|_| swarm.pass(w, HOUR));
-    // By now each limit was told, or learnt from a refusal.
+    // By now each limit was told, or learned from a refusal.
     if passed != breaches(w) {
         w.fail(&format!("known limits are passed again and again: {passed:?}, and a day later {:?}", breaches(w)));
     }

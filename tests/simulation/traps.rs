@@ -5,5 +5,5 @@ mod eose;
 mod flavours;
 mod hostile;
 mod passed;
-mod unlearnt;
-mod wide;
+mod unfiltered;
+mod unlearned;

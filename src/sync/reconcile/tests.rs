@@ -93,7 +93,7 @@ fn reconcile(ours: impl IntoIterator<Item = u64>, peer: &mut Peer, refused: &BTr
         let mut answer = (verdict == Verdict::Again).then(|| peer.open(&run.open(&set, NOW)));
         while let Some(payload) = answer.take() {
             let next = run.on_message(&payload, NOW).expect("an honest peer");
-            let found = run.take_unsifted(NOW);
+            let found = run.take_unclassified(NOW);
             run.add_needed(found.into_iter().filter(|id| !held.contains(&place(id))).collect());
             most_needed = most_needed.max(run.needed.len());
             if run.is_full() {
@@ -243,7 +243,7 @@ fn frames_stay_within_what_relays_take() {
         });
     }
     assert!(most <= 2 * RECONCILE_FRAME_BYTES as usize && most > RECONCILE_FRAME_BYTES as usize, "{most}");
-    assert_eq!(run.unsifted.len(), 30_000);
+    assert_eq!(run.unclassified.len(), 30_000);
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn nothing_is_asked_for_twice_at_once() {
     let batch = run.next_batch(100, &ids(0..7)).unwrap();
     assert_eq!(batch.left, ids(7..10));
     run.return_batch(batch);
-    (0..7).for_each(|n| assert!(run.on_came_elsewhere(&id(n))));
+    (0..7).for_each(|n| assert!(run.on_came_by_other(&id(n))));
     assert_eq!(run.next_batch(100, &ids(7..8)), None);
     assert_eq!(run.next_batch(100, &BTreeSet::new()).unwrap().left, ids(7..10));
 }
@@ -316,22 +316,22 @@ fn what_is_fetched_elsewhere_is_waited_for_and_in_the_end_fetched_all_the_same()
     let mut run = Reconciliation::new(NOW);
     let answer = peer.open(&run.open(&[], NOW));
     assert_eq!(run.on_message(&answer, NOW), Ok(None));
-    let found = run.take_unsifted(NOW);
+    let found = run.take_unclassified(NOW);
     assert_eq!(found.len(), 10);
-    run.add_elsewhere(found, NOW);
+    run.add_claimed(found, NOW);
     assert_eq!((run.verdict(), run.next_batch(100, &BTreeSet::new())), (Verdict::Busy, None));
     let (mut now, mut looks) = (NOW, 0);
     while run.has_patience() {
         let at = run.next_look().expect("it is waited for");
-        assert!(at > now && run.take_unsifted(now).is_empty(), "not before its time");
+        assert!(at > now && run.take_unclassified(now).is_empty(), "not before its time");
         (now, looks) = (at, looks + 1);
-        let mut found = run.take_unsifted(now);
+        let mut found = run.take_unclassified(now);
         assert_eq!(run.next_look(), None);
         // One has come by now.
         found.pop();
         assert_eq!(found.len(), 10 - looks);
         match run.has_patience() {
-            true => run.add_elsewhere(found, now),
+            true => run.add_claimed(found, now),
             false => run.add_needed(found),
         }
     }
@@ -348,9 +348,9 @@ fn what_came_from_elsewhere_is_news_too() {
     let mut run = Reconciliation::new(NOW);
     let answer = peer.open(&run.open(&[], NOW));
     assert_eq!(run.on_message(&answer, NOW), Ok(None));
-    let found = run.take_unsifted(NOW);
-    run.add_elsewhere(found, NOW);
+    let found = run.take_unclassified(NOW);
+    run.add_claimed(found, NOW);
     let at = run.next_look().expect("it is waited for");
-    assert_eq!(run.take_unsifted(at).len(), 1_000);
+    assert_eq!(run.take_unclassified(at).len(), 1_000);
     assert_eq!(run.verdict(), Verdict::Again);
 }

@@ -29,7 +29,7 @@ impl Relay {
                 let shape = linked.session.shape(cx);
                 linked.session.add_sweeps(deletion_sweeps(authors, shape));
                 linked.session.pump(cx);
-                self.settle(cx);
+                self.run_transitions(cx);
             }
             _ => self.tell(cx, |session, cx| session.add_authors(authors, cx)),
         }

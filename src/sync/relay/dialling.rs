@@ -96,7 +96,7 @@ impl Relay {
         if is_elsewhere {
             self.inquire_elsewhere(cx);
         }
-        self.settle(cx);
+        self.run_transitions(cx);
     }
 
     /// The link is gone, or never came to be.

@@ -28,7 +28,7 @@ pub(super) struct Linked {
     /// Repos that are asked about, without a pause since.
     pub planned: BTreeSet<RepoId>,
     /// Live subscriptions may be open for repos that were lost.
-    pub follows_too_much: bool,
+    pub has_obsolete_filters: bool,
     /// Root events up to this number are asked about.
     pub planned_upto: Seq,
     /// How far back the last catch-up goes.
@@ -44,7 +44,7 @@ pub(super) struct Linked {
     /// No full catch-up before this.
     pub full_not_before: Instant,
     /// Why the live subscriptions no longer fit what should be asked, if so.
-    pub stale: Option<Why>,
+    pub consolidate_because: Option<Why>,
     /// Frames that brought nothing.
     pub useless: Useless,
     /// The relay is being asked what it says of itself, on another link.
@@ -74,7 +74,7 @@ impl Linked {
             session,
             stable: false,
             planned: BTreeSet::new(),
-            follows_too_much: false,
+            has_obsolete_filters: false,
             planned_upto: 0,
             reach: Reach::Full,
             in_round: false,
@@ -82,7 +82,7 @@ impl Linked {
             broken: false,
             gapped: BTreeSet::new(),
             full_not_before: now,
-            stale: None,
+            consolidate_because: None,
             useless: Useless::new(now),
             inquiry: None,
             oversize: None,
@@ -103,7 +103,7 @@ impl Linked {
         self.failed.clear();
         self.broken = false;
         self.gapped.clear();
-        self.stale = None;
+        self.consolidate_because = None;
         self.in_round = true;
         self.session.budget_mut().forget_old(cx.now.wall);
         self.open_minimal(relay, cx);
@@ -117,12 +117,12 @@ impl Linked {
             Reach::Since(_) => RoundWhy::CatchUp,
         };
         self.session.round_mut().touch(self.planned.iter().copied());
-        let carriage = self.session.carriage();
-        if carriage.is_wide() && self.session.reconciles_all() {
+        let filtering = self.session.filtering();
+        if filtering.is_unfiltered() && self.session.reconciles_all() {
             self.session.add_overview(cx);
         }
-        self.session.add_stages(catchup_sweeps(relay, reach, progress, carriage, cx.state));
-        self.session.add_threads(thread_units(relay, reach, progress, carriage, cx.state));
+        self.session.add_stages(catchup_sweeps(relay, reach, progress, filtering, cx.state));
+        self.session.add_threads(thread_units(relay, reach, progress, filtering, cx.state));
         self.session.pump(cx);
     }
 
@@ -132,15 +132,15 @@ impl Linked {
         let allows = Allows::of(self.session.budget(), values_max);
         let minimal = Minimal::of(relay, allows, cx.state);
         self.oversize = Oversize::of(&minimal, allows);
-        self.follows_too_much = false;
-        self.session.set_carriage(minimal.carriage);
+        self.has_obsolete_filters = false;
+        self.session.set_filtering(minimal.filtering);
         self.session.reopen(minimal.units, cx);
     }
 
     /// Whether a stage of the catch-up is still to come that asks for everything the relay has: what a window brings
     /// meanwhile is part of it.
     pub fn will_ask_for_everything(&self) -> bool {
-        self.reach == Reach::Full && self.session.carriage().is_wide() && self.session.has_later_stages()
+        self.reach == Reach::Full && self.session.filtering().is_unfiltered() && self.session.has_later_stages()
     }
 
     /// Of what a window brought, what is not asked about yet; from now on it is.
@@ -171,7 +171,7 @@ impl Linked {
     pub fn let_go(&mut self, repos: &BTreeSet<RepoId>) {
         let planned = self.planned.len();
         self.planned.retain(|repo| !repos.contains(repo));
-        self.follows_too_much |= self.planned.len() < planned;
+        self.has_obsolete_filters |= self.planned.len() < planned;
     }
 
     /// Of repos for which somebody became invited or confirmed, those that are asked about: they are to be asked about what

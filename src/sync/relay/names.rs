@@ -99,7 +99,7 @@ pub enum Why {
     /// The relay sends too much that brings nothing.
     Flood,
     /// The relay answers in another way than was believed.
-    Relearnt,
+    Relearned,
     /// The machine failed, by a bug of ours.
     Fault,
     /// No repo needs the relay.
@@ -158,7 +158,7 @@ impl fmt::Display for Why {
             Why::LockedOut(Lockout::Restricted) => f.write_str("it is restricted to others"),
             Why::Unasked => f.write_str("too many events that were not asked for"),
             Why::Flood => f.write_str("too many frames that bring nothing"),
-            Why::Relearnt => f.write_str("its answers have shown that what was had may not be all"),
+            Why::Relearned => f.write_str("its answers have shown that what was had may not be all"),
             Why::Fault => f.write_str("a fault of ours"),
             Why::Unneeded => f.write_str("no repo needs it"),
             Why::Stopping => f.write_str("stopping"),

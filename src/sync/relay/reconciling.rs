@@ -4,7 +4,7 @@ use nostr::event::EventId;
 
 use super::{Relay, linked_in};
 use crate::sync::Cx;
-use crate::sync::session::{Found, Session, Sifted, WantedSet};
+use crate::sync::session::{Classified, Found, Session, WantedSet};
 use crate::time::{Instant, UnixTime};
 
 impl Relay {
@@ -29,8 +29,8 @@ impl Relay {
     }
 
     /// Those of [`Relay::take_found`] that are of use.
-    pub fn add_needed(&mut self, of: u64, sifted: Sifted, cx: &mut Cx<'_>) {
-        self.tell(cx, |session, cx| session.add_needed(of, sifted, cx));
+    pub fn add_needed(&mut self, of: u64, classified: Classified, cx: &mut Cx<'_>) {
+        self.tell(cx, |session, cx| session.add_needed(of, classified, cx));
     }
 
     /// NEG-MSG.

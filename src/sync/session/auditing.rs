@@ -142,6 +142,6 @@ impl Session {
     /// Whether only the policy can tell whether what comes for a subscription was asked for: the relay is asked for
     /// everything, or about a thread.
     pub fn leaves_to_policy(&self, subscription: &str) -> bool {
-        self.carriage().is_wide() || self.subject_of(subscription).is_some_and(Subject::is_of_thread)
+        self.filtering().is_unfiltered() || self.subject_of(subscription).is_some_and(Subject::is_of_thread)
     }
 }

@@ -143,7 +143,7 @@ impl Session {
                 asked,
                 heard_at: cx.now.mono,
                 noticed: false,
-                barren: true,
+                unproductive: true,
                 ended: None,
                 had_events: false,
             },
@@ -183,9 +183,9 @@ impl Session {
     /// Takes a page out of what is open.
     fn take_page(&mut self, number: Number, cx: &Cx<'_>) -> Option<Task> {
         match self.subscriptions.remove(&number)? {
-            Subscription::Page { task, barren, .. } => {
-                if barren {
-                    self.budget.allowance.on_barren_page(cx.now.mono);
+            Subscription::Page { task, unproductive, .. } => {
+                if unproductive {
+                    self.budget.unproductive.on_page(cx.now.mono);
                 }
                 Some(*task)
             }
@@ -214,7 +214,7 @@ impl Session {
     pub(super) fn note_gap(&mut self, subject: &Subject, span: Span, reason: GapReason, cx: &mut Cx<'_>) {
         cx.metrics.sweep_gaps += 1;
         self.round.on_gap(subject, cx.state);
-        let what = subject.whole(None, self.budget.learnt.named_kinds, cx.state);
+        let what = subject.whole(None, self.budget.learned.named_kinds, cx.state);
         warn!("cannot be had, from {} to {}: {}; {what}", span.from, span.to, reason.why());
         self.budget.gaps.add(Gap { span, what, reason, found_at: cx.now.wall });
     }

@@ -87,7 +87,7 @@ pub struct Found {
 
 /// Of these, what is of use.
 #[derive(Debug, Default)]
-pub struct Sifted {
+pub struct Classified {
     /// To be fetched.
     pub needed: Vec<EventId>,
     /// Being fetched from another relay.
@@ -96,7 +96,7 @@ pub struct Sifted {
 
 /// Why a sweep goes on by pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Retreat {
+enum Fallback {
     /// We hold nothing of it, and whether the relay reconciles is not known.
     NothingHeld,
     /// Reconciliations hold as many ids as they may.
@@ -109,28 +109,28 @@ enum Retreat {
     Refused(NegRefusal),
 }
 
-impl Retreat {
+impl Fallback {
     /// The name in metrics; `None` for what was not begun.
     fn name(self) -> Option<&'static str> {
         match self {
-            Retreat::NothingHeld => None,
-            Retreat::NoRoom => Some("no_room"),
-            Retreat::Failed(Failure::Broken) => Some("broken"),
-            Retreat::Failed(Failure::Endless) => Some("endless"),
-            Retreat::Failed(Failure::Unserved) => Some("unserved"),
-            Retreat::FetchSilent => Some("fetch_silent"),
-            Retreat::Refused(why) => Some(why.name()),
+            Fallback::NothingHeld => None,
+            Fallback::NoRoom => Some("no_room"),
+            Fallback::Failed(Failure::Broken) => Some("broken"),
+            Fallback::Failed(Failure::Endless) => Some("endless"),
+            Fallback::Failed(Failure::Unserved) => Some("unserved"),
+            Fallback::FetchSilent => Some("fetch_silent"),
+            Fallback::Refused(why) => Some(why.name()),
         }
     }
 
     /// What it says about the relay.
     fn refusal(self) -> Option<NegRefusal> {
         match self {
-            Retreat::NothingHeld | Retreat::NoRoom | Retreat::Failed(Failure::Unserved) => None,
-            Retreat::Failed(Failure::Broken) => Some(NegRefusal::Broken),
-            Retreat::Failed(Failure::Endless) => Some(NegRefusal::Other),
-            Retreat::FetchSilent => Some(NegRefusal::Ended),
-            Retreat::Refused(why) => Some(why),
+            Fallback::NothingHeld | Fallback::NoRoom | Fallback::Failed(Failure::Unserved) => None,
+            Fallback::Failed(Failure::Broken) => Some(NegRefusal::Broken),
+            Fallback::Failed(Failure::Endless) => Some(NegRefusal::Other),
+            Fallback::FetchSilent => Some(NegRefusal::Ended),
+            Fallback::Refused(why) => Some(why),
         }
     }
 }
@@ -177,7 +177,7 @@ impl Session {
     /// The set that is wanted, if one is.
     pub fn wanted_set(&self) -> Option<WantedSet<'_>> {
         let open = self.reconciling.open.values().find(|open| open.wants_set() && self.may_ask())?;
-        let names_kinds = self.budget.learnt.named_kinds;
+        let names_kinds = self.budget.learned.named_kinds;
         let sweep = &open.task.sweep;
         Some(WantedSet { subject: sweep.subject(), names_kinds, since: sweep.since(), again: open.run.was_opened() })
     }
@@ -186,9 +186,9 @@ impl Session {
     pub fn add_set(&mut self, held: Option<Vec<(UnixTime, EventId)>>, cx: &mut Cx<'_>) {
         let Some(key) = self.find(Open::wants_set) else { return };
         match held {
-            None => self.retreat(key, Retreat::NoRoom, cx),
+            None => self.fall_back(key, Fallback::NoRoom, cx),
             Some(held) if held.is_empty() && !self.budget.expects_reconciling() => {
-                self.retreat(key, Retreat::NothingHeld, cx)
+                self.fall_back(key, Fallback::NothingHeld, cx)
             }
             Some(held) => self.open_exchange(key, &held, cx),
         }
@@ -198,19 +198,19 @@ impl Session {
     /// Ids that a relay has and that our set lacks; the caller says with [`Session::add_needed`] which are of use.
     pub fn take_found(&mut self, now: Instant) -> Option<Found> {
         let found = |(key, open): (&u64, &mut Open)| {
-            let ids = open.run.take_unsifted(now);
+            let ids = open.run.take_unclassified(now);
             (!ids.is_empty()).then(|| Found { of: *key, ids, may_wait: open.run.has_patience() })
         };
         self.reconciling.open.iter_mut().find_map(found)
     }
 
     /// Of what was found, what is neither held nor known to be of no use.
-    pub fn add_needed(&mut self, of: u64, mut sifted: Sifted, cx: &mut Cx<'_>) {
+    pub fn add_needed(&mut self, of: u64, mut classified: Classified, cx: &mut Cx<'_>) {
         let Some(open) = self.reconciling.open.get_mut(&of) else { return };
-        sifted.needed.retain(|id| !self.budget.reconciling.is_unserved(id, cx.state.last_seq()));
-        cx.metrics.reconcile_needed += sifted.needed.len() as u64;
-        open.run.add_needed(sifted.needed);
-        open.run.add_elsewhere(sifted.elsewhere, cx.now.mono);
+        classified.needed.retain(|id| !self.budget.reconciling.is_unserved(id, cx.state.last_seq()));
+        cx.metrics.reconcile_needed += classified.needed.len() as u64;
+        open.run.add_needed(classified.needed);
+        open.run.add_claimed(classified.elsewhere, cx.now.mono);
         if open.run.is_full() {
             self.cut(of, cx);
         }
@@ -236,7 +236,7 @@ impl Session {
                 cx.out.push_back(Output::Send { link: self.link, text: neg_msg_message(name, &payload) });
             }
             Ok(None) => self.close_exchange(key, cx),
-            Err(failure) => self.retreat(key, Retreat::Failed(failure), cx),
+            Err(failure) => self.fall_back(key, Fallback::Failed(failure), cx),
         }
         self.advance(key, cx);
         self.pump(cx);
@@ -281,7 +281,7 @@ impl Session {
             self.budget.reconciling.on_refusal(why, cx.now.wall);
             return self.put_off(key, cx);
         }
-        self.retreat(key, Retreat::Refused(why), cx);
+        self.fall_back(key, Fallback::Refused(why), cx);
     }
 
     /// More are open than the relay allows, and it does not say which it has refused: those that it has not answered
@@ -293,7 +293,7 @@ impl Session {
         self.budget.reconciling.on_refusal(NegRefusal::TooManyAtOnce, cx.now.wall);
         for key in unanswered {
             match alone {
-                true => self.retreat(key, Retreat::Refused(NegRefusal::TooManyAtOnce), cx),
+                true => self.fall_back(key, Fallback::Refused(NegRefusal::TooManyAtOnce), cx),
                 false => self.put_off(key, cx),
             }
         }
@@ -305,7 +305,7 @@ impl Session {
         for key in keys {
             let Some(open) = self.reconciling.open.get(&key) else { continue };
             match open.run.waiting_since().is_some() && !open.run.has_answered() {
-                true => self.retreat(key, Retreat::Refused(NegRefusal::RateLimited), cx),
+                true => self.fall_back(key, Fallback::Refused(NegRefusal::RateLimited), cx),
                 false => self.cut(key, cx),
             }
         }
@@ -395,7 +395,7 @@ impl Session {
         let number = Number::new(self.take_nth(), Class::Reconcile);
         let Some(open) = self.reconciling.open.get_mut(&key) else { return };
         let (sweep, purpose) = (&open.task.sweep, open.task.purpose);
-        let filter = sweep.subject().whole(sweep.since(), self.budget.learnt.named_kinds, cx.state);
+        let filter = sweep.subject().whole(sweep.since(), self.budget.learned.named_kinds, cx.state);
         let payload = open.run.open(held, cx.now.mono);
         open.exchange = Some(number);
         let text = neg_open_message(&number.to_string(), &filter, &payload);
@@ -426,7 +426,7 @@ impl Session {
         let Some(open) = self.reconciling.open.get(&key) else { return };
         match open.run.verdict() {
             Verdict::Busy | Verdict::Again => {}
-            Verdict::Failed(failure) => self.retreat(key, Retreat::Failed(failure), cx),
+            Verdict::Failed(failure) => self.fall_back(key, Fallback::Failed(failure), cx),
             Verdict::Complete => {
                 let Some(open) = self.reconciling.open.remove(&key) else { return };
                 self.budget.reconciling.on_complete();
@@ -440,7 +440,7 @@ impl Session {
     }
 
     /// A reconciliation ends without a result: its sweep goes on by pages, at once.
-    fn retreat(&mut self, key: u64, why: Retreat, cx: &mut Cx<'_>) {
+    fn fall_back(&mut self, key: u64, why: Fallback, cx: &mut Cx<'_>) {
         let Some(mut task) = self.drop_reconciliation(key, cx) else { return };
         if let Some(name) = why.name() {
             cx.metrics.reconciliations.add(name);
@@ -475,7 +475,7 @@ impl Session {
         let silent = self.waiting_exchanges().filter(|(_, since)| *since + timeout <= cx.now.mono);
         for (key, _) in silent.collect::<Vec<_>>() {
             let why = if self.budget.reconciling.works() { NegRefusal::Ended } else { NegRefusal::Silent };
-            self.retreat(key, Retreat::Refused(why), cx);
+            self.fall_back(key, Fallback::Refused(why), cx);
         }
     }
 

@@ -23,16 +23,16 @@ pub enum Lockout {
 
 /// The last refusal that taught us something.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lesson {
+pub(super) struct LearnedLimit {
     of: &'static str,
     /// The number of the next subscription then.
     next: u64,
     at: Instant,
 }
 
-/// Time for which refusals of the same kind speak of what was asked before the lesson: a relay's answers to all that was
+/// Time for which refusals of the same kind speak of what was asked before the learned_limit: a relay's answers to all that was
 /// under way.
-const LESSON_FRESH_FOR: Duration = Duration::from_secs(5);
+const LEARNED_FRESH_FOR: Duration = Duration::from_secs(5);
 
 impl Session {
     /// The relay closed a subscription.
@@ -79,8 +79,8 @@ impl Session {
 
     /// While what a refusal has taught is fresh, another of the same kind speaks of what was asked before.
     fn meant_by(&self, refusal: Refusal, now: Instant) -> Option<Number> {
-        let asked_before = match self.lesson {
-            Some(Lesson { of, next, at }) if of == refusal.name() && now < at + LESSON_FRESH_FOR => next,
+        let asked_before = match self.learned_limit {
+            Some(LearnedLimit { of, next, at }) if of == refusal.name() && now < at + LEARNED_FRESH_FOR => next,
             _ => u64::MAX,
         };
         let asked_before = Number::before(asked_before);
@@ -105,13 +105,14 @@ impl Session {
         let req = self.describe(number, subscription);
         // Whether it is what we ask or who we are, the answer to layer 1 will tell.
         let for_us = matches!(refusal, Refusal::AuthRequired | Refusal::Restricted) && !self.answered;
-        // What an answer to a challenge may still open is neither learnt from nor given up.
+        // What an answer to a challenge may still open is neither learned from nor given up.
         let answerable = refusal == Refusal::AuthRequired && self.wants_to_be_known(cx);
         let for_us = for_us && !answerable;
-        let known = self.budget.learnt.clone();
+        let known = self.budget.learned.clone();
         let again = answerable || (!for_us && self.budget.learn(refusal, req, cx.now.wall));
-        if self.budget.learnt != known {
-            self.lesson = Some(Lesson { of: refusal.name(), next: self.next_subscription, at: cx.now.mono });
+        if self.budget.learned != known {
+            self.learned_limit =
+                Some(LearnedLimit { of: refusal.name(), next: self.next_subscription, at: cx.now.mono });
         }
         debug!("subscription g{number} of {} filters is not open: {}", req.filters, refusal.name());
         if self.subscriptions[&number].is_live() {
@@ -149,7 +150,7 @@ impl Session {
             }
             _ => {
                 if layer_1 {
-                    self.budget.be_modest(cx.now.wall);
+                    self.budget.use_small_pages(cx.now.wall);
                 }
                 self.fail(task, cx);
             }
@@ -158,13 +159,13 @@ impl Session {
 
     pub(super) fn describe(&self, number: Number, subscription: &Subscription) -> Refused {
         let asked = subscription.asked();
-        let had_learnt = asked.map_or(&self.budget.learnt, |asked| &asked.learnt);
+        let had_learned = asked.map_or(&self.budget.learned, |asked| &asked.learned);
         let mut subjects: Vec<Subject> = match subscription {
             Subscription::Live { .. } => self.agenda.live_by(number).flat_map(Unit::subjects).collect(),
             Subscription::Page { task, .. } => vec![task.sweep.subject().clone()],
             Subscription::Fetch { .. } => Vec::new(),
         };
-        subjects.retain(|subject| !(had_learnt.lower_case_tags && subject.is_upper_case()));
+        subjects.retain(|subject| !(had_learned.lower_case_tags && subject.is_upper_case()));
         Refused {
             filters: subjects.len(),
             values: subjects.iter().map(Subject::values).max().unwrap_or(0),
@@ -173,8 +174,8 @@ impl Session {
             limit: asked.map_or(0, |asked| asked.bounds.limit),
             layer_1: subjects.contains(&Subject::Announcements),
             upper_case: subjects.iter().any(Subject::is_upper_case),
-            kindless: !had_learnt.named_kinds && subjects.iter().any(Subject::is_kindless),
-            is_old: *had_learnt != self.budget.learnt,
+            kindless: !had_learned.named_kinds && subjects.iter().any(Subject::is_kindless),
+            is_old: *had_learned != self.budget.learned,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::state::{RepoId, RootId};
-use crate::sync::budget::Learnt;
+use crate::sync::budget::Learned;
 use crate::sync::filters::{Bounds, ID_BYTES, Unit};
 use crate::sync::reconcile::{Batch, Unserved};
 use crate::sync::sweep::Sweep;
@@ -60,7 +60,7 @@ pub(super) struct Asked {
     /// What its filters have in common.
     pub(super) bounds: Bounds,
     /// What the relay's refusals had taught.
-    pub(super) learnt: Learnt,
+    pub(super) learned: Learned,
 }
 
 /// A REQ that is open.
@@ -85,7 +85,7 @@ pub(super) enum Subscription {
         /// A NOTICE came meanwhile, which may speak of this page.
         noticed: bool,
         /// It has brought nothing new.
-        barren: bool,
+        unproductive: bool,
         /// When EOSE came, if it is held open for what may come after it.
         ended: Option<Instant>,
         /// Events had come by then.

@@ -59,12 +59,12 @@ impl Session {
 
     /// Until when no page is asked for, because the relay's answers bring nothing new.
     pub fn paused_until(&self, now: Instant) -> Option<Instant> {
-        self.budget.allowance.spent_until(now).filter(|_| self.paused)
+        self.budget.unproductive.spent_until(now).filter(|_| self.paused)
     }
 
     /// Notes whether the relay has used up what may be asked in vain, and counts when that begins. Says whether it has.
     pub(super) fn note_pause(&mut self, cx: &mut Cx<'_>) -> bool {
-        let until = self.budget.allowance.spent_until(cx.now.mono);
+        let until = self.budget.unproductive.spent_until(cx.now.mono);
         cx.metrics.sweep_pauses += u64::from(until.is_some() && !self.paused);
         self.paused = until.is_some();
         self.paused

@@ -87,7 +87,7 @@ impl Options {
         RelayOptions { config, path: Path { latency, jitter: rng.below(latency + 1) } }
     }
 
-    /// What relays learnt to do after seeds had found bugs: drawn from a stream of its own, so that such a seed goes on
+    /// What relays learned to do after seeds had found bugs: drawn from a stream of its own, so that such a seed goes on
     /// meaning the same world.
     fn draw_aside(&self, rng: &Rng, n: u64, config: &mut RelayConfig) {
         let mut aside = aside(rng);

@@ -60,7 +60,7 @@ fn a_live_subscription_refused_after_its_eose_is_asked_for_in_another_way() {
         let learning = passed(w);
         assert!((1..=7).contains(&learning), "{learning} refusals to learn from");
         w.run_for(2 * DAY);
-        assert_eq!(passed(w), learning, "what was learnt is never passed again");
+        assert_eq!(passed(w), learning, "what was learned is never passed again");
     });
 }
 

@@ -26,7 +26,7 @@ fn names_begin_with_what_a_question_is_for() {
 #[test]
 fn what_comes_next_is_told_with_the_reason() {
     let mut rig = Rig::new(with_repo);
-    rig.relay.budget_mut().learnt.subscriptions = Some(2);
+    rig.relay.budget_mut().learned.subscriptions = Some(2);
     rig.open();
     let session = rig.relay.session().unwrap();
     assert_eq!(session.wait(rig.bench.now).0, Wait::Answers);

@@ -64,7 +64,7 @@ fn what_comes_after_close_refutes_what_was_confirmed() {
     rig.relay.on_stray(Some(now), &mut rig.bench.cx());
     assert_eq!(rig.state(), StateName::Live, "news may cross with CLOSE");
     rig.relay.on_stray(Some(UnixTime::from_secs(9)), &mut rig.bench.cx());
-    assert_eq!((rig.relay.last_lost(), rig.confirmed()), (Some((Why::Relearnt, now)), 0));
+    assert_eq!((rig.relay.last_lost(), rig.confirmed()), (Some((Why::Relearned, now)), 0));
     let unsaved = rig.relay.take_unsaved();
     assert!(unsaved.iter().any(|progress| matches!(progress, Progress::ForgetRepo { .. })), "{unsaved:?}");
     assert_eq!(rig.relay.progress().full_catchup(), UnixTime::EPOCH, "everything is asked for again");

@@ -111,9 +111,9 @@ fn what_a_window_will_ask_for_is_not_confirmed_before_whatever_fails() {
 fn a_machine_that_fails_twice_in_a_row_forgets_what_the_relay_allows() {
     let mut rig = Rig::new(with_repo);
     rig.open();
-    rig.relay.budget_mut().learnt.filters = Some(3);
+    rig.relay.budget_mut().learned.filters = Some(3);
     fail(&mut rig, |_| {});
-    assert_eq!(rig.relay.budget().learnt.filters, Some(3));
+    assert_eq!(rig.relay.budget().learned.filters, Some(3));
     reopen(&mut rig);
     fail(&mut rig, |_| {});
     assert_eq!(rig.relay.budget(), &Budget::default());

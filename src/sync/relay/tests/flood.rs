@@ -1,8 +1,8 @@
 //! What brings nothing costs the link when there is much of it, and costs it more each time.
 
 use super::*;
-use crate::limits::{BARREN_BYTES_HOURLY, UNASKED_EVENTS_MIN, USELESS_FRAMES_MAX, USELESS_FRAMES_PERIOD};
-use crate::sync::allowance::Allowance;
+use crate::limits::{UNASKED_EVENTS_MIN, UNPRODUCTIVE_BYTES_HOURLY, USELESS_FRAMES_MAX, USELESS_FRAMES_PERIOD};
+use crate::sync::unproductive::Unproductive;
 
 fn live() -> Rig {
     let mut rig = Rig::new(with_repo);
@@ -91,7 +91,7 @@ fn a_relay_whose_pages_bring_nothing_is_asked_for_no_more_than_an_hours_worth_in
     let at = |n: u32| Place::At(UnixTime::from_secs(1_000_000 - u64::from(n)));
     let known = |bytes, n| Arrival { id: root_id(n), place: at(n), bytes, fate: Fate::Known };
     let mut pages = 1;
-    for n in (0..).take_while(|n| u64::from(*n) * (64 << 20) < BARREN_BYTES_HOURLY) {
+    for n in (0..).take_while(|n| u64::from(*n) * (64 << 20) < UNPRODUCTIVE_BYTES_HOURLY) {
         rig.relay.on_event(&page, &known(64 << 20, n), &mut rig.bench.cx());
         rig.relay.on_event(&page, &Arrival { bytes: 10, ..known(10, n) }, &mut rig.bench.cx());
         rig.relay.on_eose(&page, &mut rig.bench.cx());
@@ -102,7 +102,7 @@ fn a_relay_whose_pages_bring_nothing_is_asked_for_no_more_than_an_hours_worth_in
         page = page_open(&sent);
         pages += 1;
     }
-    assert_eq!(pages, BARREN_BYTES_HOURLY / (64 << 20));
+    assert_eq!(pages, UNPRODUCTIVE_BYTES_HOURLY / (64 << 20));
     assert_eq!((rig.state(), rig.bench.metrics.sweep_pauses), (StateName::Catchup, 1));
     let paused_until = |rig: &Rig| rig.relay.session().unwrap().paused_until(rig.bench.now.mono);
     let until = paused_until(&rig).expect("it is used up");
@@ -124,12 +124,12 @@ fn pages_with_something_new_are_free_and_what_was_used_outlives_the_link() {
     let arrival = Arrival { id: root_id(1), place: Place::At(UnixTime::from_secs(9)), bytes: 1 << 20, fate: Fate::New };
     rig.relay.on_event(&page, &arrival, &mut rig.bench.cx());
     rig.relay.on_eose(&page, &mut rig.bench.cx());
-    assert_eq!(rig.relay.budget().allowance, Allowance::default());
+    assert_eq!(rig.relay.budget().unproductive, Unproductive::default());
     rig.answer_all();
-    let used = rig.relay.budget().allowance;
-    assert_ne!(used, Allowance::default(), "the other pages were empty");
+    let used = rig.relay.budget().unproductive;
+    assert_ne!(used, Unproductive::default(), "the other pages were empty");
     rig.drop_link();
-    assert_eq!(rig.relay.budget().allowance, used);
+    assert_eq!(rig.relay.budget().unproductive, used);
 }
 
 /// The name of the last page among some texts.

@@ -14,7 +14,7 @@ use crate::fuzzing::refusals::{REFUSALS, refusal};
 use crate::protocol::auth::AuthKey;
 use crate::state::Changes;
 use crate::store::testing::Random;
-use crate::sync::session::{Found, Sifted};
+use crate::sync::session::{Classified, Found};
 use crate::time::Duration;
 
 /// Runs of a plain `cargo test`.
@@ -132,15 +132,15 @@ impl Game {
                 if self.random.chance(2) { BTreeSet::new() } else { [crate::sync::testing::author(1)].into() };
             self.relay.add_authors(authors, &mut self.bench.cx());
         } else if let Some(Found { of, ids, .. }) = self.relay.take_found(now) {
-            let mut sifted = Sifted::default();
+            let mut classified = Classified::default();
             for id in ids {
                 match self.below(4) {
                     0 => {}
-                    1 => sifted.elsewhere.push(id),
-                    _ => sifted.needed.push(id),
+                    1 => classified.elsewhere.push(id),
+                    _ => classified.needed.push(id),
                 }
             }
-            self.relay.add_needed(of, sifted, &mut self.bench.cx());
+            self.relay.add_needed(of, classified, &mut self.bench.cx());
         } else if self.relay.wanted_set().is_some() {
             let held = match self.below(6) {
                 0 => None,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::*;
 use crate::limits::FETCH_IDS_MAX;
 use crate::sync::filters::Subject;
-use crate::sync::session::{Found, Sifted, WantedSet};
+use crate::sync::session::{Classified, Found, WantedSet};
 use crate::time::Duration;
 
 const DAY: u64 = 86_400;
@@ -95,7 +95,7 @@ impl Rig {
             self.tell(|relay, cx| relay.add_authors(BTreeSet::new(), cx));
         } else if let Some(Found { of, mut ids, .. }) = self.relay.take_found(self.bench.now.mono) {
             ids.retain(|id| !peer.ours.contains(id));
-            self.tell(|relay, cx| relay.add_needed(of, Sifted { needed: ids, elsewhere: Vec::new() }, cx));
+            self.tell(|relay, cx| relay.add_needed(of, Classified { needed: ids, elsewhere: Vec::new() }, cx));
         } else if let Some(WantedSet { subject, .. }) = self.relay.wanted_set() {
             let layer_1 = *subject == Subject::Announcements;
             let held = if layer_1 { peer.ours.iter().map(|id| (time_of(id), *id)).collect() } else { vec![] };

@@ -34,7 +34,7 @@ fn any_number_that_a_relay_names_closes_what_is_open_beyond_it() {
             rig.relay.on_subscription_closed(name, &why, &mut rig.bench.cx());
             let allowed = rig.relay.budget().subscriptions();
             assert!(open(&rig) <= allowed, "{name}, {said}: {} of {allowed}", open(&rig));
-            assert!(name == "b99" || allowed < RELAY_SUBSCRIPTIONS_UNTOLD, "{name}, {said}: nothing is learnt");
+            assert!(name == "b99" || allowed < RELAY_SUBSCRIPTIONS_UNTOLD, "{name}, {said}: nothing is learned");
             rig.answer_all();
             assert_eq!(rig.state(), StateName::Live, "{name}, {said}");
             assert_eq!(rig.relay.progress().confirmed_repos().count(), 6, "{name}, {said}: every page is asked again");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use nostr::event::EventId;
 
-use super::Retreat;
+use super::Fallback;
 use crate::contract::Output;
 use crate::sync::Cx;
 use crate::sync::agenda::Class;
@@ -51,7 +51,7 @@ impl Session {
         for (key, open) in &mut self.reconciling.open {
             match key == of {
                 true => open.run.on_event(id, fate == Fate::New),
-                false if open.run.on_came_elsewhere(&id) => others.push(*key),
+                false if open.run.on_came_by_other(&id) => others.push(*key),
                 false => {}
             }
         }
@@ -117,6 +117,6 @@ impl Session {
 
     /// A REQ for ids is not answered at all.
     pub(in crate::sync::session) fn on_fetch_silent(&mut self, of: u64, cx: &mut Cx<'_>) {
-        self.retreat(of, Retreat::FetchSilent, cx);
+        self.fall_back(of, Fallback::FetchSilent, cx);
     }
 }

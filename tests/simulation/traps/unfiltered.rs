@@ -27,7 +27,7 @@ fn a_grasp_that_does_not_fit_is_followed_with_one_filter() {
         let (v, issues, comments) = grasp(w);
         assert!(w.has_all(issues.iter().chain(&comments)));
         let status = w.relay_status("far");
-        assert_eq!((&status["carriage"], &status["coverage"]), (&"wide".into(), &"full".into()));
+        assert_eq!((&status["filtering"], &status["coverage"]), (&"none".into(), &"full".into()));
         let live = v.owner.comment(&issues[0], w.clock.wall(), "on the oldest");
         w.publish("far", &live);
         w.run_until("a live comment", 2 * SECOND, |w| w.has(&live));
@@ -62,7 +62,7 @@ fn what_comes_late_to_a_grasp_is_found_by_its_daily_turn_in_three_stages() {
         w.run_until("the daily turn", DAY + HOUR, |w| w.has_all(&late));
         quiet(w);
         let status = w.relay_status("far");
-        assert_eq!((&status["carriage"], &status["sweeps_failed"]), (&"wide".into(), &false.into()));
+        assert_eq!((&status["filtering"], &status["sweeps_failed"]), (&"none".into(), &false.into()));
         let wide =
             w.relay("far").reqs_since(from).filter(|req| req.filters.iter().any(|f| f.asks_everything())).count();
         assert!((10..=40).contains(&wide), "{wide} pages of everything");
@@ -89,8 +89,8 @@ fn a_grasp_that_holds_mostly_what_is_not_ours_is_asked_for_ours() {
         w.run_for(DAY + HOUR);
         quiet(w);
         let status = w.relay_status("far");
-        assert_eq!(status["limits"]["learnt"]["crowded"], true);
-        assert_eq!((&status["carriage"], &status["coverage"]), (&"chunks".into(), &"polled".into()));
+        assert_eq!(status["limits"]["learned"]["crowded"], true);
+        assert_eq!((&status["filtering"], &status["coverage"]), (&"by_tag".into(), &"polled".into()));
         let from = w.clock.now();
         let live = v.owner.comment(&issues[0], w.clock.wall(), "on the oldest");
         w.publish("far", &live);
@@ -117,7 +117,7 @@ fn a_grasp_that_has_nothing_new_is_compared_as_one_set() {
             whole(w) - negs
         };
         turn(w);
-        assert_eq!(w.relay_status("far")["carriage"], "wide");
+        assert_eq!(w.relay_status("far")["filtering"], "none");
         assert_eq!(turn(w), 1, "everything, once");
 
         // A repo, its issue and a comment on that: each is known to be ours after the one before.

@@ -15,7 +15,7 @@ use crate::time::{Duration, Instant, UnixTime};
 
 impl Relay {
     /// Acts on what the last input completed.
-    pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn run_transitions(&mut self, cx: &mut Cx<'_>) {
         self.note_stability(cx);
         self.note_budget();
         if let Some(lockout) = self.session().and_then(Session::lockout) {
@@ -48,7 +48,7 @@ impl Relay {
                     self.finish_round(None, cx);
                 }
                 self.follow(cx);
-                self.consolidate_if_stale(cx);
+                self.consolidate_if_due(cx);
                 self.begin_daily_turn_if_due(cx);
             }
             _ => {}
@@ -62,10 +62,10 @@ impl Relay {
             self.unsaved.push(forget_repo(&self.url, repo, cx));
         }
         self.unsaved.push(self.progress_record());
-        self.hang_up(1000, Why::Relearnt, cx);
+        self.hang_up(1000, Why::Relearned, cx);
     }
 
-    /// What was told and learnt outlives the link and the process.
+    /// What was told and learned outlives the link and the process.
     pub(super) fn note_budget(&mut self) {
         if let Some(record) = self.budget_mut().take_record() {
             self.unsaved.push(Progress::Budget { relay: self.url.clone(), record });
@@ -93,25 +93,27 @@ impl Relay {
         self.finish_round(Some(*reach), cx);
         self.budget_mut().detours.on_caught_up();
         self.enter(Why::SweepsFinished, cx, |state| State::Live { linked: state.into_linked() });
-        self.settle(cx);
+        self.run_transitions(cx);
     }
 
     fn finish_consolidation(&mut self, cx: &mut Cx<'_>) {
         self.finish_round(None, cx);
         let linked = linked_in(&mut self.state).expect("only called in Consolidating");
-        linked.stale = None;
+        linked.consolidate_because = None;
         linked.open_minimal(&self.url, cx);
         linked.in_round = !linked.session.round().is_over();
         linked.session.pump(cx);
         self.enter(Why::Consolidated, cx, |state| State::Live { linked: state.into_linked() });
-        self.settle(cx);
+        self.run_transitions(cx);
     }
 
-    fn consolidate_if_stale(&mut self, cx: &mut Cx<'_>) {
+    fn consolidate_if_due(&mut self, cx: &mut Cx<'_>) {
         let State::Live { linked } = &self.state else { return };
-        let Some(why) = linked.stale.filter(|_| linked.session.cooldown_until().is_none()) else { return };
+        let Some(why) = linked.consolidate_because.filter(|_| linked.session.cooldown_until().is_none()) else {
+            return;
+        };
         self.enter(why, cx, |state| State::Consolidating { linked: state.into_linked() });
-        self.settle(cx);
+        self.run_transitions(cx);
     }
 
     /// Every sweep of the round has ended: what they covered is confirmed.
@@ -148,10 +150,10 @@ impl Relay {
             (Some(Reach::Full), false) => linked.full_not_before = cx.now.mono + FULL_CATCHUP_RETRY_AFTER,
             _ => {}
         }
-        let wide = linked.session.carriage().is_wide();
+        let wide = linked.session.filtering().is_unfiltered();
         if wide && catchup == Some(Reach::Full) && linked.session.round().tally.is_mostly_foreign() {
             linked.session.budget_mut().note_crowd(cx.now.wall);
-            linked.stale.get_or_insert(Why::Crowded);
+            linked.consolidate_because.get_or_insert(Why::Crowded);
         }
         linked.in_round = false;
         self.follow(cx);
@@ -202,7 +204,7 @@ impl Relay {
             deletions: Deletions::of(reach),
         });
         self.inquire_beside_if_due(cx);
-        self.settle(cx);
+        self.run_transitions(cx);
     }
 
     pub(super) fn full_catchup_in(&self, cx: &Cx<'_>) -> Duration {
