@@ -27,8 +27,10 @@ use crate::time::{Duration, Instant, Now, UnixTime};
 /// The units that one link follows.
 #[derive(Debug, Default)]
 pub struct Agenda {
-    /// In the order in which they are polled, as far as they are.
+    /// Those that are live or wait to be.
     tracks: VecDeque<Track>,
+    /// Those that are polled, the next first: it is asked with each event when that is due.
+    polled: VecDeque<Track>,
     poll: Option<Poll>,
     /// No poll before this: what earlier ones cost.
     paced_until: Instant,
@@ -145,8 +147,8 @@ impl Agenda {
     /// Every unit that is followed, and whether it is live.
     pub fn units(&self) -> impl Iterator<Item = (&Unit, bool)> {
         let is_live = |track: &Track| matches!(track.follow, Follow::Live(_));
-        let polled_now = self.poll.iter().map(|poll| (&poll.unit, false));
-        self.tracks.iter().map(move |track| (&track.unit, is_live(track))).chain(polled_now)
+        let followed = self.tracks.iter().map(move |track| (&track.unit, is_live(track)));
+        followed.chain(self.polled().map(|unit| (unit, false)))
     }
 }
 
@@ -156,7 +158,7 @@ impl Agenda {
     /// room.
     pub fn poll(&mut self, unit: Unit, complete: UnixTime, now: Now, values_max: usize) {
         let reached = Reached::both(complete);
-        let last = self.tracks.iter_mut().rfind(|track| matches!(track.follow, Follow::Polled(_)));
+        let last = self.polled.back_mut();
         if let (Unit::Roots(new), Some(Track { unit: Unit::Roots(last), reached: before, .. })) = (&unit, last)
             && last.len() + new.len() <= values_max
         {
@@ -164,7 +166,7 @@ impl Agenda {
             *before = before.min(reached);
             return;
         }
-        self.tracks.push_back(Track { unit, reached, follow: Follow::Polled(now.mono + POLL_PERIOD) });
+        self.polled.push_back(Track { unit, reached, follow: Follow::Polled(now.mono + POLL_PERIOD) });
     }
 
     /// Begins a poll if one is due: what to sweep, and since when.
@@ -172,8 +174,7 @@ impl Agenda {
         if self.next_poll_at()? > now.mono {
             return None;
         }
-        let next = self.tracks.iter().position(|track| matches!(track.follow, Follow::Polled(_)))?;
-        let Track { unit, reached, .. } = self.tracks.remove(next)?;
+        let Track { unit, reached, .. } = self.polled.pop_front()?;
         // What lies ahead was noted by a clock that was wrong.
         let whole = now.wall >= reached.complete.plus_secs(overlap_secs) || reached.complete > now.wall;
         let since = match whole {
@@ -187,11 +188,7 @@ impl Agenda {
 
     /// When the next poll is due; `None` while one is under way or nothing is polled.
     pub fn next_poll_at(&self) -> Option<Instant> {
-        let first = |track: &Track| match track.follow {
-            Follow::Polled(due) => Some(due),
-            Follow::Pending | Follow::Live(_) => None,
-        };
-        let due = self.tracks.iter().find_map(first).filter(|_| self.poll.is_none())?;
+        let Follow::Polled(due) = self.polled.front().filter(|_| self.poll.is_none())?.follow else { return None };
         Some(due.max(self.paced_until))
     }
 
@@ -216,7 +213,7 @@ impl Agenda {
             (false, true) => Reached::both(began.wall),
             (false, false) => Reached { polled: began.wall, ..reached },
         };
-        self.tracks.push_back(Track { unit, reached, follow: Follow::Polled(began.mono + POLL_PERIOD) });
+        self.polled.push_back(Track { unit, reached, follow: Follow::Polled(began.mono + POLL_PERIOD) });
     }
 
     /// Sweeps of the poll that have not ended.
@@ -232,8 +229,7 @@ impl Agenda {
 
     /// How far every polled unit has come; `None` if nothing is polled.
     pub fn reached(&self) -> Option<Reached> {
-        let polled = self.tracks.iter().filter(|track| matches!(track.follow, Follow::Polled(_)));
-        let polled = polled.map(|track| track.reached);
+        let polled = self.polled.iter().map(|track| track.reached);
         polled.chain(self.poll.iter().map(|poll| poll.reached)).reduce(Reached::min)
     }
 
@@ -244,7 +240,7 @@ impl Agenda {
 
     /// The units that wait for their next poll, and when that may begin.
     pub fn due(&self) -> impl Iterator<Item = (&Unit, Instant)> {
-        self.tracks.iter().filter_map(|track| match track.follow {
+        self.polled.iter().filter_map(|track| match track.follow {
             Follow::Polled(due) => Some((&track.unit, due.max(self.paced_until))),
             Follow::Pending | Follow::Live(_) => None,
         })
@@ -252,8 +248,7 @@ impl Agenda {
 
     /// Every polled unit.
     pub fn polled(&self) -> impl Iterator<Item = &Unit> {
-        let waiting = self.tracks.iter().filter(|track| matches!(track.follow, Follow::Polled(_)));
-        waiting.map(|track| &track.unit).chain(self.poll.iter().map(|poll| &poll.unit))
+        self.polled.iter().map(|track| &track.unit).chain(self.poll.iter().map(|poll| &poll.unit))
     }
 }
 

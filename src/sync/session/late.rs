@@ -78,12 +78,8 @@ impl Session {
         }
     }
 
-    /// When the next page that is held open is over.
-    pub(super) fn next_held_end(&self) -> Option<Instant> {
-        self.subscriptions.values().filter_map(|sub| self.held_until(sub)).min()
-    }
-
-    fn held_until(&self, subscription: &Subscription) -> Option<Instant> {
+    /// When a page that is held open is over.
+    pub(super) fn held_until(&self, subscription: &Subscription) -> Option<Instant> {
         let Subscription::Page { ended: Some(_), heard_at, .. } = subscription else { return None };
         let wait = match self.budget.paging.punctuality() {
             Punctuality::Late => LATE_WAIT,

@@ -152,6 +152,16 @@ impl Session {
         }
     }
 
+    /// Until when nothing is asked, as [`Session::wait`] says: with each input, so that a slot is looked for only when
+    /// something is due.
+    pub(super) fn next_due(&self, now: Now) -> Option<Instant> {
+        if self.cooldown_until.is_some() || self.paused || !self.may_ask() {
+            return self.wait(now).1;
+        }
+        let due = [self.agenda.next_poll_at(), self.next_audit_at()].into_iter().flatten().min()?;
+        if due > now.mono { Some(due) } else { self.wait(now).1 }
+    }
+
     /// What is to be asked, the next first; of much, the first [`EXPLAIN_LINES_MAX`].
     pub fn explain(&self) -> Vec<Line> {
         let pending =

@@ -35,12 +35,15 @@ impl Session {
     /// When time next matters.
     pub fn next_deadline(&self, cx: &Cx<'_>) -> Instant {
         let timing = &cx.settings.timing;
-        let silent = self.subscriptions.values().filter_map(Subscription::silent_since);
-        let silent = silent.map(|since| since + timing.sweep_timeout);
+        let ends = |sub: &Subscription| match sub.silent_since() {
+            Some(since) => Some(since + timing.sweep_timeout),
+            None => self.held_until(sub),
+        };
+        let silent = self.subscriptions.values().filter_map(ends);
         let silent = silent.chain(self.next_silent_exchange(timing.sweep_timeout)).chain(self.next_look());
-        let silent = silent.chain(self.next_thread_at(cx.now.mono)).chain(self.next_held_end());
+        let silent = silent.chain(self.next_thread_at(cx.now.mono));
         let retries = self.retries.iter().map(|(at, _)| *at);
-        let (_, waits) = self.wait(cx.now);
+        let waits = self.next_due(cx.now);
         let known = self.auth.deadline(timing.sweep_timeout);
         let rest = silent.chain(retries).chain(waits).chain(known).min();
         let liveness = self.liveness.deadline(self.budget.ping_after(timing), timing);

@@ -47,8 +47,16 @@ pub(super) struct Stretch {
     pub(super) events: usize,
     /// Of these, those that the sweep has not had before.
     pub(super) new: usize,
-    oldest: Option<(UnixTime, BTreeSet<EventId>)>,
-    newest: Option<(UnixTime, BTreeSet<EventId>)>,
+    oldest: Option<End>,
+    newest: Option<End>,
+}
+
+/// One end of a stretch.
+#[derive(Clone, Debug)]
+struct End {
+    second: UnixTime,
+    /// Of the events of that second, as they came: a list, since with nearly each event of a page the oldest is another.
+    ids: Vec<EventId>,
 }
 
 impl Page {
@@ -89,7 +97,8 @@ impl Page {
         self.rose |= self.last.is_some_and(|last| at > last);
         self.fell |= self.last.is_some_and(|last| at < last);
         self.last = Some(at);
-        let is_new = !had.contains(&id);
+        // Only of the second of a bound can some have come before.
+        let is_new = Some(at) != until && Some(at) != since || !had.contains(&id);
         let is_claim = matches!(place, Place::Claimed(_));
         if is_claim && self.all.is_none() {
             self.all = Some(Box::new(self.placed.clone()));
@@ -124,8 +133,8 @@ impl Page {
 
     /// The time of the one event of a page, which something vouches for.
     pub(super) fn only(&self) -> Option<UnixTime> {
-        let (at, _) = self.placed.oldest.as_ref()?;
-        (self.len() == 1).then_some(*at)
+        let oldest = self.placed.oldest.as_ref()?;
+        (self.len() == 1).then_some(oldest.second)
     }
 
     /// What it covers. A claimed time counts where the relay has sorted by it: then what lies before has come.
@@ -161,7 +170,7 @@ impl Stretch {
 
     /// The newest and the oldest second.
     pub(super) fn ends(&self) -> Option<(UnixTime, UnixTime)> {
-        Some((self.newest.as_ref()?.0, self.oldest.as_ref()?.0))
+        Some((self.newest.as_ref()?.second, self.oldest.as_ref()?.second))
     }
 
     /// The second that the walk has come to.
@@ -172,7 +181,8 @@ impl Stretch {
 
     /// The same with the ids of its events.
     pub(super) fn into_far(self, walk: Walk) -> Option<(UnixTime, BTreeSet<EventId>)> {
-        if walk == Walk::Down { self.oldest } else { self.newest }
+        let End { second, ids } = if walk == Walk::Down { self.oldest } else { self.newest }?;
+        Some((second, ids.into_iter().collect()))
     }
 
     /// Whether it has an event of that second, as its newest or its oldest.
@@ -182,19 +192,19 @@ impl Stretch {
 
     /// Whether one of these is among the events of its newest or of its oldest second.
     pub(super) fn has_any_of(&self, ids: &BTreeSet<EventId>) -> bool {
-        [&self.newest, &self.oldest].into_iter().flatten().any(|(_, of_end)| !of_end.is_disjoint(ids))
+        [&self.newest, &self.oldest].into_iter().flatten().flat_map(|end| &end.ids).any(|id| ids.contains(id))
     }
 }
 
-fn extend_end(
-    end: &mut Option<(UnixTime, BTreeSet<EventId>)>,
-    id: EventId,
-    at: UnixTime,
-    is_beyond: impl Fn(UnixTime) -> bool,
-) {
+fn extend_end(end: &mut Option<End>, id: EventId, at: UnixTime, is_beyond: impl Fn(UnixTime) -> bool) {
     match end {
-        Some((of, ids)) if *of == at => _ = ids.insert(id),
-        Some((of, _)) if !is_beyond(*of) => {}
-        _ => *end = Some((at, BTreeSet::from([id]))),
+        None => *end = Some(End { second: at, ids: vec![id] }),
+        Some(end) if end.second == at => end.ids.push(id),
+        Some(end) if is_beyond(end.second) => {
+            end.second = at;
+            end.ids.clear();
+            end.ids.push(id);
+        }
+        Some(_) => {}
     }
 }
