@@ -167,9 +167,9 @@ impl Round {
         self.broken
     }
 
-    /// Sweeps finished, and sweeps in all.
+    /// Sweeps finished, and sweeps in all, as far as they are known: of what is yet to be looked up, one for each unit.
     pub fn sweeps_done(&self) -> (usize, usize) {
-        (self.total - self.left, self.total)
+        (self.total - self.left, self.total + self.lookups_left)
     }
 }
 

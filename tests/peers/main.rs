@@ -108,6 +108,8 @@ impl Peer {
         let status = process.relays();
         assert_eq!(status[0].whole["coverage"], expected.coverage, "{}", status[0].whole);
         self.live_event(&process, expected);
+        // What is stored is confirmed once all that asks about it has had its answer.
+        wait_until("every sweep has ended", CATCH_UP, || process.relays()[0].whole["sweeps_left"] == 0);
         assert!(process.stop_within(STOP).success());
         self.assert_complete(setup);
     }
