@@ -229,6 +229,9 @@ impl RawConfig {
             filter_values_max: self.size("limits.filter_values_max")?,
             consolidate_above_filters: self.size("limits.consolidate_above_filters")?,
             clients_max: self.size("limits.clients_max")?,
+            buffers_bytes: self.size("limits.buffers_mib")? << 20,
+            clients_per_address: self.size("limits.clients_per_address")?,
+            loopback_exempt: self.switch("limits.loopback_exempt"),
         })
     }
 

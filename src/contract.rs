@@ -54,8 +54,12 @@ pub enum CloseReason {
     /// A message or frame was larger than [`crate::limits::RELAY_MESSAGE_BYTES_MAX`], of a client than
     /// [`crate::limits::MESSAGE_BYTES_MAX`].
     TooLarge,
+    /// A message was not whole [`crate::limits::MESSAGE_TIMEOUT`] after its first byte.
+    MessageTimeout,
     /// More than [`crate::limits::LINK_OUT_BYTES_MAX`] waited to be written.
     OutBufferFull,
+    /// The links' memory was used up, and this one held most of it ([`crate::shares::Pool`]).
+    Memory,
     /// Reading or writing failed.
     Io,
 }
@@ -131,7 +135,9 @@ impl CloseReason {
             CloseReason::Peer(_) => "peer",
             CloseReason::Protocol => "protocol",
             CloseReason::TooLarge => "too_large",
+            CloseReason::MessageTimeout => "message_timeout",
             CloseReason::OutBufferFull => "out_buffer_full",
+            CloseReason::Memory => "memory",
             CloseReason::Io => "io",
         }
     }
@@ -158,7 +164,9 @@ impl fmt::Display for CloseReason {
             CloseReason::Peer(code) => write!(f, "closed by peer with {code}"),
             CloseReason::Protocol => f.write_str("websocket protocol broken"),
             CloseReason::TooLarge => f.write_str("message too large"),
+            CloseReason::MessageTimeout => f.write_str("a message took too long"),
             CloseReason::OutBufferFull => f.write_str("reads too slowly"),
+            CloseReason::Memory => f.write_str("memory for all links used up"),
             CloseReason::Io => f.write_str("i/o error"),
         }
     }
@@ -254,6 +262,14 @@ pub enum Output {
         /// WebSocket close code (RFC 6455, section 7.4).
         code: u16,
     },
+    /// The engine holds so many bytes for this link, in place of what it held before; [`crate::shares::Pool`] has to
+    /// know. Said of open links alone, and not for small changes.
+    Hold {
+        /// The link.
+        link: LinkId,
+        /// Bytes, rounded.
+        bytes: usize,
+    },
 }
 
 impl Output {
@@ -264,7 +280,8 @@ impl Output {
             | Output::Inquire { link, .. }
             | Output::Send { link, .. }
             | Output::Ping { link }
-            | Output::Close { link, .. } => *link,
+            | Output::Close { link, .. }
+            | Output::Hold { link, .. } => *link,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod counters;
 pub mod dial;
 pub mod event_loop;
 pub mod fetch;
+pub mod frame_meter;
 pub mod handshake;
 pub mod http;
 pub mod http_body;
@@ -17,6 +18,7 @@ pub mod listeners;
 pub mod outlet;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod pipe;
+pub mod places;
 pub mod resolver;
 pub mod secret;
 pub mod signals;

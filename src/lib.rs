@@ -45,6 +45,7 @@ pub mod policy;
 pub mod protocol;
 pub mod serve;
 pub mod settings;
+pub mod shares;
 pub mod state;
 pub mod store;
 pub mod sync;

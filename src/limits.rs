@@ -21,6 +21,14 @@ pub struct Limits {
     pub consolidate_above_filters: usize,
     /// Client links to the own relay; further ones get HTTP 503 (`grasp_sync_clients_refused_total`).
     pub clients_max: usize,
+    /// Bytes that all links may hold beyond [`LINK_OWN_BYTES`] each. Beyond: the account that holds most loses its largest
+    /// link (`grasp_sync_links_closed_total{reason="memory"}`).
+    pub buffers_bytes: usize,
+    /// Client links of one account, an IPv4 address or a /64 of IPv6; further ones get HTTP 503
+    /// (`grasp_sync_clients_refused_total`).
+    pub clients_per_address: usize,
+    /// Whether this machine itself, where a proxy may stand for everybody, is free of bounds that go by address.
+    pub loopback_exempt: bool,
 }
 
 impl Default for Limits {
@@ -32,6 +40,9 @@ impl Default for Limits {
             filter_values_max: 100,
             consolidate_above_filters: 70,
             clients_max: 512,
+            buffers_bytes: 32 << 20,
+            clients_per_address: 32,
+            loopback_exempt: true,
         }
     }
 }
@@ -99,6 +110,17 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub const MESSAGE_WIRE_BYTES_MAX: usize = 4 << 20;
 /// Bytes waiting to be written to one link. Beyond: the link is closed (`out_buffer_full`).
 pub const LINK_OUT_BYTES_MAX: usize = 4 << 20;
+/// Bytes that each link may hold without using the memory that all links share.
+pub const LINK_OWN_BYTES: usize = 64 << 10;
+/// What a link holds is told to that memory in steps of so many bytes.
+pub const LINK_HOLD_STEP_BYTES: usize = 16 << 10;
+/// Bytes waiting to be written to one link. Beyond: it is not read until some of them have gone out.
+pub const LINK_UNSENT_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a frame from which on a link is read no further than the ends of frames, so that its memory can be given back.
+pub const LINK_LARGE_FRAME_BYTES: usize = 16 << 10;
+/// Time from the first byte of a message to its last. After: the link is closed with 1008
+/// (`grasp_sync_links_closed_total{reason="message_timeout"}`).
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of tungstenite's eager read buffer, one per link.
 pub const LINK_READ_BUFFER_BYTES: usize = 8 << 10;
 /// Bytes gathered before a write is tried without a flush.
@@ -159,8 +181,14 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub const HEALTH_COMMIT_MAX: Duration = Duration::from_secs(10);
 /// Connections taken from one listener in one turn; the rest waits in the kernel.
 pub const ACCEPTS_PER_TURN: usize = 32;
-/// Connections of one listener that have not yet become a client link or been answered. Beyond: closed at once.
+/// Connections of one listener that have not yet become a client link or been answered. Beyond: the account that has most of
+/// them loses its oldest (`grasp_sync_connections_refused_total`).
 pub const HTTP_PENDING_MAX: usize = 256;
+/// The same of one account. Beyond: it loses its oldest (likewise).
+pub const HTTP_PENDING_PER_ACCOUNT: usize = 16;
+/// Documents of the admin listener, `/metrics` and `/status.json`, that were not taken. Beyond: the oldest is dropped, with
+/// its connection (likewise).
+pub const ADMIN_DOCUMENTS_MAX: usize = 4;
 /// Time between the first signal and exit (spec section 12).
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -454,16 +482,15 @@ pub const CLIENT_FILTER_VALUES_MAX: usize = 2_000;
 /// Stored events that one filter of a client gets at most, asked for or not (NIP-11 `max_limit`).
 pub const QUERY_LIMIT_MAX: usize = 500;
 /// Bytes of stored events put into one client's link before it must have drained.
-pub const CLIENT_PAGE_BYTES: usize = 256 << 10;
+pub const CLIENT_PAGE_BYTES: usize = 64 << 10;
 /// Candidates that one client's query may look at before the next client has its turn.
 pub const CLIENT_STEP_CANDIDATES: usize = 100;
 /// Live events that wait, as sequence numbers, for one client to read on. Beyond: the client is closed with 1013
 /// (`grasp_sync_clients_closed_total{reason="slow"}`).
 pub const CLIENT_HELD_EVENTS_MAX: usize = 32_768;
-/// Bytes of the REQs behind one client's open subscriptions. Beyond: CLOSED.
-pub const CLIENT_REQ_BYTES_MAX: usize = 8 << 20;
-/// Bytes of the REQs behind all open subscriptions of all clients. Beyond: CLOSED.
-pub const CLIENTS_REQ_BYTES_MAX: usize = 64 << 20;
+/// Bytes of memory that one client's open subscriptions take, about. Beyond: CLOSED. They come out of the memory that all
+/// links share.
+pub const CLIENT_BYTES_MAX: usize = 8 << 20;
 
 // What travels.
 
@@ -533,13 +560,13 @@ const _: () = {
     assert!(CLIENT_PAGE_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
     assert!(LINK_CLOSE_TIMEOUT.as_micros() < STOP_TIMEOUT.as_micros());
     assert!(LINK_READ_BYTES_PER_TURN >= LINK_READ_BUFFER_BYTES);
+    assert!(LINK_LARGE_FRAME_BYTES > LINK_READ_BUFFER_BYTES && LINK_HOLD_STEP_BYTES < LINK_OWN_BYTES);
     assert!(MESSAGE_WIRE_BYTES_MAX > 3 * MESSAGE_BYTES_MAX + LINK_READ_BUFFER_BYTES);
     assert!(READS_PER_TURN >= LINK_READS_PER_TURN);
     assert!(BATCH_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);
     assert!(CLIENT_STEP_CANDIDATES > 0 && QUERY_STEP_CANDIDATES >= CLIENT_STEP_CANDIDATES);
     assert!(CLIENT_HELD_EVENTS_MAX >= BATCH_EVENTS_MAX);
-    assert!(MESSAGE_BYTES_MAX <= CLIENT_REQ_BYTES_MAX && CLIENT_REQ_BYTES_MAX <= CLIENTS_REQ_BYTES_MAX);
     assert!(RELAY_MESSAGE_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(2 * RECONCILE_FRAME_BYTES as usize + 64 < MESSAGE_BYTES_MAX);
     assert!(FETCH_IDS_MIN > 0 && FETCH_IDS_MIN <= FETCH_IDS_MAX && FETCH_IDS_MAX <= RECONCILE_NEEDED_MAX);

@@ -82,6 +82,9 @@ fn run(mut config: Config) -> Result<Exit, Failure> {
         tls,
         connect_timeout: config.settings.timing.connect_timeout,
         clients_max: config.settings.limits.clients_max,
+        clients_per_address: config.settings.limits.clients_per_address,
+        loopback_exempt: config.settings.limits.loopback_exempt,
+        buffers_bytes: config.settings.limits.buffers_bytes,
         names: NameSource::System,
     })
     .map_err(Failure::Bind)?;

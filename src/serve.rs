@@ -19,8 +19,8 @@ use self::fanout::{Fanout, SubscriptionKey};
 use self::session::{Session, Subscription};
 use crate::fault::{Party, isolate};
 use crate::limits::{
-    CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX, CLIENT_REQ_BYTES_MAX, CLIENT_STEP_CANDIDATES,
-    CLIENT_SUBSCRIPTIONS_MAX, CLIENTS_REQ_BYTES_MAX, Limits, QUERY_STEP_CANDIDATES, SUBSCRIPTION_ID_CHARS_MAX, Timing,
+    CLIENT_BYTES_MAX, CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX, CLIENT_STEP_CANDIDATES, CLIENT_SUBSCRIPTIONS_MAX,
+    Limits, QUERY_STEP_CANDIDATES, SUBSCRIPTION_ID_CHARS_MAX, Timing,
 };
 use crate::metrics::{Metrics, Side};
 use crate::protocol::message::{self, ClientMessage, MessageError, RawEvent};
@@ -48,6 +48,13 @@ pub enum ServeOutput {
         client: u64,
         /// WebSocket close code (RFC 6455, section 7.4).
         code: u16,
+    },
+    /// So many bytes are held for the client, in place of what was before.
+    Hold {
+        /// For whom.
+        client: u64,
+        /// Bytes, in steps of [`crate::limits::LINK_HOLD_STEP_BYTES`].
+        bytes: usize,
     },
 }
 
@@ -78,7 +85,6 @@ pub struct Serve {
     served: u64,
     subscriptions_opened: u64,
     subscriptions: usize,
-    req_bytes: usize,
     out: Outbox,
 }
 
@@ -96,7 +102,6 @@ impl Serve {
             served: 0,
             subscriptions_opened: 0,
             subscriptions: 0,
-            req_bytes: 0,
             out: VecDeque::new(),
         }
     }
@@ -130,7 +135,7 @@ impl Serve {
             Ok(ClientMessage::Event(event)) => return Some(event),
             Ok(ClientMessage::Req { subscription, filters }) => {
                 let id = subscription.into_owned();
-                if let Err(refusal) = self.on_req(client, &id, filters, text.len(), store) {
+                if let Err(refusal) = self.on_req(client, &id, filters, store) {
                     self.refuse(client, Some(&id), refusal, metrics);
                 }
             }
@@ -261,9 +266,9 @@ impl Serve {
         self.subscriptions
     }
 
-    /// Bytes of the REQs behind all open subscriptions; bound [`CLIENTS_REQ_BYTES_MAX`].
-    pub fn req_bytes(&self) -> usize {
-        self.req_bytes
+    /// Bytes of memory of the client whose open subscriptions take most, about; bound [`CLIENT_BYTES_MAX`].
+    pub fn bytes_most(&self) -> usize {
+        self.sessions.values().map(Session::bytes).max().unwrap_or(0)
     }
 
     /// Live events held for the client that is furthest behind; bound [`crate::limits::CLIENT_HELD_EVENTS_MAX`].
@@ -281,7 +286,6 @@ impl Serve {
         self.sessions.values().for_each(Session::assert_invariants);
         assert_eq!(self.deadlines.len(), self.sessions.len());
         assert_eq!(self.subscriptions, self.sessions.values().map(|s| s.subscriptions().len()).sum::<usize>());
-        assert_eq!(self.req_bytes, self.sessions.values().map(Session::req_bytes).sum::<usize>());
         for (client, session) in &self.sessions {
             assert_eq!(self.busy.contains(client), session.has_work());
         }
@@ -296,14 +300,7 @@ impl Serve {
         true
     }
 
-    fn on_req(
-        &mut self,
-        client: u64,
-        id: &str,
-        filters: Vec<Filter>,
-        bytes: usize,
-        store: &Store,
-    ) -> Result<(), Refusal> {
+    fn on_req(&mut self, client: u64, id: &str, filters: Vec<Filter>, store: &Store) -> Result<(), Refusal> {
         if id.is_empty() || id.chars().count() > SUBSCRIPTION_ID_CHARS_MAX {
             return Err(Refusal::SubscriptionId);
         }
@@ -311,19 +308,19 @@ impl Serve {
         self.close_subscription(client, id);
         check_filters(&filters)?;
         let filters: Vec<Filter> = filters.into_iter().filter(|filter| !matches_nothing(filter)).collect();
+        let subscription = Subscription::new(id.to_owned(), filters, store.last_seq());
         let session = self.sessions.get_mut(&client).expect("the client was heard");
         if session.subscriptions().len() >= CLIENT_SUBSCRIPTIONS_MAX {
             return Err(Refusal::TooManySubscriptions);
         }
-        if session.req_bytes() + bytes > CLIENT_REQ_BYTES_MAX || self.req_bytes + bytes > CLIENTS_REQ_BYTES_MAX {
+        if session.bytes() + subscription.bytes > CLIENT_BYTES_MAX {
             return Err(Refusal::TooManyBytes);
         }
         self.subscriptions_opened += 1;
         let number = self.subscriptions_opened;
-        self.fanout.insert(SubscriptionKey { client, number }, &filters);
+        self.fanout.insert(SubscriptionKey { client, number }, &subscription.filters);
         self.subscriptions += 1;
-        self.req_bytes += bytes;
-        session.open(number, Subscription::new(id.to_owned(), filters, bytes, store.last_seq()), &mut self.out);
+        session.open(number, subscription, &mut self.out);
         Ok(())
     }
 
@@ -332,7 +329,6 @@ impl Serve {
         if let Some((number, subscription)) = session.close(id) {
             self.fanout.remove(SubscriptionKey { client, number }, &subscription.filters);
             self.subscriptions -= 1;
-            self.req_bytes -= subscription.req_bytes;
         }
     }
 
@@ -368,6 +364,9 @@ impl Serve {
             self.busy.insert(client);
         } else {
             self.busy.remove(&client);
+        }
+        if let Some(bytes) = self.sessions.get_mut(&client).and_then(Session::take_hold) {
+            self.out.push_back(ServeOutput::Hold { client, bytes });
         }
     }
 
@@ -413,7 +412,6 @@ impl Serve {
         self.busy.remove(&client);
         self.deadlines.retain(|(_, c)| *c != client);
         self.subscriptions = self.sessions.values().map(|session| session.subscriptions().len()).sum();
-        self.req_bytes = self.sessions.values().map(Session::req_bytes).sum();
         self.out.push_back(ServeOutput::Close { client, code: INTERNAL_ERROR });
     }
 
@@ -423,7 +421,6 @@ impl Serve {
             self.fanout.remove(SubscriptionKey { client, number }, &subscription.filters);
         }
         self.subscriptions -= session.subscriptions().len();
-        self.req_bytes -= session.req_bytes();
         self.busy.remove(&client);
         self.deadlines.retain(|(_, c)| *c != client);
     }

@@ -52,6 +52,7 @@ impl Engine {
             self.out.push_back(match output {
                 ServeOutput::Send { client, text } => Output::Send { link: LinkId::Client(client), text },
                 ServeOutput::Ping { client } => Output::Ping { link: LinkId::Client(client) },
+                ServeOutput::Hold { client, bytes } => Output::Hold { link: LinkId::Client(client), bytes },
                 ServeOutput::Close { client, code } => Output::Close { link: LinkId::Client(client), code },
             });
         }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::engine::{Engine, Entry};
 use crate::limits::{
-    BATCH_EVENTS_MAX, CLIENT_HELD_EVENTS_MAX, CLIENTS_REQ_BYTES_MAX, REFUSED_IDS_MAX, RELAY_SUBSCRIPTIONS_MAX,
+    BATCH_EVENTS_MAX, CLIENT_BYTES_MAX, CLIENT_HELD_EVENTS_MAX, REFUSED_IDS_MAX, RELAY_SUBSCRIPTIONS_MAX,
 };
 use crate::metrics::{Gauges, QueueSample, RelaySample};
 use crate::sync::budget::{Budget, Learned};
@@ -34,7 +34,7 @@ impl Engine {
                 queue("batch_events", self.store.batch_events(), BATCH_EVENTS_MAX),
                 queue("refused_ids", self.intake.refused_ids(), REFUSED_IDS_MAX),
                 queue("client_held_events", self.serve.held_most(), CLIENT_HELD_EVENTS_MAX),
-                queue("client_req_bytes", self.serve.req_bytes(), CLIENTS_REQ_BYTES_MAX),
+                queue("client_bytes", self.serve.bytes_most(), CLIENT_BYTES_MAX),
                 queue("relays", self.relays.len(), self.settings.limits.relays_max),
                 queue("clients", self.serve.clients(), self.settings.limits.clients_max),
                 queue(

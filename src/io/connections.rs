@@ -11,6 +11,7 @@ use crate::contract::LinkId;
 use crate::io::dial::Dial;
 use crate::io::inbound::Inbound;
 use crate::io::link::Link;
+use crate::shares::Account;
 use crate::time::Instant;
 
 /// Tokens below this one are the loop's own: listeners, signals, the resolver.
@@ -23,17 +24,34 @@ pub enum Connection {
     Dial(Box<Dial>),
     /// A client on its way to a link, or somebody who asks something over HTTP.
     Inbound(Inbound<TcpStream>),
-    /// An open link. `sent`: a message went out since the engine was last told that all had.
-    Open {
-        /// Its name.
-        id: LinkId,
-        /// The WebSocket.
-        link: Box<Link<TcpStream>>,
-        /// Whether the engine is owed [`crate::contract::Input::Drained`].
-        sent: bool,
-    },
+    /// An open link.
+    Open(Open),
     /// A link that the engine has forgotten, or has been told is gone.
     Closing(Box<Link<TcpStream>>),
+}
+
+/// An open link.
+#[derive(Debug)]
+pub struct Open {
+    /// Its name.
+    pub id: LinkId,
+    /// The WebSocket.
+    pub link: Box<Link<TcpStream>>,
+    /// Who pays for it.
+    pub account: Account,
+    /// Whether the engine is owed [`crate::contract::Input::Drained`].
+    pub sent: bool,
+    /// What the links' memory was last told that it holds.
+    pub held: usize,
+    /// The message whose time to become whole runs.
+    pub unfinished: Option<u64>,
+}
+
+impl Open {
+    /// A link that has just opened.
+    pub fn new(id: LinkId, link: Box<Link<TcpStream>>, account: Account) -> Open {
+        Open { id, link, account, sent: false, held: 0, unfinished: None }
+    }
 }
 
 #[derive(Debug)]
@@ -186,7 +204,7 @@ impl Connections {
 fn link_of(connection: &Connection) -> Option<LinkId> {
     match connection {
         Connection::Dial(dial) => Some(dial.link()),
-        Connection::Open { id, .. } => Some(*id),
+        Connection::Open(open) => Some(open.id),
         Connection::Inbound(_) | Connection::Closing(_) => None,
     }
 }

@@ -23,7 +23,9 @@ pub struct Counters {
 
 impl Counters {
     /// The engine's metrics with these among them; the text stays well-formed in either of its formats.
-    pub fn add_to(&self, mut text: String) -> String {
+    ///
+    /// `buffers`: bytes of the links' shared memory in use.
+    pub fn add_to(&self, mut text: String, buffers: usize) -> String {
         const END: &str = "# EOF\n";
         let is_open_metrics = text.ends_with(END);
         if is_open_metrics {
@@ -42,6 +44,10 @@ impl Counters {
         add("grasp_sync_http_answers_total", "HTTP answers other than an upgrade.", self.http_answers);
         add("grasp_sync_link_bytes_in_total", "Bytes read from links.", self.link_bytes_in);
         add("grasp_sync_link_bytes_out_total", "Bytes written to links.", self.link_bytes_out);
+        let _ = write!(
+            text,
+            "# HELP grasp_sync_buffers_bytes Memory in use that all links share.\n# TYPE grasp_sync_buffers_bytes gauge\ngrasp_sync_buffers_bytes {buffers}\n"
+        );
         if is_open_metrics {
             text += END;
         }
@@ -56,12 +62,12 @@ mod tests {
     #[test]
     fn both_formats_stay_well_formed() {
         let counters = Counters { turns: 3, ..Counters::default() };
-        let open = counters.add_to("# TYPE a counter\na_total 1\n# EOF\n".into());
+        let open = counters.add_to("# TYPE a counter\na_total 1\n# EOF\n".into(), 0);
         assert!(open.starts_with("# TYPE a counter\n"));
         assert!(open.contains("# TYPE grasp_sync_loop_turns counter\ngrasp_sync_loop_turns_total 3\n"));
         assert_eq!(open.matches("# EOF").count(), 1);
         assert!(open.ends_with("# EOF\n"));
-        let plain = counters.add_to(String::new());
+        let plain = counters.add_to(String::new(), 0);
         assert!(plain.contains("# TYPE grasp_sync_loop_turns_total counter\ngrasp_sync_loop_turns_total 3\n"));
         assert!(!plain.contains("EOF"));
     }

@@ -30,10 +30,12 @@ use crate::io::connections::{Connections, FIRST_TOKEN};
 use crate::io::counters::Counters;
 use crate::io::http::Door;
 use crate::io::listeners::Listener;
+use crate::io::places::Places;
 use crate::io::resolver::{Answer, LookupId, RESOLVER_TOKENS, Resolver, ResolverConfig};
 use crate::io::signals::Signals;
 use crate::limits::{LINK_CLOSE_TIMEOUT, READS_PER_TURN, TURN_SLOW};
 use crate::protocol::relay_url::Service;
+use crate::shares::Pool;
 use crate::store::StoreError;
 use crate::time::{Duration, Instant, Now};
 
@@ -111,6 +113,12 @@ pub struct LoopOptions {
     pub connect_timeout: Duration,
     /// Client links at once (`limits.clients_max`).
     pub clients_max: usize,
+    /// Of one account (`limits.clients_per_address`).
+    pub clients_per_address: usize,
+    /// Whether this machine itself is free of what goes by address (`limits.loopback_exempt`).
+    pub loopback_exempt: bool,
+    /// Memory that all links share (`limits.buffers_mib`).
+    pub buffers_bytes: usize,
     /// Who knows the addresses of names.
     pub names: NameSource,
 }
@@ -201,7 +209,8 @@ pub struct EventLoop {
     /// Answers that the resolver had at once; dialled in the next turn, as the others are.
     known_names: Vec<(LinkId, Answer)>,
     connections: Connections,
-    clients: usize,
+    places: Places,
+    pool: Pool,
     next_client: u64,
     /// Links to be flushed at the end of the turn.
     touched: BTreeSet<usize>,
@@ -231,7 +240,6 @@ impl EventLoop {
             .map_err(|e| BindError::AdminListen(options.admin_listen, e.kind()))?;
         let resolver = Resolver::new(options.names.read(), RESOLVER_FIRST_TOKEN);
         Ok(EventLoop {
-            options,
             clock: Clock::start(),
             poll,
             events: Events::with_capacity(EVENTS_PER_POLL),
@@ -242,7 +250,8 @@ impl EventLoop {
             lookups: BTreeMap::new(),
             known_names: Vec::new(),
             connections: Connections::default(),
-            clients: 0,
+            places: Places::new(options.clients_max, options.clients_per_address, options.loopback_exempt),
+            pool: Pool::new(options.buffers_bytes),
             next_client: 0,
             touched: BTreeSet::new(),
             ended: Vec::new(),
@@ -250,6 +259,7 @@ impl EventLoop {
             drained: Vec::new(),
             last_commit_took: Duration::ZERO,
             counters: Counters::default(),
+            options,
         })
     }
 

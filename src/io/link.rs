@@ -11,8 +11,8 @@ use std::io::{self, Read, Write};
 
 use tungstenite::error::{CapacityError, ProtocolError};
 use tungstenite::protocol::frame::Utf8Bytes;
-use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tungstenite::{Bytes, Error, Message, WebSocket};
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
+use tungstenite::{Bytes, Error, Message};
 
 use crate::contract::CloseReason;
 use crate::io::outlet::Outlet;
@@ -28,8 +28,12 @@ const CLOSE_PROTOCOL: u16 = 1002;
 const CLOSE_NO_STATUS: u16 = 1005;
 /// Close code that stands for a socket that just ended; never on the wire.
 const CLOSE_ABNORMAL: u16 = 1006;
+/// Close code for a message that is never whole.
+const CLOSE_POLICY: u16 = 1008;
 /// Close code for a message over the limit.
 const CLOSE_TOO_LARGE: u16 = 1009;
+/// Close code for a peer that there is no room for: it may come again later (IANA's registry).
+const CLOSE_TRY_AGAIN_LATER: u16 = 1013;
 
 /// Bytes of a control frame that are not its payload, with a mask.
 const CONTROL_HEAD_BYTES: usize = 6;
@@ -46,9 +50,12 @@ pub enum Frame {
 /// One open WebSocket.
 #[derive(Debug)]
 pub struct Link<S: Read + Write> {
-    socket: WebSocket<Outlet<S>>,
+    context: WebSocketContext,
+    outlet: Outlet<S>,
     role: Role,
     phase: Phase,
+    /// The WebSocket may have an answer of its own that is not in the outlet.
+    has_answer: bool,
     /// Something was queued since the last flush that went through.
     unflushed: bool,
     /// The kernel takes no more for now.
@@ -72,12 +79,13 @@ enum Phase {
 impl<S: Read + Write> Link<S> {
     /// A link whose handshake is done. `tail`: bytes that came after it.
     pub fn new(transport: Transport<S>, role: Role, tail: Vec<u8>) -> Self {
-        let outlet = Outlet::new(transport);
-        let socket = WebSocket::from_partially_read(outlet, tail, role, Some(web_socket_config(role)));
+        let outlet = Outlet::new(transport, &tail);
         Link {
-            socket,
+            context: WebSocketContext::from_partially_read(tail, role, Some(web_socket_config(role))),
+            outlet,
             role,
             phase: Phase::Open,
+            has_answer: false,
             unflushed: false,
             blocked: false,
             waiting: VecDeque::new(),
@@ -93,12 +101,20 @@ impl<S: Read + Write> Link<S> {
     /// Why the link ended. Afterwards only [`Link::close_after`] and [`Link::advance_close`] make sense.
     pub fn read(&mut self) -> Result<Option<Frame>, CloseReason> {
         assert_eq!(self.phase, Phase::Open, "a closing link is not read");
-        let read = self.socket.read();
+        let read = self.context.read(&mut self.outlet);
         self.note_read(&read)?;
         match read {
-            Ok(Message::Text(text)) => Ok(Some(Frame::Text(text))),
+            Ok(Message::Text(text)) => {
+                self.give_back();
+                Ok(Some(Frame::Text(text)))
+            }
+            Ok(Message::Binary(_)) => {
+                self.give_back();
+                Ok(Some(Frame::Alive))
+            }
             Ok(Message::Ping(_)) => {
                 self.unflushed = true;
+                self.has_answer = true;
                 Ok(Some(Frame::Alive))
             }
             Ok(Message::Close(frame)) => {
@@ -107,15 +123,27 @@ impl<S: Read + Write> Link<S> {
                 self.waiting.clear();
                 Err(CloseReason::Peer(frame.map_or(CLOSE_NO_STATUS, |f| f.code.into())))
             }
-            Ok(Message::Pong(_) | Message::Binary(_) | Message::Frame(_)) => Ok(Some(Frame::Alive)),
+            Ok(Message::Pong(_) | Message::Frame(_)) => Ok(Some(Frame::Alive)),
             Err(e) if would_block(&e) => Ok(None),
             Err(e) => Err(reason_of(&e)),
         }
     }
 
+    /// Gives back the memory of a large message that was taken, unless the WebSocket has something to say.
+    fn give_back(&mut self) {
+        if !self.has_answer && self.outlet.meter_mut().take_spare() {
+            self.renew();
+        }
+    }
+
+    /// Forgets what was read and is no whole message.
+    fn renew(&mut self) {
+        self.context = WebSocketContext::new(self.role, Some(web_socket_config(self.role)));
+    }
+
     /// Fragments of nothing are never a message, and never too large: what counts is what was read for them.
     fn note_read(&mut self, read: &tungstenite::Result<Message>) -> Result<(), CloseReason> {
-        let total = self.socket.get_ref().transport().total_in();
+        let total = self.outlet.transport().total_in();
         match read {
             Ok(Message::Ping(payload) | Message::Pong(payload)) => {
                 self.message_ended = total.min(self.message_ended + (payload.len() + CONTROL_HEAD_BYTES) as u64);
@@ -152,7 +180,7 @@ impl<S: Read + Write> Link<S> {
     pub fn ping(&mut self) -> Result<(), CloseReason> {
         assert_eq!(self.phase, Phase::Open, "nothing is sent on a closing link");
         self.unflushed = true;
-        match self.socket.write(Message::Ping(Bytes::new())) {
+        match self.context.write(&mut self.outlet, Message::Ping(Bytes::new())) {
             Err(e) if !would_block(&e) => Err(reason_of(&e)),
             _ => Ok(()),
         }
@@ -162,9 +190,8 @@ impl<S: Read + Write> Link<S> {
         assert_eq!(self.phase, Phase::Open, "nothing is sent on a closing link");
         self.unflushed = true;
         self.frame(text);
-        let outlet = self.socket.get_mut();
-        if outlet.is_full() {
-            self.blocked = !outlet.drain().map_err(|e| reason_of_io(&e))?;
+        if self.outlet.is_full() {
+            self.blocked = !self.outlet.drain().map_err(|e| reason_of_io(&e))?;
         }
         Ok(())
     }
@@ -174,7 +201,7 @@ impl<S: Read + Write> Link<S> {
             Role::Client => Some(getrandom::u32().expect("the system has random numbers").to_ne_bytes()),
             Role::Server => None,
         };
-        self.socket.get_mut().add_text(text, mask);
+        self.outlet.add_text(text, mask);
     }
 
     /// Hands what is queued to the kernel. True when nothing is left, false when the kernel takes no more for now.
@@ -189,8 +216,9 @@ impl<S: Read + Write> Link<S> {
         loop {
             // What tungstenite has to say goes into the outlet, as far as there is room; an error of its own counts once
             // what went before has gone out.
-            let said = self.socket.flush();
-            self.blocked = !self.socket.get_mut().drain().map_err(|e| reason_of_io(&e))?;
+            let said = self.context.flush(&mut self.outlet);
+            self.has_answer &= said.is_err();
+            self.blocked = !self.outlet.drain().map_err(|e| reason_of_io(&e))?;
             if self.blocked {
                 return Ok(false);
             }
@@ -222,7 +250,8 @@ impl<S: Read + Write> Link<S> {
         }
         // An error here, a full buffer say, only means that the peer will not learn the code; it comes back from
         // `advance_close` if it is one that ends the link.
-        let _ = self.socket.close(Some(CloseFrame { code: code.into(), reason: Utf8Bytes::default() }));
+        let _ =
+            self.context.close(&mut self.outlet, Some(CloseFrame { code: code.into(), reason: Utf8Bytes::default() }));
     }
 
     /// After [`Link::read`] or a write failed: whether the peer should still be told, in which case the link is closing.
@@ -230,6 +259,8 @@ impl<S: Read + Write> Link<S> {
         match reason {
             CloseReason::Protocol => self.break_off(CLOSE_PROTOCOL),
             CloseReason::TooLarge => self.break_off(CLOSE_TOO_LARGE),
+            CloseReason::MessageTimeout => self.give_up(CLOSE_POLICY),
+            CloseReason::Memory => self.give_up(CLOSE_TRY_AGAIN_LATER),
             CloseReason::Peer(_) => self.phase == Phase::Closing,
             _ => false,
         }
@@ -239,6 +270,13 @@ impl<S: Read + Write> Link<S> {
         self.close(code);
         self.phase = Phase::Broken;
         true
+    }
+
+    /// Breaks off and gives all memory back. A peer that has not taken what was sent could not be told: its socket is to be
+    /// dropped.
+    fn give_up(&mut self, code: u16) -> bool {
+        self.renew();
+        self.unsent() == 0 && self.break_off(code)
     }
 
     /// Goes on closing: flushes, drops what still comes in. True when both sides are done and the socket may be dropped.
@@ -256,19 +294,34 @@ impl<S: Read + Write> Link<S> {
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                     Err(e) => e.kind() != io::ErrorKind::WouldBlock,
                 },
-                _ => match self.socket.read() {
+                _ => match self.context.read(&mut self.outlet) {
                     Ok(_) => continue,
                     Err(e) => !would_block(&e),
                 },
             };
             // What the last of it was answered with is still to go out.
-            return ended && !matches!(self.socket.get_mut().drain(), Ok(false));
+            return ended && !matches!(self.outlet.drain(), Ok(false));
         }
     }
 
     /// The transport under the WebSocket, for its grant and its counts.
     pub fn transport_mut(&mut self) -> &mut Transport<S> {
-        self.socket.get_mut().transport_mut()
+        self.outlet.transport_mut()
+    }
+
+    /// Bytes that the peer has not taken.
+    pub fn unsent(&self) -> usize {
+        self.waiting_bytes + self.outlet.waiting()
+    }
+
+    /// Bytes in memory: what the peer has not taken, and what it sent that is no whole message.
+    pub fn held(&self) -> usize {
+        self.unsent() + self.outlet.meter().held()
+    }
+
+    /// The number of the message that has begun and is not whole.
+    pub fn unfinished(&self) -> Option<u64> {
+        self.outlet.meter().unfinished()
     }
 }
 

@@ -19,8 +19,6 @@ pub struct Listener {
     is_ready: bool,
     /// The system had no socket to give; until then it is not asked again.
     rests_until: Option<Instant>,
-    /// Connections that came in here and are not yet a link or answered.
-    pub pending: usize,
 }
 
 impl Listener {
@@ -32,7 +30,7 @@ impl Listener {
     pub fn bind(registry: &Registry, token: Token, door: Door, address: SocketAddr) -> io::Result<Self> {
         let mut socket = TcpListener::bind(address)?;
         registry.register(&mut socket, token, Interest::READABLE)?;
-        Ok(Listener { socket, door, is_ready: false, rests_until: None, pending: 0 })
+        Ok(Listener { socket, door, is_ready: false, rests_until: None })
     }
 
     /// What it serves.
@@ -65,11 +63,11 @@ impl Listener {
     }
 
     /// The next who waits; `None` if nobody does or the listener has to rest.
-    pub fn accept(&mut self, now: Instant) -> Option<TcpStream> {
+    pub fn accept(&mut self, now: Instant) -> Option<(TcpStream, SocketAddr)> {
         self.rests_until = None;
         loop {
             match self.socket.accept() {
-                Ok((socket, _)) => return Some(socket),
+                Ok(accepted) => return Some(accepted),
                 Err(e) => match e.kind() {
                     io::ErrorKind::WouldBlock => {
                         self.is_ready = false;

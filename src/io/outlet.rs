@@ -1,9 +1,11 @@
 //! What is to be sent, between a WebSocket and its transport: whole frames, in order, in memory that is given back when
 //! they have gone out. tungstenite keeps as much as its largest message ever took, which a hundred links with REQs of
-//! tens of kilobytes feel; so only its control frames pass through its own buffer, and messages are framed here.
+//! tens of kilobytes feel; so only its control frames pass through its own buffer, and messages are framed here. What comes
+//! in passes a [`FrameMeter`] for the same reason.
 
 use std::io::{self, Read, Write};
 
+use crate::io::frame_meter::FrameMeter;
 use crate::io::transport::Transport;
 use crate::limits::{LINK_OUT_BYTES_KEPT, LINK_WRITE_BUFFER_BYTES};
 
@@ -23,12 +25,13 @@ pub struct Outlet<S: Read + Write> {
     out: Vec<u8>,
     /// Of `out`, what has been written.
     written: usize,
+    meter: FrameMeter,
 }
 
 impl<S: Read + Write> Outlet<S> {
-    /// Nothing waits yet.
-    pub fn new(transport: Transport<S>) -> Self {
-        Outlet { transport, out: Vec::new(), written: 0 }
+    /// Nothing waits yet. `tail`: what was read before.
+    pub fn new(transport: Transport<S>, tail: &[u8]) -> Self {
+        Outlet { transport, out: Vec::new(), written: 0, meter: FrameMeter::new(tail) }
     }
 
     /// Adds a text message as one frame. `mask`: what a client masks it with.
@@ -57,7 +60,22 @@ impl<S: Read + Write> Outlet<S> {
 
     /// Whether so much waits that it should be written before there is more.
     pub fn is_full(&self) -> bool {
-        self.out.len() - self.written >= LINK_WRITE_BUFFER_BYTES
+        self.waiting() >= LINK_WRITE_BUFFER_BYTES
+    }
+
+    /// Bytes that wait to be written.
+    pub fn waiting(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    /// What is read, by its frames.
+    pub fn meter(&self) -> &FrameMeter {
+        &self.meter
+    }
+
+    /// The same, to change it.
+    pub fn meter_mut(&mut self) -> &mut FrameMeter {
+        &mut self.meter
     }
 
     /// Writes what waits. True when nothing is left, false when the transport takes no more for now.
@@ -113,7 +131,10 @@ fn apply(mask: [u8; 4], payload: &mut [u8]) {
 
 impl<S: Read + Write> Read for Outlet<S> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.transport.read(buf)
+        let len = buf.len().min(self.meter.allowed());
+        let n = self.transport.read(&mut buf[..len])?;
+        self.meter.on_read(&buf[..n]);
+        Ok(n)
     }
 }
 
@@ -152,7 +173,7 @@ mod tests {
     #[test]
     fn what_has_gone_out_leaves_no_memory_behind() {
         let (near, mut far) = pipe(Temper::Smooth);
-        let mut outlet = Outlet::new(Transport::plain(near));
+        let mut outlet = Outlet::new(Transport::plain(near), &[]);
         let text = "x".repeat(20 * LINK_WRITE_BUFFER_BYTES);
         outlet.add_text(&text, Some([1, 2, 3, 4]));
         assert!(outlet.is_full() && outlet.write(b"more").is_err());

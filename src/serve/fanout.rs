@@ -21,7 +21,7 @@ pub struct SubscriptionKey {
     pub number: u64,
 }
 
-/// The index. Bounded by what the sessions hold ([`crate::limits::CLIENTS_REQ_BYTES_MAX`]).
+/// The index. Bounded by what the sessions hold ([`crate::limits::CLIENT_BYTES_MAX`]).
 #[derive(Debug, Default)]
 pub struct Fanout {
     entries: BTreeSet<(u64, SubscriptionKey)>,

@@ -15,11 +15,16 @@ use nostr::filter::Filter;
 
 use super::{Outbox, ServeOutput};
 use crate::fault::shared;
-use crate::limits::{CLIENT_HELD_EVENTS_MAX, CLIENT_PAGE_BYTES, QUERY_LIMIT_MAX};
+use crate::limits::{CLIENT_HELD_EVENTS_MAX, CLIENT_PAGE_BYTES, LINK_HOLD_STEP_BYTES, QUERY_LIMIT_MAX};
 use crate::metrics::Metrics;
 use crate::protocol::message;
 use crate::store::{Query, QueryStep, Seq, Store, StoreError, StoredEvent};
 use crate::time::{Instant, UnixTime};
+
+/// Bytes of memory that a subscription takes beside its filters, about.
+const SUBSCRIPTION_BYTES: usize = 512;
+/// Bytes of memory for one sequence number, in the sets and queues that hold them, about.
+const SEQ_BYTES: usize = 12;
 
 /// A subscription of one client.
 #[derive(Debug)]
@@ -28,8 +33,8 @@ pub struct Subscription {
     pub id: String,
     /// What it asks for.
     pub filters: Vec<Filter>,
-    /// Bytes of the REQ that opened it, the measure of its size.
-    pub req_bytes: usize,
+    /// Bytes of memory that it takes, about.
+    pub bytes: usize,
     /// The store's last sequence number when it was opened.
     pub snapshot: Seq,
     /// Whether EOSE has been sent.
@@ -40,8 +45,9 @@ pub struct Subscription {
 
 impl Subscription {
     /// A subscription whose stored events are still owed.
-    pub fn new(id: String, filters: Vec<Filter>, req_bytes: usize, snapshot: Seq) -> Subscription {
-        Subscription { id, filters, req_bytes, snapshot, eose: false, held: VecDeque::new() }
+    pub fn new(id: String, filters: Vec<Filter>, snapshot: Seq) -> Subscription {
+        let bytes = SUBSCRIPTION_BYTES + filters.iter().map(filter_bytes).sum::<usize>();
+        Subscription { id, filters, bytes, snapshot, eose: false, held: VecDeque::new() }
     }
 
     fn matches(&self, event: &Event) -> bool {
@@ -56,6 +62,8 @@ struct Running {
     query: Query,
     /// Events sent for this subscription, kept only where filters may overlap.
     sent: BTreeSet<Seq>,
+    /// Bytes of memory that the filter takes, about: it is here once more.
+    bytes: usize,
 }
 
 /// One client.
@@ -77,8 +85,10 @@ pub struct Session {
     held: usize,
     /// Bytes put on the link since it last drained.
     undrained: usize,
-    /// Bytes of the REQs of all subscriptions.
-    req_bytes: usize,
+    /// Bytes of memory that all subscriptions take, about.
+    bytes: usize,
+    /// What was last said of [`Session::held_bytes`].
+    told: usize,
 }
 
 impl Session {
@@ -95,7 +105,8 @@ impl Session {
             behind: BTreeSet::new(),
             held: 0,
             undrained: 0,
-            req_bytes: 0,
+            bytes: 0,
+            told: 0,
         }
     }
 
@@ -104,9 +115,16 @@ impl Session {
         self.subscriptions.iter().map(|(number, subscription)| (*number, subscription))
     }
 
-    /// Bytes of the REQs of its open subscriptions.
-    pub fn req_bytes(&self) -> usize {
-        self.req_bytes
+    /// Bytes of memory that its open subscriptions take, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What is held for this client, if it is another step of [`LINK_HOLD_STEP_BYTES`] than was last said.
+    pub fn take_hold(&mut self) -> Option<usize> {
+        let querying = self.running.as_ref().map_or(0, |running| running.bytes + running.sent.len() * SEQ_BYTES);
+        let step = (self.bytes + querying + self.held * SEQ_BYTES) / LINK_HOLD_STEP_BYTES * LINK_HOLD_STEP_BYTES;
+        (step != std::mem::replace(&mut self.told, step)).then_some(step)
     }
 
     /// Live events that wait for this client.
@@ -132,7 +150,7 @@ impl Session {
 
     /// Opens a subscription; none of that id may be open. One that wants no stored events has its EOSE at once.
     pub fn open(&mut self, number: u64, subscription: Subscription, out: &mut Outbox) {
-        self.req_bytes += subscription.req_bytes;
+        self.bytes += subscription.bytes;
         let queries = subscription.filters.iter().any(wants_stored);
         let before = self.numbers.insert(subscription.id.clone(), number);
         assert!(before.is_none(), "a subscription id names two subscriptions");
@@ -154,7 +172,7 @@ impl Session {
         self.querying.retain(|n| *n != number);
         self.behind.remove(&number);
         self.held -= subscription.held.len();
-        self.req_bytes -= subscription.req_bytes;
+        self.bytes -= subscription.bytes;
         Some((number, subscription))
     }
 
@@ -293,7 +311,7 @@ impl Session {
     pub fn assert_invariants(&self) {
         assert_eq!(self.numbers.len(), self.subscriptions.len());
         assert_eq!(self.held, self.subscriptions.values().map(|s| s.held.len()).sum::<usize>());
-        assert_eq!(self.req_bytes, self.subscriptions.values().map(|s| s.req_bytes).sum::<usize>());
+        assert_eq!(self.bytes, self.subscriptions.values().map(|s| s.bytes).sum::<usize>());
         assert!(self.running.is_none() || !self.querying.is_empty());
         assert!(self.held <= CLIENT_HELD_EVENTS_MAX);
         for (number, subscription) in &self.subscriptions {
@@ -302,6 +320,22 @@ impl Session {
             assert_eq!(self.behind.contains(number), subscription.eose && !subscription.held.is_empty());
         }
     }
+}
+
+/// Bytes of memory that a filter takes, about: its lists, and its entries in the fan-out.
+fn filter_bytes(filter: &Filter) -> usize {
+    /// Beside its lists.
+    const FILTER: usize = 256;
+    /// An entry of the fan-out.
+    const ENTRY: usize = 40;
+    const KEY: usize = 48 + ENTRY;
+    const KIND: usize = 8 + ENTRY;
+    /// Beside the characters of the value.
+    const TAG: usize = 64 + ENTRY;
+    let keys = filter.ids.as_ref().map_or(0, BTreeSet::len) + filter.authors.as_ref().map_or(0, BTreeSet::len);
+    let kinds = filter.kinds.as_ref().map_or(0, BTreeSet::len);
+    let tags = filter.generic_tags.values().flatten().map(|value| TAG + value.len()).sum::<usize>();
+    FILTER + keys * KEY + kinds * KIND + tags
 }
 
 /// NIP-01: a filter with `limit` 0 wants live events only.
@@ -314,5 +348,5 @@ fn next_query(subscription: &Subscription, from: usize) -> Option<Running> {
     let (filter, wanted) =
         subscription.filters.iter().enumerate().skip(from).find(|(_, filter)| wants_stored(filter))?;
     let query = Query::new(wanted.clone(), subscription.snapshot, QUERY_LIMIT_MAX);
-    Some(Running { filter, query, sent: BTreeSet::new() })
+    Some(Running { filter, query, sent: BTreeSet::new(), bytes: filter_bytes(wanted) })
 }

@@ -53,7 +53,9 @@ impl Evidence {
             // A socket that just ends may be the doing of this side.
             CloseReason::Peer(1006)
             | CloseReason::Io
+            | CloseReason::MessageTimeout
             | CloseReason::OutBufferFull
+            | CloseReason::Memory
             | CloseReason::Resolve
             | CloseReason::PrivateAddress => Evidence::Nothing,
             CloseReason::Peer(_) => Evidence::Reached,

@@ -138,6 +138,7 @@ impl Driven {
                 }
                 Output::Ping { link } => self.handle(Input::Alive { link }),
                 Output::Close { link, .. } => _ = self.subscriptions.remove(&link),
+                Output::Hold { .. } => {}
             }
         }
     }

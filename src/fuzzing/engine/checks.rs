@@ -82,7 +82,10 @@ impl Checks {
                 self.judge_answer(text);
             }
             Output::Ping { link: LinkId::Relay(n) } => assert!(self.relays[n].is_open, "a ping goes to an open link"),
-            Output::Ping { link: LinkId::Client(n) } => assert!(self.clients.contains(n)),
+            Output::Ping { link: LinkId::Client(n) } | Output::Hold { link: LinkId::Client(n), .. } => {
+                assert!(self.clients.contains(n));
+            }
+            Output::Hold { link: LinkId::Relay(_), .. } => panic!("nothing is said of what a relay's link holds"),
             Output::Close { link: LinkId::Relay(n), .. } => {
                 let was_there = self.relays.remove(n).is_some() || self.inquiries.remove(n).is_some();
                 assert!(was_there, "what is closed was there");

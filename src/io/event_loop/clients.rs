@@ -4,27 +4,31 @@ use mio::Interest;
 use tungstenite::protocol::Role;
 
 use crate::contract::{Input, LinkId};
-use crate::io::connections::{Connection, Connections};
+use crate::io::connections::{Connection, Connections, Open};
 use crate::io::event_loop::{Core, EventLoop, RunError};
 use crate::io::http::{Door, Method, Request, Response, Route, route};
 use crate::io::inbound::{Inbound, Progress};
 use crate::io::link::Link;
 use crate::io::transport::Transport;
-use crate::limits::{ACCEPTS_PER_TURN, HEALTH_COMMIT_MAX, HTTP_HEAD_TIMEOUT, HTTP_PENDING_MAX, HTTP_RESPONSE_TIMEOUT};
+use crate::limits::{ACCEPTS_PER_TURN, HEALTH_COMMIT_MAX, HTTP_HEAD_TIMEOUT, HTTP_RESPONSE_TIMEOUT};
+use crate::shares::Account;
 use crate::time::Now;
 
 impl EventLoop {
     /// Takes in who waits at the listeners.
     pub(super) fn accept(&mut self, now: Now) {
-        for listener in &mut self.listeners {
+        for listener in 0..self.listeners.len() {
             for _ in 0..ACCEPTS_PER_TURN {
+                let listener = &mut self.listeners[listener];
                 if !listener.may_accept(now.mono) {
                     break;
                 }
-                let Some(mut socket) = listener.accept(now.mono) else { break };
-                if listener.pending >= HTTP_PENDING_MAX {
+                let door = listener.door();
+                let Some((mut socket, address)) = listener.accept(now.mono) else { break };
+                let account = Account::of(address.ip());
+                if let Some(oldest) = self.places.in_the_way(door, account) {
                     self.counters.connections_refused += 1;
-                    continue;
+                    self.drop_inbound(oldest);
                 }
                 // Answers are whole; nothing is won by holding back their last packet.
                 let _ = socket.set_nodelay(true);
@@ -34,8 +38,8 @@ impl EventLoop {
                     log::warn!("cannot watch a connection: {e}");
                     continue;
                 }
-                listener.pending += 1;
-                let key = self.connections.insert(Connection::Inbound(Inbound::new(socket, listener.door())));
+                let key = self.connections.insert(Connection::Inbound(Inbound::new(socket, door)));
+                self.places.add_pending(key, door, account);
                 self.connections.set_deadline(key, Some(now.mono + HTTP_HEAD_TIMEOUT));
             }
         }
@@ -62,9 +66,17 @@ impl EventLoop {
     }
 
     fn answer(&mut self, now: Now, key: usize, door: Door, request: &Request, core: &mut impl Core) {
+        let route = route(door, request);
+        if matches!(route, Route::Metrics | Route::Status)
+            && let Some(oldest) = self.places.add_document(key)
+        {
+            self.counters.connections_refused += 1;
+            self.drop_inbound(oldest);
+        }
+        let has_room = self.places.pending(key).is_some_and(|account| self.places.has_room(account));
         let Some(Connection::Inbound(inbound)) = self.connections.get_mut(key) else { return };
-        let response = match route(door, request) {
-            Route::Upgrade(accept) if self.clients < self.options.clients_max => {
+        let response = match route {
+            Route::Upgrade(accept) if has_room => {
                 inbound.upgrade(&accept);
                 return;
             }
@@ -73,7 +85,7 @@ impl EventLoop {
                 Response::text(503, "As many clients as allowed are connected.\n")
             }
             Route::RelayInfo => Response::relay_info(core.relay_info_json()),
-            Route::Metrics => Response::metrics(self.counters.add_to(core.metrics_text())),
+            Route::Metrics => Response::metrics(self.counters.add_to(core.metrics_text(), self.pool.used())),
             Route::Status => Response::status_json(core.status_json(now)),
             Route::Health if self.last_commit_took > HEALTH_COMMIT_MAX => {
                 Response::text(503, "The last commit of the store took too long.\n")
@@ -88,18 +100,18 @@ impl EventLoop {
 
     fn open_client(&mut self, now: Now, key: usize, tail: Vec<u8>, core: &mut impl Core) -> Result<(), RunError> {
         // Several may have been let through before the first of them got here.
-        if self.clients >= self.options.clients_max {
+        let Some(account) = self.places.pending(key).filter(|account| self.places.has_room(*account)) else {
             self.counters.clients_refused += 1;
             self.drop_inbound(key);
             return Ok(());
-        }
+        };
         let Some(Connection::Inbound(inbound)) = self.connections.take(key) else { return Ok(()) };
-        self.forget_pending(inbound.door());
+        self.places.remove_pending(key);
+        self.places.add_client(account);
         let id = LinkId::Client(self.next_client);
         self.next_client += 1;
-        self.clients += 1;
-        let link = Link::new(Transport::plain(inbound.into_socket()), Role::Server, tail);
-        self.connections.put(key, Connection::Open { id, link: Box::new(link), sent: false });
+        let link = Box::new(Link::new(Transport::plain(inbound.into_socket()), Role::Server, tail));
+        self.connections.put(key, Connection::Open(Open::new(id, link, account)));
         self.connections.set_deadline(key, None);
         self.connections.make_ready(key);
         core.handle(now, Input::Accepted { link: id })?;
@@ -108,14 +120,7 @@ impl EventLoop {
 
     /// Lets a connection that came in go.
     pub(super) fn drop_inbound(&mut self, key: usize) {
-        if let Some(Connection::Inbound(inbound)) = self.connections.remove(key) {
-            self.forget_pending(inbound.door());
-        }
-    }
-
-    fn forget_pending(&mut self, door: Door) {
-        for listener in self.listeners.iter_mut().filter(|l| l.door() == door) {
-            listener.pending -= 1;
-        }
+        self.connections.remove(key);
+        self.places.remove_pending(key);
     }
 }

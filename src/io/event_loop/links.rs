@@ -1,15 +1,23 @@
 //! Links in the loop: dialled, read, written, closed.
 
+use std::net::Ipv4Addr;
+
 use mio::Poll;
+use mio::net::TcpStream;
 
 use crate::contract::{CloseReason, Input, LinkId, Output};
-use crate::io::connections::{Connection, Connections};
+use crate::io::connections::{Connection, Connections, Open};
 use crate::io::dial::{Dial, Dialling, Errand, Progress};
 use crate::io::event_loop::{Core, EventLoop, LoopOptions, RunError};
-use crate::io::link::Frame;
+use crate::io::link::{Frame, Link};
 use crate::io::resolver::{Lookup, ResolveError};
-use crate::limits::{LINK_CLOSE_TIMEOUT, LINK_READ_BYTES_PER_TURN, LINK_READS_PER_TURN, RESOLVER_RELOAD_MIN};
+use crate::limits::{
+    LINK_CLOSE_TIMEOUT, LINK_HOLD_STEP_BYTES, LINK_READ_BYTES_PER_TURN, LINK_READS_PER_TURN, LINK_UNSENT_BYTES_MAX,
+    MESSAGE_TIMEOUT, RESOLVER_RELOAD_MIN,
+};
 use crate::protocol::relay_url::RelayUrl;
+use crate::shares::Account;
+use crate::shares::pool::Holder;
 use crate::time::{Instant, Now};
 
 impl EventLoop {
@@ -27,7 +35,7 @@ impl EventLoop {
                 self.drive_inbound(now, key, core)?;
                 Ok(0)
             }
-            Some(Connection::Open { .. }) => self.read_link(now, key, core),
+            Some(Connection::Open(_)) => self.read_link(now, key, core),
             Some(Connection::Closing(_)) => {
                 self.advance_close(key);
                 Ok(0)
@@ -51,7 +59,11 @@ impl EventLoop {
                 self.connections.remove(key);
                 Ok(())
             }
-            Some(Connection::Open { .. }) | None => Ok(()),
+            Some(Connection::Open(_)) => {
+                self.end(now.mono, key, CloseReason::MessageTimeout);
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
@@ -65,6 +77,7 @@ impl EventLoop {
                 Output::Send { link, text } => self.send(now.mono, link, text),
                 Output::Ping { link } => self.ping(now.mono, link),
                 Output::Close { link, code } => self.close(now, link, code),
+                Output::Hold { link, bytes } => self.note_engine_held(now.mono, link, bytes),
             }
         }
     }
@@ -148,10 +161,11 @@ impl EventLoop {
                 }
             }
             Progress::Redirected => self.look_up(now, key),
-            Progress::Open(link) => {
+            Progress::Open(mut link) => {
                 log::debug!("{}: open", dial.url());
+                let account = account_of(&mut link);
                 self.connections.take(key);
-                self.connections.put(key, Connection::Open { id, link, sent: false });
+                self.connections.put(key, Connection::Open(Open::new(id, link, account)));
                 self.connections.set_deadline(key, None);
                 // What came with the handshake's last bytes is not announced a second time.
                 self.connections.make_ready(key);
@@ -176,8 +190,13 @@ impl EventLoop {
 
     /// Reads one link's share of the turn.
     fn read_link(&mut self, now: Now, key: usize, core: &mut impl Core) -> Result<usize, RunError> {
-        let Some(Connection::Open { id, link, .. }) = self.connections.get_mut(key) else { return Ok(0) };
+        let Some(Connection::Open(Open { id, link, .. })) = self.connections.get_mut(key) else { return Ok(0) };
         let id = *id;
+        // If the socket takes bytes again, or a pong is to be written, that is seen to where links are flushed.
+        self.touched.insert(key);
+        if link.unsent() > LINK_UNSENT_BYTES_MAX {
+            return Ok(0);
+        }
         link.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
         let mut reads = 0;
         let mut ended = None;
@@ -201,17 +220,18 @@ impl EventLoop {
         self.counters.link_bytes_out += bytes_out;
         if let Some(reason) = ended {
             self.end(now.mono, key, reason);
-        } else if has_more {
+            return Ok(reads);
+        }
+        if has_more {
             self.connections.make_ready(key);
         }
-        // A pong may wait to be written; and if the socket takes bytes again, this is where we learn it.
-        self.touched.insert(key);
+        self.note_held(now.mono, key);
         Ok(reads)
     }
 
     fn send(&mut self, now: Instant, id: LinkId, text: String) {
         let Some(key) = self.connections.find(id) else { return };
-        let Some(Connection::Open { link, sent, .. }) = self.connections.get_mut(key) else { return };
+        let Some(Connection::Open(Open { link, sent, .. })) = self.connections.get_mut(key) else { return };
         *sent = true;
         match link.send(text) {
             Ok(()) => {
@@ -223,7 +243,7 @@ impl EventLoop {
 
     fn ping(&mut self, now: Instant, id: LinkId) {
         let Some(key) = self.connections.find(id) else { return };
-        let Some(Connection::Open { link, .. }) = self.connections.get_mut(key) else { return };
+        let Some(Connection::Open(Open { link, .. })) = self.connections.get_mut(key) else { return };
         match link.ping() {
             Ok(()) => {
                 self.touched.insert(key);
@@ -239,24 +259,24 @@ impl EventLoop {
             self.drop_dial(now, key);
             return;
         }
-        let Some(Connection::Open { mut link, .. }) = self.connections.take(key) else {
+        let Some(Connection::Open(Open { mut link, account, .. })) = self.connections.take(key) else {
             panic!("a link with a name is dialled or open");
         };
         link.close(code);
         self.connections.put(key, Connection::Closing(link));
         self.connections.set_deadline(key, Some(now.mono + LINK_CLOSE_TIMEOUT));
         self.touched.insert(key);
-        self.forget_client(id);
+        self.forget_link(id, account);
     }
 
     /// A link ended by itself: the engine is told, and the peer if that makes sense.
     fn end(&mut self, now: Instant, key: usize, reason: CloseReason) {
-        let Some(Connection::Open { id, mut link, .. }) = self.connections.take(key) else {
+        let Some(Connection::Open(Open { id, mut link, account, .. })) = self.connections.take(key) else {
             panic!("only an open link ends");
         };
         log::debug!("{id:?}: {reason:?}");
         self.ended.push((id, reason));
-        self.forget_client(id);
+        self.forget_link(id, account);
         if link.close_after(reason) {
             self.connections.put(key, Connection::Closing(link));
             self.connections.set_deadline(key, Some(now + LINK_CLOSE_TIMEOUT));
@@ -266,9 +286,43 @@ impl EventLoop {
         }
     }
 
-    fn forget_client(&mut self, id: LinkId) {
+    fn forget_link(&mut self, id: LinkId, account: Account) {
+        self.pool.remove(id);
         if matches!(id, LinkId::Client(_)) {
-            self.clients -= 1;
+            self.places.remove_client(account);
+        }
+    }
+
+    /// Tells the links' memory what a link holds, and sets the time by which the message that it has begun must be whole.
+    fn note_held(&mut self, now: Instant, key: usize) {
+        let Some(Connection::Open(open)) = self.connections.get_mut(key) else { return };
+        let unfinished = open.link.unfinished();
+        let is_another = unfinished != std::mem::replace(&mut open.unfinished, unfinished);
+        let held = open.link.held() / LINK_HOLD_STEP_BYTES * LINK_HOLD_STEP_BYTES;
+        let has_changed = held != std::mem::replace(&mut open.held, held);
+        let (id, account) = (open.id, open.account);
+        if is_another {
+            self.connections.set_deadline(key, unfinished.map(|_| now + MESSAGE_TIMEOUT));
+        }
+        if has_changed {
+            self.pool.set(id, account, Holder::Shell, held);
+            self.end_excess(now);
+        }
+    }
+
+    /// The engine holds so much for a link.
+    fn note_engine_held(&mut self, now: Instant, id: LinkId, bytes: usize) {
+        let Some(key) = self.connections.find(id) else { return };
+        let Some(Connection::Open(open)) = self.connections.get_mut(key) else { return };
+        self.pool.set(id, open.account, Holder::Engine, bytes);
+        self.end_excess(now);
+    }
+
+    /// Ends links until there is room in the links' memory.
+    fn end_excess(&mut self, now: Instant) {
+        while let Some(id) = self.pool.excess() {
+            let key = self.connections.find(id).expect("what is in the pool is open");
+            self.end(now, key, CloseReason::Memory);
         }
     }
 
@@ -277,18 +331,27 @@ impl EventLoop {
         let now = self.clock.now().mono;
         for key in std::mem::take(&mut self.touched) {
             match self.connections.get_mut(key) {
-                Some(Connection::Open { id, link, sent }) => {
+                Some(Connection::Open(Open { id, link, sent, .. })) => {
+                    let was_full = link.unsent() > LINK_UNSENT_BYTES_MAX;
                     let flushed = link.flush();
                     let (_, bytes_out) = link.transport_mut().take_bytes();
                     self.counters.link_bytes_out += bytes_out;
+                    let has_room_again = was_full && link.unsent() <= LINK_UNSENT_BYTES_MAX;
                     match flushed {
                         Ok(true) if *sent => {
                             *sent = false;
                             self.drained.push(*id);
                         }
                         Ok(_) => {}
-                        Err(reason) => self.end(now, key, reason),
+                        Err(reason) => {
+                            self.end(now, key, reason);
+                            continue;
+                        }
                     }
+                    if has_room_again {
+                        self.connections.make_ready(key);
+                    }
+                    self.note_held(now, key);
                 }
                 Some(Connection::Closing(_)) => self.advance_close(key),
                 _ => {}
@@ -315,6 +378,12 @@ impl EventLoop {
             }
         }
     }
+}
+
+/// Who pays for a link to a relay: the address that it leads to.
+fn account_of(link: &mut Link<TcpStream>) -> Account {
+    let peer = link.transport_mut().socket_mut().peer_addr();
+    Account::of(peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip()))
 }
 
 fn dialling<'a>(poll: &'a Poll, options: &'a LoopOptions) -> Dialling<'a> {

@@ -43,17 +43,17 @@ fn what_a_failed_client_leaves_half_done_is_put_in_order() {
     let mut world = World::new(&notes(3));
     world.accept(2);
     world.say(2, r#"["REQ","mine",{"kinds":[1]}]"#);
-    let bytes = world.serve.req_bytes();
+    let bytes = world.serve.bytes_most();
     world.say(1, r#"["REQ","s",{"kinds":[1]}]"#);
     fail(&mut world, |serve| {
         // A subscription that is gone from its session and still counted and found, and one that is the other way round.
         let session = serve.sessions.get_mut(&1).expect("a client");
         session.close("s").expect("it is open");
-        let subscription = Subscription::new("t".to_owned(), Vec::new(), 7, 0);
+        let subscription = Subscription::new("t".to_owned(), Vec::new(), 0);
         session.open(77, subscription, &mut serve.out);
         serve.busy.insert(1);
     });
-    assert_eq!((world.serve.subscriptions(), world.serve.req_bytes()), (1, bytes));
+    assert_eq!((world.serve.subscriptions(), world.serve.bytes_most()), (1, bytes));
     world.outputs();
     world.publish(&[note(9)]);
     assert_eq!(world.answers(2).len(), 4 + 1);

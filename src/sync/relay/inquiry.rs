@@ -143,7 +143,9 @@ fn puts_off_dial(reason: CloseReason) -> bool {
         | CloseReason::Peer(_)
         | CloseReason::Protocol
         | CloseReason::TooLarge
+        | CloseReason::MessageTimeout
         | CloseReason::OutBufferFull
+        | CloseReason::Memory
         | CloseReason::Io => false,
     }
 }

@@ -57,7 +57,8 @@ pub fn is_life(reason: CloseReason) -> bool {
     match reason {
         Connect | Tls | Handshake(_) | HeadTooLarge | RetryAfter { .. } | Redirect(_) | Protocol | TooLarge => true,
         Peer(code) => code != 1006,
-        Resolve | NameServersFailed | NoNameServer | PrivateAddress | NoRoute | Timeout | OutBufferFull | Io => false,
+        Resolve | NameServersFailed | NoNameServer | PrivateAddress | NoRoute | Timeout | MessageTimeout
+        | OutBufferFull | Memory | Io => false,
     }
 }
 

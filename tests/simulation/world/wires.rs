@@ -226,6 +226,8 @@ impl World {
                     }
                 }
                 Output::Close { link, code } => self.closed(link, code),
+                // Told of an open link only; the simulator has memory enough.
+                Output::Hold { link, .. } => _ = self.serial(link),
             }
         }
     }
@@ -241,6 +243,7 @@ impl World {
             Output::Ping { link } => (2, link, ""),
             Output::Close { link, code } => (3 + u64::from(*code), link, ""),
             Output::Inquire { link, .. } => (3, link, written.as_str()),
+            Output::Hold { link, bytes } => (1 << 16 | *bytes as u64, link, ""),
         };
         let link = match link {
             LinkId::Relay(n) => 2 * n,

@@ -16,7 +16,7 @@ fn steps(rig: &mut Rig) -> String {
             Output::Inquire { .. } => Some('?'),
             Output::Dial { .. } => Some('>'),
             Output::Close { .. } => Some('x'),
-            Output::Send { .. } | Output::Ping { .. } => None,
+            Output::Send { .. } | Output::Ping { .. } | Output::Hold { .. } => None,
         })
         .collect()
 }

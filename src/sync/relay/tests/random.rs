@@ -167,7 +167,7 @@ impl Game {
                     assert_eq!(Some(link), self.linked, "sent on a link that is not open: {text}");
                     self.hear_text(&text);
                 }
-                Output::Ping { .. } => {}
+                Output::Ping { .. } | Output::Hold { .. } => {}
             }
         }
     }

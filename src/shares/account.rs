@@ -1,0 +1,51 @@
+//! Whose link it is.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Bits of an IPv6 address that tell one customer of a network from another; the rest is the customer's to choose.
+const IPV6_CUSTOMER_BITS: u32 = 64;
+
+/// Who pays for a link: an IPv4 address, or the first half of an IPv6 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Account(IpAddr);
+
+impl Account {
+    /// The account of the peer at an address. An IPv4 address within IPv6 (RFC 4291, section 2.5.5.2) counts as itself.
+    pub fn of(address: IpAddr) -> Account {
+        Account(match address.to_canonical() {
+            IpAddr::V6(v6) => {
+                let kept = u128::MAX << (u128::BITS - IPV6_CUSTOMER_BITS);
+                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & kept))
+            }
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+
+    /// Whether it is this machine itself, where a proxy of the operator's may stand.
+    pub fn is_loopback(&self) -> bool {
+        // Of ::1 the account has lost its last bit.
+        match self.0 {
+            IpAddr::V4(v4) => v4.is_loopback(),
+            IpAddr::V6(v6) => v6.is_unspecified(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(text: &str) -> Account {
+        Account::of(text.parse().unwrap())
+    }
+
+    #[test]
+    fn an_ipv4_address_and_half_an_ipv6_address_are_accounts() {
+        assert_ne!(account("192.0.2.1"), account("192.0.2.2"));
+        assert_eq!(account("192.0.2.1"), account("::ffff:192.0.2.1"));
+        assert_eq!(account("2001:db8:1:2::1"), account("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(account("2001:db8:1:2::1"), account("2001:db8:1:3::1"));
+        assert!(account("127.0.0.1").is_loopback() && account("::1").is_loopback());
+        assert!(!account("192.0.2.1").is_loopback() && !account("2001:db8::1").is_loopback());
+    }
+}
