@@ -78,7 +78,6 @@ impl Engine {
     /// The JSON of `/status.json`: what is followed, and per relay its state, since when and why, how much is live and
     /// how much polled, sweeps left, through, and when something is next due.
     pub fn status_json(&self, now: Now) -> String {
-        let relays: Vec<Value> = self.keys.values().map(|key| self.relay_status(&self.relays[*key], now)).collect();
         let status = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "service": self.settings.service.to_string(),
@@ -93,9 +92,17 @@ impl Engine {
             "clients": self.serve.clients(),
             "client_subscriptions": self.serve.subscriptions(),
             "window_closes_in_secs": self.window.closes_at().map(|at| at.since(now.mono).as_secs_f64()),
-            "relays": relays,
         });
-        serde_json::to_string_pretty(&status).expect("a status is always JSON")
+        // Relay by relay: a tree of all of them takes many times the memory of its text.
+        let mut text = written(&status);
+        text.truncate(text.len() - "\n}".len());
+        text += ",\n  \"relays\": [";
+        for (n, key) in self.keys.values().enumerate() {
+            text += if n == 0 { "\n" } else { ",\n" };
+            text += &written(&self.relay_status(&self.relays[*key], now));
+        }
+        text += "]\n}";
+        text
     }
 
     fn relay_status(&self, entry: &Entry, now: Now) -> Value {
@@ -243,4 +250,9 @@ fn sample(entry: &Entry) -> RelaySample {
             total - done
         }),
     }
+}
+
+/// A part of the status as indented JSON.
+fn written(value: &Value) -> String {
+    serde_json::to_string_pretty(value).expect("a status is always JSON")
 }

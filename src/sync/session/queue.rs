@@ -20,7 +20,8 @@ pub(super) struct Queue {
 struct Waiting {
     /// Its place among all.
     number: i64,
-    task: Task,
+    /// Boxed: a queue grows by doubling.
+    task: Box<Task>,
 }
 
 impl Waiting {
@@ -34,14 +35,14 @@ impl Queue {
     pub(super) fn push_front(&mut self, task: Task) {
         self.ends.0 -= 1;
         let number = self.ends.0;
-        self.line_of(&task).push_front(Waiting { number, task });
+        self.line_of(&task).push_front(Waiting { number, task: Box::new(task) });
     }
 
     /// Puts a sweep behind all that wait.
     pub(super) fn push_back(&mut self, task: Task) {
         self.ends.1 += 1;
         let number = self.ends.1;
-        self.line_of(&task).push_back(Waiting { number, task });
+        self.line_of(&task).push_back(Waiting { number, task: Box::new(task) });
     }
 
     /// Whether none waits.
@@ -53,7 +54,7 @@ impl Queue {
     pub(super) fn in_order(&self) -> impl Iterator<Item = &Task> {
         let mut all: Vec<&Waiting> = self.reconcilable.iter().chain(&self.others).collect();
         all.sort_unstable_by_key(|waiting| waiting.number);
-        all.into_iter().map(|waiting| &waiting.task)
+        all.into_iter().map(|waiting| &*waiting.task)
     }
 
     /// Whether one of the round does.
@@ -101,7 +102,7 @@ impl Queue {
             self.reconcilable.shrink_to(KEPT);
             self.others.shrink_to(KEPT);
         }
-        taken.map(|waiting| waiting.task)
+        taken.map(|waiting| *waiting.task)
     }
 
     fn line_of(&mut self, task: &Task) -> &mut VecDeque<Waiting> {
