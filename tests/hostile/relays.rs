@@ -19,18 +19,14 @@
 //! | a name with too many addresses, or others when asked again | those beyond 8; what is dialled was checked | `io::dial` |
 //! | names that the resolver is lied to about | the lookup | `io::resolver` |
 //! | events that nothing was asked for | the link, where they are most of what comes | `sync::relay` |
-#![allow(clippy::disallowed_methods, reason = "tests with real sockets live by the real clock")]
-
-mod support;
-
+use crate::support::events::{Author, unix_now};
+use crate::support::mock_relay::MockRelay;
+use crate::support::process::{Process, Setup};
+use crate::support::wait::wait_until;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
-use support::events::{Author, unix_now};
-use support::mock_relay::MockRelay;
-use support::process::{Process, Setup};
-use support::wait::wait_until;
 
 /// Far more than any of these takes, on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(60);

@@ -1,0 +1,12 @@
+//! Strangers over real sockets, who break the rules or keep them, and what they cost. One attack at a time:
+//! `cargo test --test hostile NAME -- --nocapture`.
+
+#![allow(clippy::disallowed_methods, reason = "tests with real sockets live by the real clock")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod memory;
+mod places;
+mod relays;
+mod stranger;

@@ -1,0 +1,121 @@
+//! What strangers can make us hold: at most 128 MiB resident, whatever they do (spec section 16).
+
+use crate::stranger::{DOMAIN, Scene, Stranger};
+use crate::support::process::Setup;
+use crate::support::wait::wait_until;
+use std::time::Duration;
+
+const MIB_MAX: u64 = 128;
+const SOON: Duration = Duration::from_secs(60);
+
+fn closed_for_memory(scene: &Scene) -> f64 {
+    scene.process.metrics().sum("grasp_sync_links_closed_total", &["side=\"client\"", "reason=\"memory\""])
+}
+
+#[test]
+fn messages_that_are_never_whole() {
+    let mut scene = Scene::new(&Setup::new(DOMAIN));
+    let mut strangers = Vec::new();
+    for _ in 0..400 {
+        let mut stranger = Stranger::connect(scene.process.relay()).expect("a place");
+        // It may be cut off while it writes.
+        let _ = stranger.begin_message(1 << 20);
+        strangers.push(stranger);
+    }
+    wait_until("links are closed", SOON, || closed_for_memory(&scene) > 300.0);
+    scene.judge("400 clients with a message of 1 MiB without end", MIB_MAX);
+}
+
+#[test]
+fn replies_that_are_never_read() {
+    let mut scene = Scene::new(&Setup::new(DOMAIN));
+    (0..30).for_each(|_| scene.issue(100_000));
+    let mut strangers = Vec::new();
+    for _ in 0..400 {
+        let mut stranger = Stranger::connect(scene.process.relay()).expect("a place");
+        for n in 0..20 {
+            let _ = stranger.send(&format!(r#"["REQ","{n}",{{}}]"#));
+        }
+        strangers.push(stranger);
+    }
+    scene.judge("400 clients that do not read their replies", MIB_MAX);
+}
+
+#[test]
+fn filters_of_many_values() {
+    let mut scene = Scene::new(&Setup::new(DOMAIN));
+    let mut strangers = Vec::new();
+    for n in 0..100_u64 {
+        let mut stranger = Stranger::connect(scene.process.relay()).expect("a place");
+        for m in 0..5_u64 {
+            let filter = |f: u64| {
+                let ids: Vec<String> =
+                    (0..600).map(|v| format!("\"{:064x}\"", (n << 40) + (m << 32) + (f << 16) + v)).collect();
+                format!("{{\"#e\":[{}]}}", ids.join(","))
+            };
+            let filters: Vec<String> = (0..20).map(filter).collect();
+            let _ = stranger.send(&format!("[\"REQ\",\"{m}\",{}]", filters.join(",")));
+        }
+        strangers.push(stranger);
+    }
+    wait_until("links are closed", SOON, || closed_for_memory(&scene) > 0.0);
+    scene.judge("100 clients with 60,000 values each", MIB_MAX);
+}
+
+#[test]
+fn filters_of_many_kinds() {
+    let mut scene = Scene::new(&Setup::new(DOMAIN));
+    let kinds: Vec<String> = (0..2_000).map(|kind| (2_000 + kind).to_string()).collect();
+    let mut strangers = Vec::new();
+    for _ in 0..70 {
+        let mut stranger = Stranger::connect(scene.process.relay()).expect("a place");
+        for n in 0..64 {
+            let _ = stranger.send(&format!("[\"REQ\",\"{n}\",{{\"kinds\":[{}]}}]", kinds.join(",")));
+        }
+        strangers.push(stranger);
+    }
+    wait_until("links are closed", SOON, || closed_for_memory(&scene) > 0.0);
+    scene.judge("70 clients with 64 filters of 2,000 kinds", MIB_MAX);
+}
+
+#[test]
+fn subscriptions_to_everything() {
+    for reads in [true, false] {
+        let mut scene = Scene::new(&Setup::new(DOMAIN));
+        let mut strangers = Vec::new();
+        for _ in 0..400 {
+            let mut stranger = Stranger::connect(scene.process.relay()).expect("a place");
+            for n in 0..64 {
+                stranger.send(&format!(r#"["REQ","{n}",{{"limit":0}}]"#)).expect("it is served");
+            }
+            stranger.wait_for(r#"["EOSE","63"]"#).expect("it is answered");
+            strangers.push(stranger);
+        }
+        let readers: Vec<_> = if reads {
+            strangers.drain(..).map(|stranger| std::thread::spawn(|| stranger.drain())).collect()
+        } else {
+            Vec::new()
+        };
+        (0..5).for_each(|_| scene.issue(10_000));
+        let what = if reads { "read" } else { "do not read" };
+        scene.judge(&format!("400 clients with 64 subscriptions to everything that {what}"), MIB_MAX);
+        // Before they are waited for.
+        drop(scene);
+        readers.into_iter().for_each(|reader| reader.join().expect("a reader does not panic"));
+    }
+}
+
+#[test]
+fn documents_that_are_never_taken() {
+    let mut setup = Setup::new(DOMAIN);
+    for n in 0..500 {
+        setup = setup.bootstrap(&format!("ws://127.0.0.1:{}/{n}", 20_000 + n));
+    }
+    let mut scene = Scene::new(&setup);
+    let mut strangers = Vec::new();
+    for _ in 0..200 {
+        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+        strangers.push(Stranger::ask(scene.process.admin(), request).expect("a connection"));
+    }
+    scene.judge("200 answers of /metrics that are not read", MIB_MAX);
+}
