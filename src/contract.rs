@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::protocol::relay_url::RelayUrl;
+use crate::shares::Account;
 use crate::time::{Duration, UnixTime};
 
 /// Names one socket. Numbers are never used twice, so a late word about a link that is gone is recognised as such.
@@ -184,6 +185,8 @@ pub enum Input<'a> {
     Accepted {
         /// The link, numbered by the caller.
         link: LinkId,
+        /// Who pays for it.
+        account: Account,
     },
     /// A text message.
     Text {

@@ -165,8 +165,8 @@ impl Engine {
         }
         match input {
             Input::Opened { link } => self.with_relay(now, link, |relay, cx| relay.on_opened(link, cx))?,
-            Input::Accepted { link: LinkId::Client(client) } => {
-                self.with_client(client, |serve, _, metrics| serve.on_accepted(now, client, metrics));
+            Input::Accepted { link: LinkId::Client(client), account } => {
+                self.with_client(client, |serve, _, metrics| serve.on_accepted(now, client, account, metrics));
             }
             Input::Text { link: LinkId::Client(client), text } => self.on_client_text(now, client, text)?,
             Input::Text { link: link @ LinkId::Relay(_), text } => self.on_relay_text(now, link, text)?,
@@ -191,7 +191,7 @@ impl Engine {
             Input::CommitTook(took) => self.on_commit_took(now, took),
             Input::Tick => self.on_tick(now)?,
             Input::Stop => self.on_stop(now)?,
-            Input::Accepted { link: LinkId::Relay(_) } | Input::Drained { link: LinkId::Relay(_) } => {}
+            Input::Accepted { link: LinkId::Relay(_), .. } | Input::Drained { link: LinkId::Relay(_) } => {}
         }
         self.note_batch(now);
         self.collect_served();

@@ -3,6 +3,7 @@
 //! [`Limits`] and [`Timing`] hold the few that an operator may set (spec section 12); their `Default` is the contract's.
 //! All others are constants. Relations that must hold between them are checked at compile time at the end of the file.
 
+use crate::shares::buckets::Rate;
 use crate::time::Duration;
 
 /// Bounds that the configuration may set, table `[limits]`.
@@ -488,6 +489,14 @@ pub const CLIENT_STEP_CANDIDATES: usize = 100;
 /// Live events that wait, as sequence numbers, for one client to read on. Beyond: the client is closed with 1013
 /// (`grasp_sync_clients_closed_total{reason="slow"}`).
 pub const CLIENT_HELD_EVENTS_MAX: usize = 32_768;
+/// EVENTs of one address. Beyond: OK false, `rate-limited:`.
+pub const EVENT_RATE: Rate = Rate::per_second(50, 5_000);
+/// REQs of one address. Beyond: CLOSED, `rate-limited:`.
+pub const REQ_RATE: Rate = Rate::per_second(50, 2_000);
+/// Connections of one address to one of our listeners. Beyond: closed at once (`grasp_sync_connections_refused_total`).
+pub const CONNECTION_RATE: Rate = Rate::per_second(10, 256);
+/// Accounts, or authors, whose rate is remembered. Beyond: those that have used least of theirs start afresh.
+pub const BUCKETS_MAX: usize = 16_384;
 /// Bytes of memory that one client's open subscriptions take, about. Beyond: CLOSED. They come out of the memory that all
 /// links share.
 pub const CLIENT_BYTES_MAX: usize = 8 << 20;

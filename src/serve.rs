@@ -20,10 +20,11 @@ use self::session::{Session, Subscription};
 use crate::fault::{Party, isolate};
 use crate::limits::{
     CLIENT_BYTES_MAX, CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX, CLIENT_STEP_CANDIDATES, CLIENT_SUBSCRIPTIONS_MAX,
-    Limits, QUERY_STEP_CANDIDATES, SUBSCRIPTION_ID_CHARS_MAX, Timing,
+    EVENT_RATE, Limits, QUERY_STEP_CANDIDATES, REQ_RATE, SUBSCRIPTION_ID_CHARS_MAX, Timing,
 };
 use crate::metrics::{Metrics, Side};
 use crate::protocol::message::{self, ClientMessage, MessageError, RawEvent};
+use crate::shares::{Account, Buckets};
 use crate::store::{Store, StoreError, StoredEvent, matches_nothing};
 use crate::time::{Duration, Instant, Now};
 
@@ -73,6 +74,10 @@ const INTERNAL_ERROR: u16 = 1011;
 #[derive(Debug)]
 pub struct Serve {
     clients_max: usize,
+    /// Whether this machine itself is free of what goes by address.
+    loopback_exempt: bool,
+    reqs: Buckets<Account>,
+    events: Buckets<Account>,
     ping: Duration,
     pong_timeout: Duration,
     sessions: BTreeMap<u64, Session>,
@@ -93,6 +98,9 @@ impl Serve {
     pub fn new(limits: &Limits, timing: &Timing) -> Serve {
         Serve {
             clients_max: limits.clients_max,
+            loopback_exempt: limits.loopback_exempt,
+            reqs: Buckets::new(REQ_RATE),
+            events: Buckets::new(EVENT_RATE),
             ping: timing.ping,
             pong_timeout: timing.pong_timeout,
             sessions: BTreeMap::new(),
@@ -107,13 +115,13 @@ impl Serve {
     }
 
     /// A client has come. Past `clients_max` it is closed with 1013 at once. Numbers are never used twice.
-    pub fn on_accepted(&mut self, now: Now, client: u64, metrics: &mut Metrics) {
+    pub fn on_accepted(&mut self, now: Now, client: u64, account: Account, metrics: &mut Metrics) {
         if self.sessions.len() >= self.clients_max {
             metrics.clients_refused += 1;
             self.out.push_back(ServeOutput::Close { client, code: TRY_AGAIN_LATER });
             return;
         }
-        let before = self.sessions.insert(client, Session::new(client, now.mono));
+        let before = self.sessions.insert(client, Session::new(client, account, now.mono));
         assert!(before.is_none(), "client number used twice");
         self.deadlines.insert((now.mono + self.ping, client));
     }
@@ -132,10 +140,16 @@ impl Serve {
             return None;
         }
         match message::parse_client_message(text) {
-            Ok(ClientMessage::Event(event)) => return Some(event),
+            Ok(ClientMessage::Event(event)) => {
+                if self.may_publish(now, client) {
+                    return Some(event);
+                }
+                metrics.messages_refused.add(Refusal::TooManyEvents.name());
+                self.acknowledge(client, &event.id, false, &Refusal::TooManyEvents.text());
+            }
             Ok(ClientMessage::Req { subscription, filters }) => {
                 let id = subscription.into_owned();
-                if let Err(refusal) = self.on_req(client, &id, filters, store) {
+                if let Err(refusal) = self.on_req(now, client, &id, filters, store) {
                     self.refuse(client, Some(&id), refusal, metrics);
                 }
             }
@@ -300,12 +314,27 @@ impl Serve {
         true
     }
 
-    fn on_req(&mut self, client: u64, id: &str, filters: Vec<Filter>, store: &Store) -> Result<(), Refusal> {
+    /// Whether a client's address may publish one more event now.
+    fn may_publish(&mut self, now: Now, client: u64) -> bool {
+        let account = self.account_bound(client);
+        account.is_none_or(|account| self.events.take(account, now.mono))
+    }
+
+    /// Whose rates a client uses up; `None` if it is free of them.
+    fn account_bound(&self, client: u64) -> Option<Account> {
+        let account = self.sessions.get(&client)?.account;
+        (!(self.loopback_exempt && account.is_loopback())).then_some(account)
+    }
+
+    fn on_req(&mut self, now: Now, client: u64, id: &str, filters: Vec<Filter>, store: &Store) -> Result<(), Refusal> {
         if id.is_empty() || id.chars().count() > SUBSCRIPTION_ID_CHARS_MAX {
             return Err(Refusal::SubscriptionId);
         }
         // NIP-01: a REQ with an id in use replaces that subscription, and if it is refused, CLOSED ends it.
         self.close_subscription(client, id);
+        if self.account_bound(client).is_some_and(|account| !self.reqs.take(account, now.mono)) {
+            return Err(Refusal::TooManyReqs);
+        }
         check_filters(&filters)?;
         let filters: Vec<Filter> = filters.into_iter().filter(|filter| !matches_nothing(filter)).collect();
         let subscription = Subscription::new(id.to_owned(), filters, store.last_seq());
@@ -436,6 +465,8 @@ enum Refusal {
     TooManyValues,
     TooManySubscriptions,
     TooManyBytes,
+    TooManyReqs,
+    TooManyEvents,
 }
 
 impl Refusal {
@@ -452,6 +483,8 @@ impl Refusal {
             Refusal::TooManyValues => "too_many_values",
             Refusal::TooManySubscriptions => "too_many_subscriptions",
             Refusal::TooManyBytes => "too_many_bytes",
+            Refusal::TooManyReqs => "too_many_reqs",
+            Refusal::TooManyEvents => "too_many_events",
         }
     }
 
@@ -473,6 +506,8 @@ impl Refusal {
                 format!("blocked: too many subscriptions, at most {CLIENT_SUBSCRIPTIONS_MAX} at once").into()
             }
             Refusal::TooManyBytes => "blocked: open subscriptions take too much memory, close some first".into(),
+            Refusal::TooManyReqs => "rate-limited: too many REQs from this address, slow down".into(),
+            Refusal::TooManyEvents => "rate-limited: too many EVENTs from this address, slow down".into(),
         }
     }
 }

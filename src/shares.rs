@@ -1,8 +1,11 @@
-//! Who pays for what strangers make us hold (spec section 16): every link has an [`account`], all links share one
-//! [`pool`], and an account that does not pay is the first to lose by it.
+//! Who pays for what strangers make us hold and do (spec section 16): every link has an [`account`]. All links share one
+//! [`pool`] of memory, and an account that holds most of it is the first to lose by it; how often an account may do
+//! something, its [bucket](buckets) says.
 
 pub mod account;
+pub mod buckets;
 pub mod pool;
 
 pub use account::Account;
+pub use buckets::Buckets;
 pub use pool::Pool;

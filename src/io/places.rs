@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::io::http::Door;
-use crate::limits::{ADMIN_DOCUMENTS_MAX, HTTP_PENDING_MAX, HTTP_PENDING_PER_ACCOUNT};
-use crate::shares::Account;
+use crate::limits::{ADMIN_DOCUMENTS_MAX, CONNECTION_RATE, HTTP_PENDING_MAX, HTTP_PENDING_PER_ACCOUNT};
+use crate::shares::{Account, Buckets};
+use crate::time::Instant;
 
 /// Places taken.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub struct Places {
     /// Whether this machine itself is free of what goes by account: a proxy may stand there for everybody.
     loopback_exempt: bool,
     clients: BTreeMap<Account, usize>,
+    connections: Buckets<Account>,
     /// By the key of the connection and in the order in which they came.
     pending: BTreeMap<u64, Pending>,
     orders: BTreeMap<usize, u64>,
@@ -38,11 +40,17 @@ impl Places {
             clients_per_account,
             loopback_exempt,
             clients: BTreeMap::new(),
+            connections: Buckets::new(CONNECTION_RATE),
             pending: BTreeMap::new(),
             orders: BTreeMap::new(),
             came: 0,
             documents: VecDeque::new(),
         }
+    }
+
+    /// Whether an account may connect once more now.
+    pub fn may_connect(&mut self, now: Instant, account: Account) -> bool {
+        self.is_exempt(account) || self.connections.take(account, now)
     }
 
     /// The connection that must go for another one to come in at this door.
@@ -128,6 +136,18 @@ mod tests {
 
     fn loopback() -> Account {
         Account::of([127, 0, 0, 1].into())
+    }
+
+    #[test]
+    fn an_account_may_connect_so_often_and_this_machine_as_it_likes() {
+        let mut places = Places::new(5, 2, true);
+        let many = CONNECTION_RATE.burst + 10;
+        let connected = |places: &mut Places, account| {
+            (0..many).filter(|_| places.may_connect(Instant::ZERO, account)).count() as u64
+        };
+        assert_eq!(connected(&mut places, account(1)), CONNECTION_RATE.burst);
+        assert_eq!(connected(&mut places, account(2)), CONNECTION_RATE.burst);
+        assert_eq!(connected(&mut places, loopback()), many);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::fault::shared;
 use crate::limits::{CLIENT_HELD_EVENTS_MAX, CLIENT_PAGE_BYTES, LINK_HOLD_STEP_BYTES, QUERY_LIMIT_MAX};
 use crate::metrics::Metrics;
 use crate::protocol::message;
+use crate::shares::Account;
 use crate::store::{Query, QueryStep, Seq, Store, StoreError, StoredEvent};
 use crate::time::{Instant, UnixTime};
 
@@ -70,6 +71,8 @@ struct Running {
 #[derive(Debug)]
 pub struct Session {
     client: u64,
+    /// Who pays for it.
+    pub account: Account,
     /// When the client last sent anything.
     pub last_heard: Instant,
     /// When it was pinged, if it has been silent since.
@@ -93,9 +96,10 @@ pub struct Session {
 
 impl Session {
     /// A client that has just come.
-    pub fn new(client: u64, now: Instant) -> Session {
+    pub fn new(client: u64, account: Account, now: Instant) -> Session {
         Session {
             client,
+            account,
             last_heard: now,
             pinged: None,
             subscriptions: BTreeMap::new(),

@@ -50,7 +50,7 @@ impl World {
     }
 
     fn accept(&mut self, client: u64) {
-        self.serve.on_accepted(self.now, client, &mut self.metrics);
+        self.serve.on_accepted(self.now, client, Account::of([127, 0, 0, 1].into()), &mut self.metrics);
     }
 
     /// Stores events in one batch and tells the own relay.
@@ -566,4 +566,47 @@ fn late_words_of_a_client_that_has_gone_are_ignored() {
     assert_eq!(world.say(1, r#"["REQ","s",{}]"#), None);
     world.publish(&[note(9)]);
     assert!(world.answers(1).is_empty());
+}
+
+#[test]
+fn an_address_has_its_rate_of_reqs_and_events_over_all_its_clients_and_this_machine_none() {
+    let stranger = Account::of([192, 0, 2, 1].into());
+    let mut world = World::new(&[]);
+    for client in [2, 3] {
+        world.serve.on_accepted(world.now, client, stranger, &mut world.metrics);
+    }
+    let event = note(1);
+    let publish = format!(r#"["EVENT",{}]"#, event.as_json());
+    let mut taken = [0, 0];
+    for n in 0..EVENT_RATE.burst.max(REQ_RATE.burst) {
+        for client in [2, 3] {
+            taken[0] += u64::from(world.say(client, &publish).is_some());
+            world.say(client, &format!(r#"["REQ","s{}",{{"limit":0}}]"#, n % 2));
+        }
+        taken[1] += world.outputs().iter().filter(|output| text_of(output).contains("EOSE")).count() as u64;
+    }
+    assert_eq!(taken, [EVENT_RATE.burst, REQ_RATE.burst]);
+    assert!(world.say(2, &publish).is_none());
+    let refused =
+        format!(r#"["OK","{}",false,"rate-limited: too many EVENTs from this address, slow down"]"#, event.id);
+    assert_eq!(texts_of(&world.outputs()), [refused]);
+    world.say(2, r#"["REQ","s",{"limit":0}]"#);
+    let closed = r#"["CLOSED","s","rate-limited: too many REQs from this address, slow down"]"#;
+    assert_eq!(texts_of(&world.outputs()), [closed]);
+    for _ in 0..2 * EVENT_RATE.burst {
+        assert!(world.say(1, &publish).is_some());
+    }
+    world.now.mono = world.now.mono + EVENT_RATE.interval;
+    assert!(world.say(3, &publish).is_some() && world.say(2, &publish).is_none());
+}
+
+fn text_of(output: &ServeOutput) -> &str {
+    match output {
+        ServeOutput::Send { text, .. } => text,
+        _ => "",
+    }
+}
+
+fn texts_of(outputs: &[ServeOutput]) -> Vec<&str> {
+    outputs.iter().map(text_of).collect()
 }

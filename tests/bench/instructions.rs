@@ -10,6 +10,7 @@ mod engine;
 
 use engine::{DOMAIN, Driven, relay_urls, settings};
 use grasp_sync::contract::{Input, LinkId};
+use grasp_sync::shares::Account;
 use grasp_sync::store::Store;
 use grasp_sync::time::Duration;
 use nostr::event::Event;
@@ -116,7 +117,7 @@ impl Scene {
     }
 
     fn accept(&mut self, client: u64) {
-        self.driven.give(Input::Accepted { link: LinkId::Client(client) });
+        self.driven.give(Input::Accepted { link: LinkId::Client(client), account: Account::of([127, 0, 0, 1].into()) });
     }
 
     /// Asks and waits for the end of what is stored.

@@ -1,11 +1,14 @@
 //! What relays and clients say in the engine's world.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 
 use super::World;
 use super::pool::PoolEvent;
 use crate::contract::{CloseReason, Input, LinkId};
 use crate::fuzzing::refusals::refusal;
+use crate::shares::Account;
 
 /// Rounds of answers in one step: a sweep asks for its next page with every one.
 const ROUNDS: usize = 6;
@@ -147,7 +150,10 @@ impl World<'_> {
         let client = self.next_client;
         self.next_client += 1;
         self.checks.clients.insert(client);
-        self.input(Input::Accepted { link: LinkId::Client(client) });
+        self.input(Input::Accepted {
+            link: LinkId::Client(client),
+            account: Account::of(Ipv4Addr::new(192, 0, 2, client as u8).into()),
+        });
     }
 
     pub(super) fn client_asks(&mut self) {

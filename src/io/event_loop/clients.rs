@@ -26,6 +26,10 @@ impl EventLoop {
                 let door = listener.door();
                 let Some((mut socket, address)) = listener.accept(now.mono) else { break };
                 let account = Account::of(address.ip());
+                if !self.places.may_connect(now.mono, account) {
+                    self.counters.connections_refused += 1;
+                    continue;
+                }
                 if let Some(oldest) = self.places.in_the_way(door, account) {
                     self.counters.connections_refused += 1;
                     self.drop_inbound(oldest);
@@ -114,7 +118,7 @@ impl EventLoop {
         self.connections.put(key, Connection::Open(Open::new(id, link, account)));
         self.connections.set_deadline(key, None);
         self.connections.make_ready(key);
-        core.handle(now, Input::Accepted { link: id })?;
+        core.handle(now, Input::Accepted { link: id, account })?;
         Ok(())
     }
 

@@ -46,7 +46,7 @@ impl Core for Script {
     fn handle(&mut self, _: Now, input: Input<'_>) -> Result<(), StoreError> {
         let told = match input {
             Input::Opened { link } => Told::Opened(link),
-            Input::Accepted { link } => Told::Accepted(link),
+            Input::Accepted { link, .. } => Told::Accepted(link),
             Input::Text { link, text } => {
                 if self.echoes {
                     self.outputs.push_back(Output::Send { link, text: text.to_owned() });

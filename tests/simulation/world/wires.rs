@@ -9,6 +9,7 @@ use grasp_sync::contract::RetryAfter;
 use grasp_sync::engine::{CloseReason, Input, LinkId, Output};
 use grasp_sync::limits::{LINK_OUT_BYTES_MAX, RELAY_MESSAGE_BYTES_MAX};
 use grasp_sync::protocol::relay_url::RelayUrl;
+use grasp_sync::shares::Account;
 use std::rc::Rc;
 
 /// The close code for a relay that is needed no more; should it come back, it is a stranger.
@@ -137,7 +138,10 @@ impl World {
                     self.checks.pace.on_opened(n);
                     self.look_at_idle(serial);
                 }
-                self.feed(if let Far::Relay(_) = far { Input::Opened { link } } else { Input::Accepted { link } });
+                self.feed(match far {
+                    Far::Relay(_) => Input::Opened { link },
+                    _ => Input::Accepted { link, account: Account::of([127, 0, 0, 1].into()) },
+                });
             }
             Frame::Text(text) => {
                 self.trace.heard(at, &state.name, &text);
