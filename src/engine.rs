@@ -31,6 +31,7 @@ use crate::time::{Duration, Instant, Now};
 use crate::timer_wheel::{TimerId, TimerWheel};
 
 mod clients;
+mod damage;
 mod expiry;
 mod isolation;
 mod network;
@@ -193,6 +194,9 @@ impl Engine {
             Input::Stop => self.on_stop(now)?,
             Input::Accepted { link: LinkId::Relay(_), .. } | Input::Drained { link: LinkId::Relay(_) } => {}
         }
+        if self.store.damage_found() && !self.stopping {
+            self.forget_damaged(now)?;
+        }
         self.note_batch(now);
         self.collect_served();
         // To a link that has ended, as we were about to hear, there is nothing more to say.
@@ -289,6 +293,9 @@ impl Engine {
             return Ok(ImportOutcome::Refused(Refusal::Malformed));
         };
         let outcome = self.offer(now, &raw, Source::Import, rules, None)?;
+        if self.store.damage_found() {
+            self.forget_damaged(now)?;
+        }
         self.note_batch(now);
         Ok(match outcome {
             Outcome::Staged { .. } => ImportOutcome::New,

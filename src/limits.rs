@@ -463,6 +463,9 @@ pub const EXPIRY_BATCH: usize = 1_000;
 pub const STORE_UNINDEXED_MAX: usize = 80_000;
 /// Ids remembered that the store lacks, 33 bytes each. Beyond: they are looked up again.
 pub const STORE_ABSENT_IDS: usize = 8_192;
+/// Bytes of one event that a salvage finds in a damaged file: twice what `limits.event_bytes_max` allows. Beyond: it counts
+/// as lost.
+pub const SALVAGE_EVENT_BYTES_MAX: usize = 2_000_000;
 /// Bytes of memory for writing one event that are kept for the next.
 pub const SCRATCH_BYTES_KEPT: usize = 16 << 10;
 /// Default bytes of the store's cache.

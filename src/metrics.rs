@@ -111,6 +111,11 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_events_duplicate_total", "counter", "Events received that were known already"),
     ("grasp_sync_events_refused_total", "counter", "Events refused, by {reason}"),
     ("grasp_sync_events_expired_total", "counter", "Stored events removed because they expired (NIP-40)"),
+    (
+        "grasp_sync_store_damaged_total",
+        "counter",
+        "Stored events that did not hold when they were read: forgotten, and fetched again",
+    ),
     ("grasp_sync_events_removed_total", "counter", "Stored events removed because they were replaced or deleted"),
     ("grasp_sync_store_last_seq", "gauge", "Sequence number of the last event stored"),
     ("grasp_sync_batch_events", "histogram", "Events in a committed batch"),
@@ -144,6 +149,8 @@ pub struct Metrics {
     pub events_refused: Counts,
     /// Stored events that expired.
     pub events_expired: u64,
+    /// Stored events that did not hold when they were read.
+    pub store_damaged: u64,
     /// Stored events that were replaced or deleted.
     pub events_removed: u64,
     /// Relay URLs not followed, by reason.
@@ -226,6 +233,7 @@ impl Default for Metrics {
             events_duplicate: 0,
             events_refused: Counts::default(),
             events_expired: 0,
+            store_damaged: 0,
             events_removed: 0,
             relays_refused: Counts::default(),
             maintainers_refused: Counts::default(),
@@ -442,6 +450,7 @@ impl Sheet {
         self.put("grasp_sync_events_duplicate_total", &[], metrics.events_duplicate);
         self.put_each("grasp_sync_events_refused_total", "reason", metrics.events_refused.iter());
         self.put("grasp_sync_events_expired_total", &[], metrics.events_expired);
+        self.put("grasp_sync_store_damaged_total", &[], metrics.store_damaged);
         self.put("grasp_sync_events_removed_total", &[], metrics.events_removed);
         self.put_each("grasp_sync_relays_refused_total", "reason", metrics.relays_refused.iter());
         self.put_each("grasp_sync_maintainers_refused_total", "reason", metrics.maintainers_refused.iter());

@@ -8,6 +8,10 @@
 //! A commit writes events, and the indexes only once in a while: what these lack is held in memory, and found again in
 //! the events after a crash.
 //!
+//! What the medium gives back is checked before it is used: a page that is not what was written ends the store with
+//! [`StoreError::Corrupt`], save one of events, of which what holds is kept and the rest can be forgotten
+//! ([`Store::forget_damaged`]).
+//!
 //! The store applies the rules of replacement (NIP-01), deletion (NIP-09) and expiration (NIP-40). It does not verify
 //! signatures, and who may publish what is `policy`'s to say.
 
@@ -15,12 +19,15 @@ mod absent;
 mod batch;
 mod blocks;
 mod check;
+mod damage;
 mod error;
 mod ids;
 mod index;
+mod ledger;
 mod medium;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod model;
+mod pages;
 mod query;
 mod reading;
 mod rules;
@@ -31,10 +38,14 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod unindexed;
+mod verify;
+mod walk;
 
 pub use error::StoreError;
 pub use ids::{IdSet, Selected, Selection};
 pub use query::{Query, QueryStep, matches_nothing};
+pub use verify::Findings;
+pub use walk::{Pages, Salvaged, check_pages, salvage};
 
 use crate::limits::STORE_UNINDEXED_MAX;
 use crate::protocol::canonical::Canonical;
@@ -42,12 +53,14 @@ use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
 use crate::time::UnixTime;
 use batch::{Batch, IdChange};
-use medium::Medium;
+use medium::{Medium, Watch};
 use nostr::event::{Event, EventId};
 use nostr::key::PublicKey;
 use redb::Database;
 use schema::Part;
 use snapshot::Snapshot;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use unindexed::{Keys, Unindexed};
 
 /// The order in which events were staged: from 1, never used twice, not without gaps.
@@ -176,6 +189,7 @@ pub struct Store {
     /// What is committed; `None` only if it could not be read after a commit. Dropped before `db`.
     snapshot: Option<Snapshot>,
     db: Database,
+    watch: Arc<Watch>,
     next_seq: Seq,
     /// Index entries that may wait in memory.
     unindexed_max: usize,
@@ -198,12 +212,15 @@ impl Store {
     /// If the backend holds something else, a damaged store or one of a newer version, is in use elsewhere, or fails.
     /// Nothing else is then changed, save for redb's own recovery of a store that was not closed.
     pub fn open(backend: impl redb::StorageBackend, cache_bytes: usize) -> Result<Store, StoreError> {
-        let db = Database::builder().set_cache_size(cache_bytes).create_with_backend(Medium::new(backend))?;
+        let watch = Arc::new(Watch::default());
+        let medium = Medium::new(backend, watch.clone());
+        let db = Database::builder().set_cache_size(cache_bytes).create_with_backend(medium)?;
+        watch.on_opened();
         schema::prepare(&db)?;
-        let snapshot = Snapshot::open(&db)?;
+        let snapshot = Snapshot::open(&db, &watch)?;
         let next_seq = snapshot.next_seq;
         let (batch, snapshot) = (Batch::default(), Some(snapshot));
-        Ok(Store { batch, snapshot, db, next_seq, unindexed_max: STORE_UNINDEXED_MAX, failed: None })
+        Ok(Store { batch, snapshot, db, watch, next_seq, unindexed_max: STORE_UNINDEXED_MAX, failed: None })
     }
 
     /// The same with another bound than [`STORE_UNINDEXED_MAX`] on the index entries that wait in memory. With 0 every
@@ -274,6 +291,36 @@ impl Store {
         self.batch.progress(progress);
     }
 
+    /// Whether something was read that does not hold, since [`Store::forget_damaged`] was last called.
+    pub fn damage_found(&self) -> bool {
+        self.watch.damage.is_found()
+    }
+
+    /// Puts into the batch that what was read and does not hold is held no more: its ids are not known from now on, and no
+    /// relay counts as caught up in full, so that each is asked for everything again. Returns how many records that are.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read, or has failed before. It takes no more writes then.
+    pub fn forget_damaged(&mut self) -> Result<usize, StoreError> {
+        self.change(|store| {
+            let damaged = store.watch.damage.take().into_iter().filter(|(seq, _)| !store.batch.is_gone(*seq));
+            let mut damaged: BTreeMap<Seq, Option<EventId>> = damaged.collect();
+            let snapshot = store.snapshot.as_ref().ok_or(StoreError::Failed)?;
+            for (seq, seems) in &mut damaged {
+                // What is left of the record may name another's id, or none.
+                let Some(id) = seems.take() else { continue };
+                *seems = snapshot.id(&id)?.filter(|(of, _)| of == seq).map(|_| id);
+            }
+            let unread: BTreeSet<Seq> = damaged.iter().filter(|(_, id)| id.is_none()).map(|(seq, _)| *seq).collect();
+            if !unread.is_empty() {
+                damaged.extend(snapshot.ids_of(&unread)?.into_iter().map(|(seq, id)| (seq, Some(id))));
+            }
+            damaged.iter().for_each(|(seq, id)| store.batch.forget(*seq, *id));
+            Ok(damaged.len())
+        })
+    }
+
     /// Events in the batch.
     pub fn batch_events(&self) -> usize {
         self.batch.events()
@@ -319,19 +366,20 @@ impl Store {
 
     fn try_commit(&mut self, unindexed_max: usize) -> Result<Vec<StoredEvent>, StoreError> {
         // A reader that stays behind would keep pages that this commit could use.
-        let Snapshot { unindexed, next_seq: first_new, .. } = self.snapshot.take().ok_or(StoreError::Failed)?;
+        let Snapshot { mut unindexed, next_seq: first_new, .. } = self.snapshot.take().ok_or(StoreError::Failed)?;
+        self.batch.forgotten_ids().for_each(|id| _ = unindexed.ids.entries.remove(&id));
         let due = unindexed.due(self.batch.index_entries(), unindexed_max);
         match self.write_batch(&unindexed, &due, first_new) {
             Ok(removed) => {
                 let batch = std::mem::take(&mut self.batch);
                 let unindexed = unindexed.after(&due, &removed, batch.new_keys(), first_new);
                 batch.marked_ids().for_each(|(id, _)| unindexed.absent.remove(&id));
-                self.snapshot = Some(Snapshot::take(&self.db, unindexed)?);
+                self.snapshot = Some(Snapshot::take(&self.db, &self.watch, unindexed)?);
                 Ok(batch.into_events().map(|(seq, json)| StoredEvent { seq, json }).collect())
             }
             Err(error) => {
                 // What was committed before can still be read if the medium allows it.
-                self.snapshot = Snapshot::take(&self.db, unindexed).ok();
+                self.snapshot = Snapshot::take(&self.db, &self.watch, unindexed).ok();
                 Err(error)
             }
         }
@@ -363,12 +411,12 @@ impl Store {
         self.snapshot.as_ref().ok_or(self.failed.unwrap_or(StoreError::Failed))
     }
 
-    /// The event that stands under `seq`, in the batch or committed.
-    fn event(&self, seq: Seq) -> Result<Event, StoreError> {
+    /// The event that stands under `seq`, in the batch or committed; `None` if it does not hold.
+    fn event(&self, seq: Seq) -> Result<Option<Event>, StoreError> {
         debug_assert!(!self.batch.is_removed(seq));
         match self.batch.pending(seq) {
-            Some(json) => schema::parse(json),
-            None => self.snapshot()?.event(seq)?.ok_or(StoreError::Corrupt),
+            Some(json) => schema::parse(json).map(Some),
+            None => self.snapshot()?.event(seq),
         }
     }
 }

@@ -20,9 +20,9 @@ pub(super) fn load_state(store: &Store, settings: &Settings) -> Result<State, St
     let mut state = State::new(settings.clone());
     let kinds: Vec<u16> = ROOT_KINDS.into_iter().chain([ANNOUNCEMENT_KIND]).collect();
     store.for_each_of_kinds(&kinds, &mut |seq, kind, json| {
-        let change = StateChange::of_stored(kind, json).ok_or(StoreError::Corrupt)?;
+        let Some(change) = StateChange::of_stored(kind, json) else { return false };
         let _ = change.apply(seq, &mut state);
-        Ok(())
+        true
     })?;
     state.on_window_closed();
     Ok(state)

@@ -23,6 +23,13 @@ pub(super) struct Hints {
     sets: Sets,
 }
 
+impl Hints {
+    /// Events that were held are not: sets that count with them are of no use.
+    pub(super) fn on_events_lost(&mut self) {
+        self.sets = Sets::default();
+    }
+}
+
 /// Which relay was found to have what first, so that it is fetched from one. A claim is a hint: whoever loses patience
 /// fetches all the same.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! What waits for one commit: new events, removals, deletions and progress. Lookups see it on top of what is committed;
 //! queries do not. It decides nothing: the store applies the rules, the batch remembers and writes their outcome.
 
+use super::damage::FORGOTTEN;
 use super::schema::{self, AddressKey, IdAuthorKey};
 use super::unindexed::{Key, Keys};
 use super::{Progress, Seq, StoreError};
@@ -59,6 +60,10 @@ pub(super) struct Batch {
     expirations: BTreeSet<(u64, Seq)>,
     /// Committed events to be removed.
     removed: BTreeSet<Seq>,
+    /// Committed records that do not hold, with their ids if those are known.
+    forgotten: BTreeMap<Seq, Option<Key<32>>>,
+    /// When such records were to expire, by their numbers.
+    lapsed: BTreeMap<Seq, u64>,
     /// Only ever asked by id, or sorted first: its order is another in each process.
     ids: HashMap<Key<32>, IdChange>,
     versions: BTreeMap<AddressKey, Option<Version>>,
@@ -78,6 +83,8 @@ impl Batch {
 
     pub(super) fn bytes(&self) -> usize {
         let entries = self.removed.len()
+            + self.forgotten.len()
+            + self.lapsed.len()
             + self.ids.len()
             + self.versions.len()
             + self.deleted_ids.len()
@@ -92,6 +99,8 @@ impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.events.is_empty()
             && self.removed.is_empty()
+            && self.forgotten.is_empty()
+            && self.lapsed.is_empty()
             && self.ids.is_empty()
             && self.deleted_ids.is_empty()
             && self.deleted_addresses.is_empty()
@@ -126,7 +135,17 @@ impl Batch {
     }
 
     pub(super) fn is_removed(&self, seq: Seq) -> bool {
-        self.removed.contains(&seq)
+        self.removed.contains(&seq) || self.lapsed.contains_key(&seq)
+    }
+
+    /// Whether nothing of a committed record will be left.
+    pub(super) fn is_gone(&self, seq: Seq) -> bool {
+        self.removed.contains(&seq) || self.forgotten.contains_key(&seq)
+    }
+
+    /// The ids that are not known any more because their records do not hold.
+    pub(super) fn forgotten_ids(&self) -> impl Iterator<Item = Key<32>> {
+        self.forgotten.values().flatten().copied()
     }
 
     /// Whether a new event is of this author.
@@ -177,6 +196,21 @@ impl Batch {
         }
     }
 
+    /// Forgets a committed record that does not hold, and with it what every relay has been asked for in full.
+    pub(super) fn forget(&mut self, seq: Seq, id: Option<EventId>) {
+        let id = id.map(|id| Key(id.to_bytes()));
+        if let Some(id) = id {
+            self.ids.entry(id).or_insert(IdChange::Gone);
+        }
+        self.forgotten.insert(seq, id);
+        self.relays.values_mut().for_each(|(_, full_catchup)| *full_catchup = UnixTime::EPOCH);
+    }
+
+    /// A record that does not hold was to expire.
+    pub(super) fn lapse(&mut self, at: u64, seq: Seq) {
+        self.lapsed.insert(seq, at);
+    }
+
     pub(super) fn delete_id(&mut self, key: IdAuthorKey) {
         self.deleted_ids.insert(key);
     }
@@ -224,6 +258,12 @@ impl Batch {
             }
             removed.push(Keys::of(*seq, &event));
         }
+        for (seq, at) in &self.lapsed {
+            expirations.remove((*at, *seq))?;
+        }
+        for seq in self.forgotten.keys().filter(|seq| !self.removed.contains(seq)) {
+            events.insert(*seq, FORGOTTEN)?;
+        }
         // Each is newer than all that are there; one by one they would make every page of the table's end anew.
         let mut end = events.upper_bound_mut(Bound::<u64>::Unbounded)?;
         for (seq, pending) in &self.events {
@@ -256,6 +296,9 @@ impl Batch {
 
     fn write_deletions(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
         let mut known = txn.open_table(schema::IDS)?;
+        for id in self.forgotten_ids() {
+            known.remove(&id.0)?;
+        }
         let mut deleted: Vec<(Key<32>, u64)> = self.marked_ids().collect();
         deleted.sort_unstable();
         for (id, created_at) in &deleted {
@@ -276,6 +319,9 @@ impl Batch {
         let mut confirmed = txn.open_table(schema::CONFIRMED)?;
         let mut relays = txn.open_table(schema::RELAYS)?;
         let mut budgets = txn.open_table(schema::BUDGETS)?;
+        if !self.forgotten.is_empty() {
+            ask_for_everything(&mut relays)?;
+        }
         for relay in &self.forgotten_relays {
             relays.remove(relay.as_str())?;
             budgets.remove(relay.as_str())?;
@@ -319,6 +365,19 @@ impl Batch {
     pub(super) fn into_events(self) -> impl Iterator<Item = (Seq, Box<str>)> {
         self.events.into_iter().map(|(seq, pending)| (seq, pending.json))
     }
+}
+
+/// No relay has been caught up with in full.
+fn ask_for_everything(relays: &mut Table<&'static str, (u64, u64)>) -> Result<(), StoreError> {
+    let mut all = Vec::new();
+    for entry in relays.iter()? {
+        let (relay, times) = entry?;
+        all.push((relay.value().to_owned(), times.value().0));
+    }
+    for (relay, through) in &all {
+        relays.insert(relay.as_str(), (*through, UnixTime::EPOCH.as_secs()))?;
+    }
+    Ok(())
 }
 
 fn forget_relay(confirmed: &mut Table<(&'static str, &'static str), u64>, relay: &str) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! The closed list of ways in which the store can fail, and how redb's errors map onto it.
 
+use super::damage::DamagedPage;
 use std::fmt;
 use std::io::{self, ErrorKind};
 
@@ -75,6 +76,10 @@ fn from_io(error: &io::Error) -> StoreError {
     }
 }
 
+fn is_damage(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<DamagedPage>())
+}
+
 impl From<redb::DatabaseError> for StoreError {
     fn from(error: redb::DatabaseError) -> Self {
         match error {
@@ -82,7 +87,9 @@ impl From<redb::DatabaseError> for StoreError {
             redb::DatabaseError::UpgradeRequired(_) => StoreError::NotAStore,
             redb::DatabaseError::RepairAborted => StoreError::Corrupt,
             // redb's word for "no magic number at the start of the file".
-            redb::DatabaseError::Storage(redb::StorageError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+            redb::DatabaseError::Storage(redb::StorageError::Io(error))
+                if error.kind() == ErrorKind::InvalidData && !is_damage(&error) =>
+            {
                 StoreError::NotAStore
             }
             redb::DatabaseError::Storage(error) => error.into(),

@@ -263,8 +263,13 @@ impl Walk<'_> {
         self.noted.sort_unstable_by_key(|(place, _)| schema::place_seq(place));
         for same in self.noted.chunk_by(|(a, _), (b, _)| schema::place_seq(a) == schema::place_seq(b)) {
             let place = &same[0].0;
-            let json = self.snapshot.events.get(schema::place_seq(place))?.ok_or(StoreError::Corrupt)?;
-            let Some(id) = id(json.value())? else { continue };
+            let seq = schema::place_seq(place);
+            let Some(json) = self.snapshot.record(seq)? else { continue };
+            let Ok(id) = id(json.value()) else {
+                self.snapshot.note_damaged(seq);
+                continue;
+            };
+            let Some(id) = id else { continue };
             let created_at = UnixTime::from_secs(schema::place_created_at(place));
             same.iter().for_each(|(_, letter)| f(Selected { created_at, id, letter: *letter }));
         }

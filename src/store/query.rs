@@ -182,9 +182,8 @@ impl Query {
         if seq > self.max_seq || kind.is_some_and(|kind| !self.wants_kind(kind)) {
             return Ok(None);
         }
-        // Every index entry speaks for an event.
-        let json = snapshot.events.get(seq)?.ok_or(StoreError::Corrupt)?;
-        let event = schema::parse(json.value())?;
+        let Some(json) = snapshot.record(seq)? else { return Ok(None) };
+        let Some(event) = snapshot.parse(seq, json.value()) else { return Ok(None) };
         let expired = schema::expiration(&event).is_some_and(|at| at <= step.now.as_secs());
         if expired || !filter_matches(&self.filter, &event) {
             return Ok(None);

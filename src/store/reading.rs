@@ -1,6 +1,7 @@
 //! What can be read of a store beside single ids: committed events and progress, whole or by filter.
 
 use super::blocks;
+use super::damage;
 use super::schema;
 use super::{Progress, Query, QueryStep, Seq, Store, StoreError, check};
 use crate::protocol::relay_url::RelayUrl;
@@ -16,17 +17,17 @@ impl Store {
         self.snapshot.as_ref().map_or(0, |snapshot| snapshot.next_seq - 1)
     }
 
-    /// The JSON of a committed event.
+    /// The JSON of a committed event; `None` if it is gone.
     ///
     /// # Errors
     ///
     /// If the store cannot be read.
     pub fn event_json(&self, seq: Seq) -> Result<Option<String>, StoreError> {
-        Ok(self.snapshot()?.events.get(seq)?.map(|json| json.value().to_owned()))
+        Ok(self.snapshot()?.record_if_any(seq)?.map(|json| json.value().to_owned()))
     }
 
-    /// Gives kind and JSON of every committed event of some kinds to `f`, in the order of sequence numbers. Expired ones
-    /// are not left out.
+    /// Gives kind and JSON of every committed event of some kinds to `f`, in the order of sequence numbers; `f` says whether
+    /// it was one. Expired ones are not left out; what does not hold is.
     ///
     /// # Errors
     ///
@@ -34,7 +35,7 @@ impl Store {
     pub fn for_each_of_kinds(
         &self,
         kinds: &[u16],
-        f: &mut dyn FnMut(Seq, u16, &str) -> Result<(), StoreError>,
+        f: &mut dyn FnMut(Seq, u16, &str) -> bool,
     ) -> Result<(), StoreError> {
         let snapshot = self.snapshot()?;
         let mut found: Vec<(Seq, u16)> = Vec::new();
@@ -49,21 +50,30 @@ impl Store {
         }
         found.sort_unstable();
         for (seq, kind) in found {
-            let json = snapshot.events.get(seq)?.ok_or(StoreError::Corrupt)?;
-            f(seq, kind, json.value())?;
+            if let Some(json) = snapshot.record(seq)?
+                && !f(seq, kind, json.value())
+            {
+                snapshot.note_damaged(seq);
+            }
         }
         Ok(())
     }
 
-    /// Gives every committed event to `f`, in the order of sequence numbers, until it breaks.
+    /// Gives every committed event to `f`, in the order of sequence numbers, until it breaks. What does not hold is left
+    /// out, and [`Store::damage_found`].
     ///
     /// # Errors
     ///
     /// If the store cannot be read.
     pub fn for_each(&self, f: &mut dyn FnMut(Seq, &str) -> ControlFlow<()>) -> Result<(), StoreError> {
-        for entry in self.snapshot()?.events.range::<u64>(..)? {
-            let (seq, json) = entry?;
-            if f(seq.value(), json.value()).is_break() {
+        let snapshot = self.snapshot()?;
+        for text in snapshot.texts()? {
+            let (seq, json) = text?;
+            if !damage::is_record(json.value()) {
+                if json.value() != damage::FORGOTTEN {
+                    snapshot.note_damaged(seq);
+                }
+            } else if f(seq, json.value()).is_break() {
                 break;
             }
         }

@@ -82,10 +82,10 @@ impl Store {
     pub fn referred(&self, reference: &Reference<'_>) -> Result<Option<Event>, StoreError> {
         match reference {
             Reference::Event(id) => Ok(self.held(id)?.map(|(_, event)| event)),
-            Reference::Address(address) => {
-                let held = self.version(&schema::address_key(address))?;
-                held.map(|held| self.event(held.seq)).transpose()
-            }
+            Reference::Address(address) => match self.version(&schema::address_key(address))? {
+                Some(held) => self.event(held.seq),
+                None => Ok(None),
+            },
         }
     }
 
@@ -111,9 +111,11 @@ impl Store {
             due.sort_unstable();
             due.truncate(max);
             let mut removed = Vec::with_capacity(due.len());
-            for (_, seq) in due {
-                let event = store.event(seq)?;
-                removed.push(store.remove(seq, &event, Cause::Expired));
+            for (at, seq) in due {
+                match store.event(seq)? {
+                    Some(event) => removed.push(store.remove(seq, &event, Cause::Expired)),
+                    None => store.batch.lapse(at, seq),
+                }
             }
             Ok(removed)
         })
@@ -126,7 +128,7 @@ impl Store {
             && let Some(older) = self.version(&address)?
         {
             assert!(!older.wins_over(event.created_at.as_secs(), &event.id), "a superseded event was staged");
-            removed.push(self.remove_by_seq(older.seq, Cause::Superseded)?);
+            removed.extend(self.remove_by_seq(older.seq, Cause::Superseded)?);
         }
         if event.kind.as_u16() == DELETION_KIND {
             self.apply_deletion(event, &mut removed)?;
@@ -154,7 +156,7 @@ impl Store {
                     if let Some(held) = self.version(&address)?
                         && held.created_at <= up_to
                     {
-                        removed.push(self.remove_by_seq(held.seq, Cause::Deleted)?);
+                        removed.extend(self.remove_by_seq(held.seq, Cause::Deleted)?);
                     }
                     let before = self.address_deleted(&address)?;
                     self.batch.delete_address(address, before.map_or(up_to, |before| before.max(up_to)));
@@ -165,9 +167,9 @@ impl Store {
         Ok(())
     }
 
-    fn remove_by_seq(&mut self, seq: Seq, cause: Cause) -> Result<Removed, StoreError> {
-        let event = self.event(seq)?;
-        Ok(self.remove(seq, &event, cause))
+    /// `None` if it was forgotten, or is about to be: nothing of it is held.
+    fn remove_by_seq(&mut self, seq: Seq, cause: Cause) -> Result<Option<Removed>, StoreError> {
+        Ok(self.event(seq)?.map(|event| self.remove(seq, &event, cause)))
     }
 
     fn remove(&mut self, seq: Seq, event: &Event, cause: Cause) -> Removed {
@@ -195,7 +197,7 @@ impl Store {
                 Some((seq, _)) => seq,
             },
         };
-        Ok(Some((seq, self.event(seq)?)))
+        Ok(self.event(seq)?.map(|event| (seq, event)))
     }
 
     fn version(&self, address: &AddressKey) -> Result<Option<Version>, StoreError> {

@@ -1,18 +1,24 @@
 //! What is committed, as every reader sees it: one read transaction with its tables open, so that a lookup costs the
 //! lookup alone, and beside it what the indexes lack.
 
+use super::damage;
 use super::index::Index;
+use super::medium::Watch;
 use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN};
 use super::unindexed::{Key, Keys, Unindexed};
 use super::{Seq, StoreError};
 use nostr::event::{Event, EventId};
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
+use redb::{AccessGuard, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+/// A sequence number and the text that stands under it.
+pub(super) type Record = (Seq, AccessGuard<'static, &'static str>);
 type OpenIndex<const N: usize> = ReadOnlyTable<&'static [u8; N], &'static [u8]>;
 
 pub(super) struct Snapshot {
     pub next_seq: Seq,
-    pub events: ReadOnlyTable<u64, &'static str>,
+    events: ReadOnlyTable<u64, &'static str>,
     pub replaceable: ReadOnlyTable<&'static [u8; 66], (u64, &'static [u8; 32], u64)>,
     pub deleted_ids: ReadOnlyTable<&'static [u8; 64], ()>,
     pub deleted_addresses: ReadOnlyTable<&'static [u8; 66], u64>,
@@ -21,6 +27,7 @@ pub(super) struct Snapshot {
     pub relays: ReadOnlyTable<&'static str, (u64, u64)>,
     pub budgets: ReadOnlyTable<&'static str, &'static str>,
     pub unindexed: Unindexed,
+    watch: Arc<Watch>,
     ids: ReadOnlyTable<&'static [u8; 32], (u64, u64)>,
     by_time: OpenIndex<BY_TIME_LEN>,
     by_kind: OpenIndex<BY_KIND_LEN>,
@@ -30,15 +37,18 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     /// The first of a database that was just opened: finds what its indexes lack.
-    pub(super) fn open(db: &Database) -> Result<Snapshot, StoreError> {
+    pub(super) fn open(db: &Database, watch: &Arc<Watch>) -> Result<Snapshot, StoreError> {
         let unindexed = Unindexed::nothing(&db.begin_read()?)?;
         let (first, last) = unindexed.firsts();
-        let mut snapshot = Snapshot::take(db, unindexed)?;
+        let mut snapshot = Snapshot::take(db, watch, unindexed)?;
         if last > snapshot.next_seq {
             return Err(StoreError::Corrupt);
         }
         for entry in snapshot.events.range(first..)? {
             let (seq, json) = entry?;
+            if !damage::is_record(json.value()) {
+                continue;
+            }
             let event = schema::parse(json.value())?;
             let is_listed = seq.value() < snapshot.unindexed.ids.first;
             if seq.value() >= snapshot.next_seq || snapshot.id(&event.id)?.is_some() != is_listed {
@@ -50,7 +60,7 @@ impl Snapshot {
     }
 
     /// What is committed now, if the indexes lack `unindexed`.
-    pub(super) fn take(db: &Database, unindexed: Unindexed) -> Result<Snapshot, StoreError> {
+    pub(super) fn take(db: &Database, watch: &Arc<Watch>, unindexed: Unindexed) -> Result<Snapshot, StoreError> {
         let txn: ReadTransaction = db.begin_read()?;
         Ok(Snapshot {
             next_seq: schema::next_seq(&txn)?,
@@ -63,6 +73,7 @@ impl Snapshot {
             relays: txn.open_table(schema::RELAYS)?,
             budgets: txn.open_table(schema::BUDGETS)?,
             unindexed,
+            watch: watch.clone(),
             ids: txn.open_table(schema::IDS)?,
             by_time: txn.open_table(schema::BY_TIME)?,
             by_kind: txn.open_table(schema::BY_KIND)?,
@@ -71,9 +82,65 @@ impl Snapshot {
         })
     }
 
-    /// The event under `seq`, if it is there.
+    /// The record under `seq`, which something names; `None` if it was forgotten. One that is not there, or is no event's,
+    /// is noted as damaged and counts as forgotten.
+    pub(super) fn record(&self, seq: Seq) -> Result<Option<AccessGuard<'static, &'static str>>, StoreError> {
+        let Some(json) = self.events.get(seq)? else {
+            self.note_damaged(seq);
+            return Ok(None);
+        };
+        if damage::is_record(json.value()) {
+            return Ok(Some(json));
+        }
+        if json.value() != damage::FORGOTTEN {
+            self.note_damaged(seq);
+        }
+        Ok(None)
+    }
+
+    /// The record under `seq`, which may have been removed since it was named.
+    pub(super) fn record_if_any(&self, seq: Seq) -> Result<Option<AccessGuard<'static, &'static str>>, StoreError> {
+        Ok(self.events.get(seq)?.filter(|json| damage::is_record(json.value())))
+    }
+
+    /// What stands under every sequence number, in their order: records, and what is none any more.
+    pub(super) fn texts(&self) -> Result<impl Iterator<Item = Result<Record, StoreError>>, StoreError> {
+        Ok(self.events.range::<u64>(..)?.map(|entry| {
+            let (seq, json) = entry?;
+            Ok((seq.value(), json))
+        }))
+    }
+
+    /// The event under `seq`; otherwise as [`Snapshot::record`].
     pub(super) fn event(&self, seq: Seq) -> Result<Option<Event>, StoreError> {
-        self.events.get(seq)?.map(|json| schema::parse(json.value())).transpose()
+        Ok(self.record(seq)?.and_then(|json| self.parse(seq, json.value())))
+    }
+
+    /// The event of a record; one that is none is noted as damaged.
+    pub(super) fn parse(&self, seq: Seq, json: &str) -> Option<Event> {
+        let event = schema::parse(json).ok();
+        if event.is_none() {
+            self.note_damaged(seq);
+        }
+        event
+    }
+
+    /// What `seq` names does not hold.
+    #[cold]
+    pub(super) fn note_damaged(&self, seq: Seq) {
+        self.watch.damage.note(seq, None);
+    }
+
+    /// The ids of some events by their sequence numbers, as far as the table of ids has them. Looks at all of it.
+    pub(super) fn ids_of(&self, seqs: &BTreeSet<Seq>) -> Result<BTreeMap<Seq, EventId>, StoreError> {
+        let mut found = BTreeMap::new();
+        for entry in self.ids()? {
+            let (id, seq, _) = entry?;
+            if seqs.contains(&seq) {
+                found.insert(seq, id);
+            }
+        }
+        Ok(found)
     }
 
     /// `(seq, created_at)` of an event; a seq of [`schema::DELETED`] if it is deleted.

@@ -465,7 +465,7 @@ fn kinds_and_authors_are_walked_whole() {
     let mut seen = Vec::new();
     let walk = store.for_each_of_kinds(&[1618, 1617, 9], &mut |seq, kind, json| {
         seen.push((seq, kind, Event::from_json(json).unwrap().id));
-        Ok(())
+        true
     });
     assert_eq!(walk, Ok(()));
     let expected = roots.iter().enumerate().map(|(n, root)| (n as u64 + 1, root.kind.as_u16(), root.id));

@@ -304,19 +304,19 @@ impl Keys {
         Part::ALL.len() - 1 + self.tags.len()
     }
 
-    fn by_time(&self) -> Key<BY_TIME_LEN> {
+    pub(super) fn by_time(&self) -> Key<BY_TIME_LEN> {
         Key(self.place)
     }
 
-    fn by_kind(&self) -> Key<BY_KIND_LEN> {
+    pub(super) fn by_kind(&self) -> Key<BY_KIND_LEN> {
         Key(schema::index_key(&self.kind.to_be_bytes(), &self.place))
     }
 
-    fn by_author(&self) -> Key<BY_AUTHOR_LEN> {
+    pub(super) fn by_author(&self) -> Key<BY_AUTHOR_LEN> {
         Key(schema::index_key(&self.author, &self.place))
     }
 
-    fn by_tag(&self) -> impl Iterator<Item = Key<BY_TAG_LEN>> {
+    pub(super) fn by_tag(&self) -> impl Iterator<Item = Key<BY_TAG_LEN>> {
         self.tags.iter().map(|prefix| Key(schema::index_key(prefix, &self.place)))
     }
 }

@@ -18,6 +18,8 @@ pub struct RelayProgress {
     confirmed: BTreeMap<RepoId, Seq>,
     through: UnixTime,
     full_catchup: UnixTime,
+    /// When events were last lost that had been fetched: a catch-up that began before has taken them for held.
+    lost: Option<UnixTime>,
 }
 
 impl RelayProgress {
@@ -39,7 +41,9 @@ impl RelayProgress {
 
     /// A full catch-up that began at `began` has finished. A `through` that a wrong clock left in the future ends with it.
     pub fn finish_full_catchup(&mut self, began: UnixTime, now: Now) {
-        self.full_catchup = began;
+        if self.lost.is_none_or(|lost| began > lost) {
+            self.full_catchup = began;
+        }
         if is_ahead(self.through, now) {
             self.through = UnixTime::EPOCH;
         }
@@ -64,6 +68,11 @@ impl RelayProgress {
     /// These repos are to be asked for from the beginning again. Returns those that were confirmed.
     pub fn forget(&mut self, repos: &BTreeSet<RepoId>) -> Vec<RepoId> {
         repos.iter().copied().filter(|repo| self.confirmed.remove(repo).is_some()).collect()
+    }
+
+    /// Events that were fetched are held no more: a full catch-up that begins later is due.
+    pub fn on_events_lost(&mut self, now: Now) {
+        (self.full_catchup, self.lost) = (UnixTime::EPOCH, Some(now.wall));
     }
 
     /// Everything is to be asked for from the beginning again. Returns the repos that were confirmed.
@@ -140,6 +149,19 @@ mod tests {
         assert_eq!(progress.full_catchup_in(now(1_000), day), day);
         assert_eq!(progress.full_catchup_in(now(87_399), day).as_secs(), 1);
         assert_eq!(progress.full_catchup_in(now(200_000), day), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_lost_is_fetched_by_a_full_catchup_that_begins_later() {
+        let day = Duration::from_secs(86_400);
+        let mut progress = RelayProgress::default();
+        progress.finish_full_catchup(UnixTime::from_secs(1_000), now(1_010));
+        progress.on_events_lost(now(2_000));
+        assert_eq!(progress.full_catchup_in(now(2_000), day), Duration::ZERO);
+        progress.finish_full_catchup(UnixTime::from_secs(1_990), now(2_010));
+        assert_eq!(progress.full_catchup_in(now(2_010), day), Duration::ZERO, "it had begun before");
+        progress.finish_full_catchup(UnixTime::from_secs(2_011), now(2_020));
+        assert!(progress.full_catchup_in(now(2_020), day) > Duration::ZERO);
     }
 
     #[test]

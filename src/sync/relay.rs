@@ -416,6 +416,12 @@ impl Relay {
         self.progress.forget(repos)
     }
 
+    /// Events that were held are lost: it is to be asked for everything again, as soon as a full catch-up may begin.
+    pub fn on_events_lost(&mut self, cx: &Cx<'_>) {
+        self.progress.on_events_lost(cx.now);
+        self.unsaved.push(self.progress_record());
+    }
+
     /// Time has passed.
     pub fn on_time(&mut self, cx: &mut Cx<'_>) {
         self.give_up_slow_inquiry(cx);
