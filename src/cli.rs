@@ -36,7 +36,11 @@ pub enum Command {
     Export {
         /// The file; `None` is standard output.
         file: Option<PathBuf>,
+        /// Whether to read the store page by page, and write what holds of a damaged one.
+        salvage: bool,
     },
+    /// Look at everything in the store, and say what does not hold.
+    Verify,
     /// Print the effective configuration.
     CheckConfig,
     /// Print the help.
@@ -62,19 +66,22 @@ pub enum UsageError {
     ImportFileMissing,
     /// `--no-policy` with another command than `import`.
     NoPolicyWithoutImport,
+    /// `--salvage` with another command than `export`.
+    SalvageWithoutExport,
 }
 
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UsageError::UnknownCommand(word) => {
-                write!(f, "unknown command {word:?}; want run, import, export or check-config")
+                write!(f, "unknown command {word:?}; want run, import, export, verify or check-config")
             }
             UsageError::UnknownFlag(flag) => write!(f, "unknown flag {}; see --help", flag.escape_debug()),
             UsageError::ValueMissing(flag) => write!(f, "{}: value missing; see --help", flag.escape_debug()),
             UsageError::ValueUnexpected(flag) => write!(f, "{}: takes no value; see --help", flag.escape_debug()),
             UsageError::Unexpected(word) => write!(f, "unexpected argument {word:?}; see --help"),
             UsageError::ImportFileMissing => f.write_str("import: file missing; give FILE, or - for standard input"),
+            UsageError::SalvageWithoutExport => f.write_str("--salvage: belongs to export only; remove it"),
             UsageError::NoPolicyWithoutImport => f.write_str("--no-policy: belongs to import only; remove it"),
         }
     }
@@ -91,7 +98,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     let mut parser = lexopt::Parser::from_iter(arguments);
     let mut words: Vec<OsString> = Vec::new();
     let mut invocation = Invocation { command: Command::Run, config_file: None, flags: Vec::new() };
-    let mut policy = true;
+    let (mut policy, mut salvage) = (true, false);
     while let Some(argument) = parser.next().map_err(usage_error)? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Invocation { command: Command::Help, ..invocation }),
@@ -100,6 +107,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             }
             Arg::Long("config") => invocation.config_file = Some(parser.value().map_err(usage_error)?.into()),
             Arg::Long("no-policy") => policy = false,
+            Arg::Long("salvage") => salvage = true,
             Arg::Long(name) => {
                 let key = KEYS.iter().find(|key| key.flag.is_some_and(|flag| flag.name == name));
                 let Some(key) = key else { return Err(UsageError::UnknownFlag(format!("--{name}"))) };
@@ -113,11 +121,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             Arg::Value(word) => words.push(word),
         }
     }
-    invocation.command = command(words, policy)?;
+    invocation.command = command(words, policy, salvage)?;
     Ok(invocation)
 }
 
-fn command(words: Vec<OsString>, policy: bool) -> Result<Command, UsageError> {
+fn command(words: Vec<OsString>, policy: bool, salvage: bool) -> Result<Command, UsageError> {
     let mut words = words.into_iter();
     let name = match words.next() {
         None => String::from("run"),
@@ -129,7 +137,11 @@ fn command(words: Vec<OsString>, policy: bool) -> Result<Command, UsageError> {
             let file = words.next().ok_or(UsageError::ImportFileMissing)?;
             (Command::Import { file: (file != "-").then(|| file.into()), policy }, words.next())
         }
-        "export" => (Command::Export { file: words.next().filter(|file| file != "-").map(Into::into) }, words.next()),
+        "export" => {
+            let file = words.next().filter(|file| file != "-").map(Into::into);
+            (Command::Export { file, salvage }, words.next())
+        }
+        "verify" => (Command::Verify, words.next()),
         "check-config" => (Command::CheckConfig, words.next()),
         _ => return Err(UsageError::UnknownCommand(name)),
     };
@@ -137,6 +149,7 @@ fn command(words: Vec<OsString>, policy: bool) -> Result<Command, UsageError> {
         return Err(UsageError::Unexpected(word.to_string_lossy().into_owned()));
     }
     match command {
+        _ if salvage && !matches!(command, Command::Export { .. }) => Err(UsageError::SalvageWithoutExport),
         Command::Import { .. } => Ok(command),
         _ if !policy => Err(UsageError::NoPolicyWithoutImport),
         _ => Ok(command),
@@ -172,12 +185,16 @@ Usage:
                                             standard input, read only once
   grasp-sync export [FILE] [OPTIONS]        write all events as JSON lines, to
                                             a new file or standard output
+  grasp-sync verify [OPTIONS]               look at all of the store, and say what
+                                            is damaged
   grasp-sync check-config [OPTIONS]         print the effective configuration
 
 Options:
   --config FILE             Configuration in TOML.
 {flags}  --no-policy               With import: take what the policy would refuse too;
                             ids and signatures are still verified.
+  --salvage                 With export: read a damaged store page by page, and
+                            write every event that holds.
   -h, --help                Print this.
   -V, --version             Print the version.
 
@@ -189,8 +206,8 @@ environment, which beats the file, which beats the defaults. The keys:
 
 RUST_LOG sets what is logged to standard error, by default info.
 Exit status: 0 done, 1 some lines of an import failed, 2 mistake in command
-line or configuration, 3 store locked, 4 store unusable, 5 cannot listen,
-6 input, output or disk full.
+line or configuration, 3 store locked, 4 store damaged or unusable, 5 cannot
+listen, 6 input, output or disk full.
 ",
         flags = keys::help_flags(),
         keys = keys::help_keys(),
@@ -215,8 +232,10 @@ mod tests {
         assert_eq!(command_of("run"), Command::Run);
         assert_eq!(command_of("import -"), Command::Import { file: None, policy: true });
         assert_eq!(command_of("import --no-policy a"), Command::Import { file: Some("a".into()), policy: false });
-        assert_eq!(command_of("export"), Command::Export { file: None });
-        assert_eq!(command_of("--domain a export b"), Command::Export { file: Some("b".into()) });
+        assert_eq!(command_of("export"), Command::Export { file: None, salvage: false });
+        assert_eq!(command_of("--domain a export b"), Command::Export { file: Some("b".into()), salvage: false });
+        assert_eq!(command_of("export --salvage -"), Command::Export { file: None, salvage: true });
+        assert_eq!(command_of("verify"), Command::Verify);
         assert_eq!(command_of("check-config --config c"), Command::CheckConfig);
         assert_eq!(command_of("nonsense --help"), Command::Help);
         assert_eq!(command_of("-V"), Command::Version);
@@ -240,6 +259,8 @@ mod tests {
         assert_eq!(mistake("run now"), UsageError::Unexpected("now".into()));
         assert_eq!(mistake("import"), UsageError::ImportFileMissing);
         assert_eq!(mistake("run --no-policy"), UsageError::NoPolicyWithoutImport);
+        assert_eq!(mistake("verify --salvage"), UsageError::SalvageWithoutExport);
+        assert_eq!(mistake("verify now"), UsageError::Unexpected("now".into()));
     }
 
     #[test]

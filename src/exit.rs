@@ -76,6 +76,15 @@ pub enum Failure {
         /// What went wrong.
         error: StoreError,
     },
+    /// Something in the store does not hold.
+    Damaged {
+        /// Its file.
+        path: PathBuf,
+        /// What was found, in words.
+        found: String,
+        /// What is to be done.
+        remedy: Remedy,
+    },
     /// A file named on the command line cannot be opened.
     Open {
         /// The file.
@@ -97,6 +106,33 @@ pub enum Failure {
     },
 }
 
+/// What to do about a damaged store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Only events are damaged: they are forgotten as they are met, and fetched again.
+    Start,
+    /// What holds is to be brought into a new store.
+    Salvage,
+    /// It has been salvaged already.
+    Import,
+}
+
+impl Remedy {
+    fn words(self) -> &'static str {
+        match self {
+            Remedy::Start => {
+                "the next run forgets what it meets of this and fetches it again; \
+                 or write what holds with `export --salvage FILE`, move this file away, and `import --no-policy FILE`"
+            }
+            Remedy::Salvage => {
+                "write what holds with `export --salvage FILE`, move this file away, and `import --no-policy FILE`; \
+                 without the import the next start fetches everything again"
+            }
+            Remedy::Import => "what holds was written: move this file away, and `import --no-policy` what was written",
+        }
+    }
+}
+
 impl Failure {
     /// The status to exit with.
     pub fn exit(&self) -> Exit {
@@ -107,6 +143,7 @@ impl Failure {
             Failure::Bind(BindError::Listen(..) | BindError::AdminListen(..)) => Exit::CannotBind,
             Failure::Bind(BindError::System(_)) | Failure::Poll(_) => Exit::Io,
             Failure::Store { error, .. } => store_exit(*error),
+            Failure::Damaged { .. } => Exit::StoreUnusable,
             Failure::File { .. } => Exit::Io,
         }
     }
@@ -134,14 +171,19 @@ impl fmt::Display for Failure {
             Failure::NoStore { path } => write!(f, "{}: there is no store here; check data_dir", path.display()),
             Failure::Store { path, error } => {
                 write!(f, "{}: {error}", path.display())?;
+                if let StoreError::Corrupt = error {
+                    return write!(f, "; {}", Remedy::Salvage.words());
+                }
                 f.write_str(match error {
                     StoreError::Locked => "; stop it first, or use another data_dir",
                     StoreError::NotAStore => "; check data_dir",
                     StoreError::TooNew { .. } => "; use that version",
-                    StoreError::Corrupt => "; move it away: the next start fetches everything again",
                     StoreError::Full => "; make room and start again, nothing acknowledged is lost",
-                    StoreError::Io { .. } | StoreError::Failed => "",
+                    StoreError::Io { .. } | StoreError::Failed | StoreError::Corrupt => "",
                 })
+            }
+            Failure::Damaged { path, found, remedy } => {
+                write!(f, "{}: {found}; {}", path.display(), remedy.words())
             }
             Failure::Open { path, error } => write!(f, "{}: cannot open: {error}", path.display()),
             Failure::Exists { path } => {

@@ -6,7 +6,7 @@
 //!
 //! | room | what it decides |
 //! |---|---|
-//! | `main.rs`, `cli.rs`, `exit.rs`, `transfer.rs` | arguments to exit code; import and export |
+//! | `main.rs`, `cli.rs`, `exit.rs`, `transfer.rs`, `rescue.rs` | arguments to exit code; import and export, and what to do about a damaged store |
 //! | [`config`] | flags, environment and TOML to one checked configuration |
 //! | [`io`] | the world: event loop, links, resolver, HTTP |
 //! | [`engine`] | routes inputs to the machines below and their values back out |

@@ -2,6 +2,7 @@
 
 mod cli;
 mod exit;
+mod rescue;
 mod transfer;
 
 use std::fs::{self, OpenOptions};
@@ -20,7 +21,7 @@ use grasp_sync::store::{Store, StoreError};
 use redb::backends::FileBackend;
 
 use cli::{Command, Invocation};
-use exit::{Exit, Failure};
+use exit::{Exit, Failure, Remedy};
 
 fn main() -> ExitCode {
     grasp_sync::fault::watch();
@@ -41,7 +42,9 @@ fn carry_out(invocation: Invocation) -> Result<Exit, Failure> {
         Command::CheckConfig => check_config(&gather(&invocation)?),
         Command::Run => run(gather(&invocation)?.check()?),
         Command::Import { file, policy } => import(gather(&invocation)?.check()?, file.as_deref(), *policy),
-        Command::Export { file } => export(&gather(&invocation)?, file.as_deref()),
+        Command::Export { file, salvage: false } => export(&gather(&invocation)?, file.as_deref()),
+        Command::Export { file, salvage: true } => rescue::salvage(&gather(&invocation)?, file.as_deref()),
+        Command::Verify => rescue::verify(&gather(&invocation)?),
     }
 }
 
@@ -133,14 +136,25 @@ fn import(config: Config, file: Option<&Path>, policy: bool) -> Result<Exit, Fai
 
 fn export(raw: &RawConfig, file: Option<&Path>) -> Result<Exit, Failure> {
     start_log("warn");
+    let (path, cache_bytes) = existing_store(raw)?;
+    let store = open_store(&path, cache_bytes)?;
+    transfer::export(file, |line| {
+        store.for_each(line).map_err(|error| Failure::Store { path: path.clone(), error })?;
+        match store.damage_found() {
+            false => Ok(()),
+            true => {
+                Err(Failure::Damaged { path: path.clone(), found: "an event is damaged".into(), remedy: Remedy::Start })
+            }
+        }
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// The file of a store that is there, and how much of it is kept in memory.
+fn existing_store(raw: &RawConfig) -> Result<(PathBuf, usize), Failure> {
     let (data_dir, cache_bytes) = raw.check_store()?;
     let path = store_path(&data_dir);
-    if !path.is_file() {
-        return Err(Failure::NoStore { path });
-    }
-    let store = open_store(&path, cache_bytes)?;
-    transfer::export(file, |line| store.for_each(line).map_err(|error| Failure::Store { path: path.clone(), error }))?;
-    Ok(Exit::Ok)
+    if path.is_file() { Ok((path, cache_bytes)) } else { Err(Failure::NoStore { path }) }
 }
 
 /// Starts the log on standard error. `RUST_LOG` beats `level`.

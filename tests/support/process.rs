@@ -162,6 +162,11 @@ impl Setup {
         Process { child, log, relay: None, admin: None, ended: None }
     }
 
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> std::process::Output {
+        self.command(arguments).output().expect("the built binary starts")
+    }
+
     /// Runs `import FILE` to its end.
     pub fn import(&self, file: &Path, flags: &[&str]) -> std::process::Output {
         self.command(&["import"]).args(flags).arg(file).output().expect("the built binary starts")
@@ -201,7 +206,8 @@ pub struct Process {
 }
 
 impl Process {
-    fn wait_listening(&mut self) {
+    /// Waits until it listens; its exit status if it ends instead.
+    pub fn listens(&mut self) -> Result<(), ExitStatus> {
         let found = wait_at_most(START, || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 self.ended = Some(status);
@@ -220,8 +226,15 @@ impl Process {
         });
         match found {
             Some(Some((relay, admin))) => (self.relay, self.admin) = (Some(relay), Some(admin)),
-            Some(None) => panic!("it ended at once: {:?}\n{}", self.ended, self.log_text()),
+            Some(None) => return Err(self.ended.expect("it has ended")),
             None => panic!("it does not say where it listens:\n{}", self.log_text()),
+        }
+        Ok(())
+    }
+
+    fn wait_listening(&mut self) {
+        if let Err(status) = self.listens() {
+            panic!("it ended at once: {status:?}\n{}", self.log_text());
         }
     }
 
