@@ -179,7 +179,7 @@ impl RawConfig {
         }
         let service = self.text(domain, |text| Service::parse(text).ok())?.expect("domain was just found");
         let bootstrap = self.list("bootstrap", |text| RelayUrl::parse(text).ok())?;
-        if let Some(own) = bootstrap.iter().find(|url| service.is_relay(url)) {
+        if let Some(own) = bootstrap.iter().find(|url| service.is_at(url)) {
             return Err(ConfigError::OwnRelay { origin: self.origin("bootstrap"), url: own.clone() });
         }
         let listen = self.address("listen")?;

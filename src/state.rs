@@ -120,7 +120,7 @@ impl State {
         let sync_relays = settings
             .bootstrap
             .iter()
-            .filter(|relay| !settings.service.is_relay(relay))
+            .filter(|relay| !settings.service.is_at(relay))
             .map(|relay| (relay.clone(), BTreeSet::new()))
             .collect();
         State {
@@ -169,11 +169,11 @@ impl State {
         self.advance(seq);
         self.last_announcement_seq = seq;
         let ours = self.is_ours(announcement);
-        let own = |relay: &&RelayUrl| !self.settings.service.is_relay(relay);
-        let listed = announcement.relays.iter().filter(own).count();
+        let of_others = |relay: &&RelayUrl| !self.settings.service.may_be(relay) || self.is_bootstrap(relay);
+        let listed = announcement.relays.iter().filter(of_others).count();
         let max = self.settings.limits.relays_per_repo_max;
         let relays: Vec<RelayUrl> = match ours {
-            true => announcement.relays.iter().filter(own).take(max).cloned().collect(),
+            true => announcement.relays.iter().filter(of_others).take(max).cloned().collect(),
             false => Vec::new(),
         };
         let repo = self.intern(&announcement.addr);
@@ -265,6 +265,11 @@ impl State {
     /// The repos that `relay` shares with us.
     pub fn repos_of(&self, relay: &RelayUrl) -> impl Iterator<Item = RepoId> {
         self.sync_relays.get(relay).into_iter().flatten().copied()
+    }
+
+    /// Whether the operator lists a relay.
+    pub fn is_bootstrap(&self, relay: &RelayUrl) -> bool {
+        self.settings.bootstrap.contains(relay)
     }
 
     /// The relays that share a repo with us.
@@ -470,6 +475,9 @@ mod tests {
         let mut listed = announcement(1, "a", &[]);
         listed.relays.push(RelayUrl::parse("wss://evil-git.example").unwrap());
         listed.relays.push(RelayUrl::parse("ws://GIT.example:80/").unwrap());
+        for own in ["ws://git.example/x1", "wss://git.example:7334", "wss://git.example./x2/?y"] {
+            listed.relays.push(RelayUrl::parse(own).unwrap());
+        }
         assert_eq!(gained(&state.set_announcement(&listed, 1)), ["wss://evil-git.example"]);
     }
 

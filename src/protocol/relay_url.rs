@@ -22,6 +22,15 @@ use url::{Host, Url};
 
 use crate::limits::RELAY_URL_BYTES_MAX;
 
+/// The bad ports of the Fetch standard (section 2.9), in ascending order: behind each is a protocol whose servers might
+/// take our handshake for something else.
+pub const BLOCKED_PORTS: [u16; 83] = [
+    0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
+    110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531,
+    532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060,
+    5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080,
+];
+
 /// Why a text is not the URL of a relay (spec section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RelayUrlError {
@@ -39,6 +48,8 @@ pub enum RelayUrlError {
     Host,
     /// Port 0, an empty port, or one above 65535.
     Port,
+    /// A port of another protocol, to which no browser connects either ([`BLOCKED_PORTS`]).
+    BlockedPort,
 }
 
 impl fmt::Display for RelayUrlError {
@@ -51,6 +62,7 @@ impl fmt::Display for RelayUrlError {
             RelayUrlError::Fragment => "a fragment is not allowed",
             RelayUrlError::Host => "the host is neither an IP address nor a host name",
             RelayUrlError::Port => "the port is not between 1 and 65535",
+            RelayUrlError::BlockedPort => "the port belongs to another protocol",
         })
     }
 }
@@ -119,6 +131,7 @@ impl RelayUrl {
         let mut normal = format!("{scheme}://{host}");
         match url.port() {
             Some(0) => return Err(RelayUrlError::Port),
+            Some(port) if BLOCKED_PORTS.binary_search(&port).is_ok() => return Err(RelayUrlError::BlockedPort),
             Some(port) => normal.push_str(&format!(":{port}")),
             None => {}
         }
@@ -317,6 +330,13 @@ impl Service {
     pub fn is_relay(&self, relay: &RelayUrl) -> bool {
         let path = relay.path().split('?').next().unwrap_or_default().trim_end_matches('/');
         self.is_at(relay) && path == self.path
+    }
+
+    /// Whether a relay URL that a stranger lists would lead to ourselves: our host at whatever port, unless the service
+    /// names a port, which is then ours alone.
+    pub fn may_be(&self, relay: &RelayUrl) -> bool {
+        let (host, _) = split_port(relay.authority());
+        host == self.host && self.port.is_none_or(|port| port == relay.port())
     }
 
     /// Whether a relay URL leads to this service's host and port, whatever its path.
@@ -523,6 +543,32 @@ mod tests {
             assert!(!stored.as_str().ends_with('/') || text.contains('?'), "{text}");
         }
         assert_ne!(RelayUrl::parse("wss://relay.example/a"), RelayUrl::parse("wss://relay.example/b/"));
+    }
+
+    #[test]
+    fn ports_of_other_protocols_are_refused() {
+        assert!(BLOCKED_PORTS.is_sorted());
+        for port in [22, 25, 6667, 10080] {
+            let parsed = RelayUrl::parse(&format!("wss://relay.example:{port}"));
+            assert_eq!(parsed, Err(RelayUrlError::BlockedPort), "{port}");
+        }
+        for port in [80, 443, 2048, 6664, 7777, 10081] {
+            assert!(RelayUrl::parse(&format!("ws://relay.example:{port}")).is_ok(), "{port}");
+        }
+        let relay = RelayUrl::parse("wss://relay.example").unwrap();
+        assert_eq!(relay.redirected("https://relay.example:25/"), Err(RelayUrlError::BlockedPort));
+    }
+
+    #[test]
+    fn our_host_is_ourselves_at_whatever_port_and_path() {
+        let service = Service::parse("git.example/p").unwrap();
+        let may_be = |service: &Service, text| service.may_be(&RelayUrl::parse(text).unwrap());
+        for own in ["wss://git.example/p", "ws://git.example/x1", "ws://GIT.example.:7334", "wss://git.example:80/?a"] {
+            assert!(may_be(&service, own), "{own}");
+        }
+        assert!(!may_be(&service, "wss://sub.git.example/p") && !may_be(&service, "wss://git.example.evil.example"));
+        let with_port = Service::parse("127.0.0.1:8080").unwrap();
+        assert!(may_be(&with_port, "ws://127.0.0.1:8080/x1") && !may_be(&with_port, "ws://127.0.0.1:7777"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::blocks;
 use super::damage;
 use super::schema;
 use super::{Progress, Query, QueryStep, Seq, Store, StoreError, check};
-use crate::protocol::relay_url::RelayUrl;
+use crate::protocol::relay_url::{RelayUrl, RelayUrlError};
 use crate::protocol::repo::RepoAddr;
 use crate::time::UnixTime;
 use nostr::key::PublicKey;
@@ -87,26 +87,34 @@ impl Store {
     /// If the store cannot be read.
     pub fn progress(&self) -> Result<Vec<Progress>, StoreError> {
         let snapshot = self.snapshot()?;
-        let relay_url = |text: &str| RelayUrl::parse(text).map_err(|_| StoreError::Corrupt);
+        // `None`: an earlier version took it for a relay's.
+        let relay_url = |text: &str| match RelayUrl::parse(text) {
+            Ok(url) => Ok(Some(url)),
+            Err(RelayUrlError::BlockedPort) => Ok(None),
+            Err(_) => Err(StoreError::Corrupt),
+        };
         let mut all = Vec::new();
         for entry in snapshot.relays.range::<&str>(..)? {
             let (relay, times) = entry?;
+            let Some(relay) = relay_url(relay.value())? else { continue };
             let (through, full_catchup) = times.value();
             all.push(Progress::Relay {
-                relay: relay_url(relay.value())?,
+                relay,
                 through: UnixTime::from_secs(through),
                 full_catchup: UnixTime::from_secs(full_catchup),
             });
         }
         for entry in snapshot.budgets.range::<&str>(..)? {
             let (relay, record) = entry?;
-            all.push(Progress::Budget { relay: relay_url(relay.value())?, record: record.value().to_owned() });
+            let Some(relay) = relay_url(relay.value())? else { continue };
+            all.push(Progress::Budget { relay, record: record.value().to_owned() });
         }
         for entry in snapshot.confirmed.range::<(&str, &str)>(..)? {
             let (key, seq) = entry?;
             let (relay, repo) = key.value();
+            let Some(relay) = relay_url(relay)? else { continue };
             all.push(Progress::Confirmed {
-                relay: relay_url(relay)?,
+                relay,
                 repo: RepoAddr::parse(repo).ok_or(StoreError::Corrupt)?,
                 seq: seq.value(),
             });

@@ -319,7 +319,7 @@ fn nobody_at_any_address_is_connect() {
 #[test]
 fn a_private_address_is_not_dialled_unless_allowed() {
     let mut world = World::with(|o| o.allow_private = false);
-    world.dial("ws://127.0.0.1:9");
+    world.dial("ws://127.0.0.1:8");
     assert_eq!(world.until_closed(), CloseReason::PrivateAddress);
 }
 
@@ -367,7 +367,7 @@ fn an_address_without_a_route_is_our_own_lack() {
     world.dial("ws://255.255.255.255");
     assert_eq!(world.until_closed(), CloseReason::NoRoute);
     world.core.told.clear();
-    let url = RelayUrl::parse(&format!("ws://{REFUSING}:1")).unwrap();
+    let url = RelayUrl::parse(&format!("ws://{REFUSING}:8")).unwrap();
     world.core.outputs.push_back(Output::Dial { link: LinkId::Relay(2), url });
     world.until(|t| *t == Told::Closed(LinkId::Relay(2), CloseReason::Connect));
 }

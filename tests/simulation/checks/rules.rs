@@ -55,7 +55,7 @@ impl Rules {
             deny_authors: settings.deny_authors.iter().map(PublicKey::to_hex).collect(),
             deny_repos: settings.deny_repos.iter().map(ToString::to_string).collect(),
             archive: settings.archive.iter().map(ToString::to_string).collect(),
-            bootstrap: settings.bootstrap.iter().map(|b| b.as_str().to_owned()).filter(|b| b != OWN_RELAY).collect(),
+            bootstrap: settings.bootstrap.iter().map(|b| b.as_str().to_owned()).filter(|b| !is_own(b)).collect(),
             relays_per_repo_max: settings.limits.relays_per_repo_max,
             event_bytes_max: settings.limits.event_bytes_max,
         }
@@ -72,7 +72,7 @@ impl Rules {
 
     /// The relays that an announcement of ours is synced with, in the form that dials use.
     pub fn relays(&self, announcement: &SimEvent) -> Vec<String> {
-        let listed = relays(announcement).into_iter().filter(|r| r != OWN_RELAY);
+        let listed = relays(announcement).into_iter().filter(|r| !is_own(r) || self.bootstrap.contains(r));
         listed.take(self.relays_per_repo_max).collect()
     }
 
@@ -287,6 +287,12 @@ fn maintainers(announcement: &SimEvent) -> Vec<&str> {
 fn has_left(announcement: &SimEvent) -> bool {
     let own = || roles(announcement).filter(|(role, key, _)| *role != "o" && *key == announcement.author);
     own().any(|(.., b)| is_open(b) == Some(false)) && !own().any(|(.., b)| is_open(b) == Some(true))
+}
+
+/// Whether a relay URL leads to the host of our service, at whatever port and path.
+fn is_own(url: &str) -> bool {
+    let host = url.split_once("://").and_then(|(_, rest)| rest.split([':', '/', '?']).next());
+    host == Some(DOMAIN)
 }
 
 fn lists_own_relay(announcement: &SimEvent) -> bool {

@@ -55,7 +55,7 @@ fn a_relay_that_has_moved_to_wss_is_followed() {
 
 #[test]
 fn the_guard_judges_where_a_redirect_leads() {
-    for (location, url) in [("wss://127.0.0.1:9/", "link"), ("wss://both.test:9/", "link"), ("wss://10.0.0.1", "info")]
+    for (location, url) in [("wss://127.0.0.1:8/", "link"), ("wss://both.test:8/", "link"), ("wss://10.0.0.1", "info")]
     {
         let mover = mover(location.to_owned());
         let mut world = World::new();
