@@ -22,6 +22,7 @@ use crate::protocol::relay_url::RelayUrl;
 use crate::serve::{Serve, info::relay_info};
 use crate::state::{Changes, State};
 use crate::store::{Progress, Store, StoreError};
+use crate::sync::dials::Dials;
 use crate::sync::health::Rest;
 use crate::sync::network::Network;
 use crate::sync::relay::{Relay, Why};
@@ -88,6 +89,7 @@ pub struct Engine {
     links: BTreeMap<LinkId, usize>,
     next_link: u64,
     network: Network,
+    dials: Dials,
     wheel: TimerWheel<usize>,
     serve: Serve,
     owed: Owed,
@@ -133,6 +135,7 @@ impl Engine {
             links: BTreeMap::new(),
             next_link: 0,
             network: Network::new(now),
+            dials: Dials::default(),
             wheel: TimerWheel::new(),
             owed: Owed::default(),
             commit_at: Instant::ZERO,
@@ -228,6 +231,7 @@ impl Engine {
             self.through_due,
             self.expiry_due,
             self.network.probe_at(),
+            self.dials.next_deadline(),
             batch,
             queries,
         ];
@@ -315,6 +319,7 @@ impl Engine {
     pub fn assert_invariants(&self) {
         self.serve.assert_invariants();
         self.wheel.assert_invariants();
+        self.dials.assert_invariants();
         assert_eq!(self.keys.len(), self.relays.len(), "every relay has one key");
         for (link, key) in &self.links {
             assert!(self.relays[*key].relay.links().contains(&Some(*link)), "a link is its relay's own");
@@ -458,6 +463,7 @@ impl Engine {
             self.relays[key].timer = None;
             self.drive(now, key, |relay, cx| relay.on_time(cx))?;
         }
+        self.dial_next(now)?;
         self.probe_if_due(now)?;
         if self.through_due.is_some_and(|at| at <= now.mono) {
             self.stage_moved_throughs();

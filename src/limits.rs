@@ -370,8 +370,15 @@ pub const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// After so many probes there is one more of a relay that was failing before, in half the time: those that stood well
 /// may be gone for good.
 pub const PROBES_PER_DOUBTFUL: u64 = 8;
-/// Dials a second of relays that are brought forward when an outage has ended. Beyond: the next waits for its place.
-pub const DIALS_PER_SEC_AFTER_OUTAGE: u64 = 50;
+
+// Places (spec section 16).
+
+/// Dials of relays in a second, with the questions what they say of themselves (NIP-11). Beyond: the next waits for its turn
+/// (`grasp_sync_queue_depth{queue="dials"}`).
+pub const DIALS_PER_SEC: u64 = 50;
+/// Time from one dial of a host and port to the next: a second, and by how much a dial may come late. Sooner: the next waits
+/// for its turn.
+pub const HOST_DIAL_PERIOD: Duration = Duration::from_millis(1_050);
 
 // Idle proxies (spec section 7).
 
@@ -589,4 +596,5 @@ const _: () = {
     assert!(IDLE_PING_MIN.as_micros() < IDLE_SILENCE_MIN.as_micros());
     assert!(PROBE_WAIT_MIN.as_micros() <= PROBE_WAIT_MAX.as_micros() && PROBES_PER_DOUBTFUL > 1);
     assert!(DNS_TTL_SECS_MIN < DNS_TTL_SECS_MAX);
+    assert!(DIALS_PER_SEC > 1 && HOST_DIAL_PERIOD.as_micros() > 1_000_000);
 };

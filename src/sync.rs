@@ -9,6 +9,7 @@ use crate::contract::{LinkId, Output};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::state::State;
+use crate::sync::dials::Dials;
 use crate::sync::network::Network;
 use crate::time::Now;
 
@@ -18,6 +19,7 @@ pub mod auth;
 pub mod budget;
 pub mod coverage;
 pub mod detour;
+pub mod dials;
 pub mod filters;
 pub mod gap;
 pub mod health;
@@ -48,6 +50,8 @@ pub struct Cx<'a> {
     pub settings: &'a Settings,
     /// Whether our own network works.
     pub network: &'a mut Network,
+    /// Whose turn it is to be dialled.
+    pub dials: &'a mut Dials,
     /// The number of the next link to be dialled.
     pub next_link: &'a mut u64,
     /// What is to be done.

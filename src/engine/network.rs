@@ -3,7 +3,6 @@
 use log::{info, warn};
 
 use super::Engine;
-use crate::limits::DIALS_PER_SEC_AFTER_OUTAGE;
 use crate::store::StoreError;
 use crate::sync::network::Probe;
 use crate::sync::relay::Relay;
@@ -40,22 +39,18 @@ impl Engine {
         }
     }
 
-    /// The relay `key` was reached: all others are dialled, one after the other.
+    /// The relay `key` was reached: all others are dialled, each in its turn.
     fn on_return(&mut self, now: Now, key: usize, outage: Duration) {
         info!("online again after {} s: {} was reached", outage.as_secs(), self.relays[key].relay.url());
-        // One less in a second, because a dial may come late by a turn of the loop and the next may not.
-        let pace = Duration::from_micros(1_000_000 / (DIALS_PER_SEC_AFTER_OUTAGE - 1));
-        let mut next = now.mono + pace;
         for other in self.keys.values().copied().filter(|other| *other != key).collect::<Vec<_>>() {
-            let acted = self.alone(now, other, |relays, _, _, _, cx| {
+            let deadline = self.alone(now, other, |relays, _, _, _, cx| {
                 let relay = &mut relays[other].relay;
-                (relay.on_return(outage, next, cx), relay.next_deadline(cx))
+                relay.on_return(outage, cx);
+                relay.next_deadline(cx)
             });
-            let Some((takes_its_turn, deadline)) = acted else { continue };
-            if takes_its_turn {
-                next = next + pace;
+            if let Some(deadline) = deadline {
+                self.arm(other, deadline);
             }
-            self.arm(other, deadline);
         }
     }
 

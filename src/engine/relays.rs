@@ -155,8 +155,9 @@ impl Engine {
 
     /// The relays, the store and the desk beside what a machine sees while it acts.
     pub(super) fn split(&mut self, now: Now) -> (&mut Slab<Entry>, &mut Store, &Intake, &mut Hints, Cx<'_>) {
-        let Engine { relays, store, intake, hints, state, settings, network, next_link, out, metrics, .. } = self;
-        (relays, store, intake, hints, Cx { now, state, settings, network, next_link, out, metrics })
+        let Engine { relays, store, intake, hints, state, settings, .. } = self;
+        let Engine { network, dials, next_link, out, metrics, .. } = self;
+        (relays, store, intake, hints, Cx { now, state, settings, network, dials, next_link, out, metrics })
     }
 
     /// Lets a relay's machine act, then carries away what it wants written and watched.
@@ -212,6 +213,19 @@ impl Engine {
                 self.store.stage_progress(progress);
             }
         }
+    }
+
+    /// Dials those whose turn has come.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub(super) fn dial_next(&mut self, now: Now) -> Result<(), StoreError> {
+        while let Some(url) = self.dials.next(now.mono) {
+            let key = *self.keys.get(&url).expect("only relays that are followed wait");
+            self.drive(now, key, |relay, cx| relay.on_turn(cx))?;
+        }
+        Ok(())
     }
 
     /// Sets a relay's deadline in the wheel.

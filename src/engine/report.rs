@@ -35,6 +35,7 @@ impl Engine {
                 queue("refused_ids", self.intake.refused_ids(), REFUSED_IDS_MAX),
                 queue("client_held_events", self.serve.held_most(), CLIENT_HELD_EVENTS_MAX),
                 queue("client_bytes", self.serve.bytes_most(), CLIENT_BYTES_MAX),
+                queue("dials", self.dials.waiting(), self.settings.limits.relays_max),
                 queue("relays", self.relays.len(), self.settings.limits.relays_max),
                 queue("clients", self.serve.clients(), self.settings.limits.clients_max),
                 queue(

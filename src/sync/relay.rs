@@ -433,11 +433,16 @@ impl Relay {
             State::Backoff { .. } if cx.network.is_offline() => {}
             State::Idle => self.dial(Why::Needed, cx),
             State::Backoff { until } if *until <= cx.now.mono => self.dial(Why::WaitOver, cx),
+            State::Connecting { step: Step::Waiting { .. }, .. } => {}
             State::Connecting { step, deadline, .. } if *deadline <= cx.now.mono => {
-                let (Step::Inquiring(link) | Step::Dialling(link)) = *step;
-                if *step == Step::Inquiring(link) {
-                    cx.metrics.relay_info.add(CloseReason::Timeout.name());
-                }
+                let link = match *step {
+                    Step::Inquiring(link) => {
+                        cx.metrics.relay_info.add(CloseReason::Timeout.name());
+                        link
+                    }
+                    Step::Dialling(link) => link,
+                    Step::Waiting { .. } => unreachable!("that has no deadline"),
+                };
                 cx.out.push_back(Output::Close { link, code: 1001 });
                 cx.metrics.relay_links_closed.add(CloseReason::Timeout.name());
                 self.lose_link(Why::LinkClosed(CloseReason::Timeout), cx);
@@ -458,6 +463,11 @@ impl Relay {
         match &self.state {
             // The engine says when.
             State::Backoff { .. } if cx.network.is_offline() => None,
+            State::Backoff { .. } | State::Connecting { step: Step::Waiting { .. }, .. }
+                if cx.dials.is_waiting(&self.url) =>
+            {
+                None
+            }
             State::Idle => Some(cx.now.mono),
             State::Backoff { until } => Some(*until),
             State::Connecting { deadline, .. } => Some(*deadline),

@@ -12,6 +12,7 @@ use crate::protocol::repo::{Announcement, RepoAddr};
 use crate::settings::Settings;
 use crate::state::State;
 use crate::sync::Cx;
+use crate::sync::dials::Dials;
 use crate::sync::network::Network;
 use crate::time::{Duration, Instant, Now, UnixTime};
 
@@ -62,6 +63,9 @@ pub struct Bench {
     pub out: VecDeque<Output>,
     pub metrics: Metrics,
     pub network: Network,
+    pub dials: Dials,
+    /// Whether dials wait for their turn. Else each begins at once.
+    pub waits: bool,
     next_link: u64,
 }
 
@@ -72,6 +76,8 @@ impl Bench {
         Bench {
             now,
             network: Network::new(now),
+            dials: Dials::default(),
+            waits: false,
             state: State::new(settings.clone()),
             settings,
             out: VecDeque::new(),
@@ -85,11 +91,15 @@ impl Bench {
     }
 
     pub fn cx(&mut self) -> Cx<'_> {
+        if !self.waits {
+            self.dials = Dials::default();
+        }
         Cx {
             now: self.now,
             state: &self.state,
             settings: &self.settings,
             network: &mut self.network,
+            dials: &mut self.dials,
             next_link: &mut self.next_link,
             out: &mut self.out,
             metrics: &mut self.metrics,

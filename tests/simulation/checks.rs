@@ -9,6 +9,7 @@ pub mod link;
 pub mod machine;
 pub mod network;
 pub mod pace;
+pub mod rates;
 pub mod rules;
 pub mod window;
 
@@ -23,6 +24,7 @@ use link::{Allowed, LinkCheck};
 use machine::Machine;
 use network::NetworkCheck;
 use pace::Pace;
+use rates::Rates;
 use rules::{Bench, Rules};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +50,7 @@ pub struct Checks {
     pub machine: Machine,
     pub window: WindowCheck,
     pub pace: Pace,
+    rates: Rates,
     pub claims: Claims,
     pub rules: Rules,
     /// What is durable by the last look.
@@ -81,6 +84,7 @@ impl Checks {
     /// A process begins with these settings: what was known of the last one's links is void.
     pub fn restart(&mut self, at: Micros, wall: u64, rules: Rules) {
         self.health.clear();
+        self.rates = Rates::default();
         self.network = NetworkCheck::default();
         self.heard_at = at;
         self.machine.restart(at);
@@ -107,6 +111,7 @@ impl Checks {
         if busy.contains(&Far::Relay(n)) {
             return Err(format!("a second link to {url}"));
         }
+        self.rates.on_dial(at, url)?;
         if self.health.entry(n).or_default().goes_on() {
             return self.on_contact(at, url);
         }
@@ -156,6 +161,7 @@ impl Checks {
         if links > 1 {
             return Err(format!("a third link to {url}"));
         }
+        self.rates.on_dial(at, url)?;
         let verdict = self.health.entry(n).or_default().on_inquiry(at, links > 0);
         let verdict = verdict.and_then(|()| if links > 0 { Ok(()) } else { self.on_new_dial(at, n, open) });
         verdict.map_err(|e| format!("{url}: {e}"))?;
@@ -367,7 +373,7 @@ mod tests {
         let (mut checks, author, _) = world();
         checks.on_dial(0, 0, "wss://r.example", &[], 0).expect("needed");
         assert!(checks.on_dial(0, 1, "wss://other.example", &[], 0).is_err());
-        assert!(checks.on_dial(0, 0, "wss://r.example", &[Far::Relay(0)], 0).is_err(), "a second link");
+        assert!(checks.on_dial(2 * SECOND, 0, "wss://r.example", &[Far::Relay(0)], 0).is_err(), "a second link");
         let gone = author.foreign_announcement("x", 2);
         checks.genuine.insert(gone.id.clone(), gone.clone());
         let needless = checks.on_durable(NOW, vec![(2, gone.json.clone())], &|seq| seq == 1).expect("replaces");

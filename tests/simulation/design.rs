@@ -86,7 +86,8 @@ fn what_the_store_accepts_is_followed_whatever_its_source() {
         // The own relay is not in the world: a socket to it would fail the scenario.
         let dialled = |w: &mut World, relay: &'static str, announced: Micros| {
             w.run_until("the relay is dialled", 10 * SECOND, |w| !w.relay(relay).dials.is_empty());
-            assert_at(w.relay(relay).dials[0], announced + 5 * SECOND, 400 * MILLI, relay);
+            // The link to the relay before may have been opened a second after that was asked what it is.
+            assert_at(w.relay(relay).dials[0], announced + 5 * SECOND, 1_450 * MILLI, relay);
         };
         let client = w.connect_client();
         let by_client = v.owner.announcement("beta", &["wss://by-client.example"], w.clock.wall());

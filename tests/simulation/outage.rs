@@ -1,6 +1,6 @@
 //! Our own network goes down and comes back: that is no fault of the relays.
 
-use crate::clock::{DAY, HOUR, MINUTE, Micros, SECOND};
+use crate::clock::{DAY, HOUR, MILLI, MINUTE, Micros, SECOND};
 use crate::events::{Author, EventRef};
 use crate::model_relay::{Mode, RelayConfig};
 use crate::scenario;
@@ -27,7 +27,8 @@ fn town(w: &mut World, n: usize) -> Town {
     for (n, some) in relays.chunks(16).enumerate() {
         let urls: Vec<String> = some.iter().map(|name| relay_url(name)).collect();
         let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-        w.hold("r0", &owner.announcement(&format!("repo{n}"), &urls, OLD));
+        // No author lists more alone than are followed of one.
+        w.hold("r0", &Author::new(1 + n as u64).announcement(&format!("repo{n}"), &urls, OLD));
     }
     Town { repo: owner.repo("repo0"), owner, relays }
 }
@@ -216,7 +217,8 @@ fn a_refused_port_is_a_sign_of_life() {
         town.relays.iter().for_each(|name| w.relay(name).mode = Mode::Refuses);
         w.restore_network();
         w.run_until("the network is known to be back", 61 * SECOND, |w| network(w) == "online");
-        let back = w.clock.now();
+        // As soon as it is, the first is dialled.
+        let back = w.clock.now() - 20 * MILLI;
         w.run_for(2 * SECOND);
         assert!(dials_since(w, back) >= 5, "the others are tried as well");
         w.run_for(HOUR);

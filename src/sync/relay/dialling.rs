@@ -6,11 +6,12 @@ use super::{Deletions, Linked, Reach, Relay, State, Why, linked_in};
 use crate::contract::{CloseReason, LinkId, Output};
 use crate::limits::{REFUSED_RETRY_AFTER, RETRY_AFTER_MAX, Timing};
 use crate::sync::Cx;
+use crate::sync::dials::Caller;
 use crate::sync::health::Rest;
 use crate::sync::network::Evidence;
 use crate::sync::relay::names::StateName;
 use crate::sync::session::Session;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, UnixTime};
 
 /// What a server answers where no relay is.
 const NOT_FOUND: CloseReason = CloseReason::Handshake(404);
@@ -20,6 +21,11 @@ const NOT_FOUND: CloseReason = CloseReason::Handshake(404);
 pub(super) enum Step {
     /// The relay is asked what it says of itself.
     Inquiring(LinkId),
+    /// It has been asked, and waits for its turn to be dialled.
+    Waiting {
+        /// Time left of the deadline from then on.
+        left: Duration,
+    },
     /// The WebSocket is being opened.
     Dialling(LinkId),
 }
@@ -121,6 +127,7 @@ impl Relay {
             let code = if why == Why::Stopping { 1001 } else { 1000 };
             cx.out.push_back(Output::Close { link, code });
         }
+        cx.dials.withdraw(&self.url);
         if let Some(linked) = linked_in(&mut self.state) {
             self.budget = Some(linked.session.take_budget());
         }
@@ -153,30 +160,63 @@ impl Relay {
 
     /// Nothing can be reached: what the relay seems to have done since the last sign of life from anybody was our own
     /// fault.
-    pub fn on_outage(&mut self, cx: &Cx<'_>) {
+    pub fn on_outage(&mut self, cx: &mut Cx<'_>) {
         self.health.excuse(cx.network.proven_at());
+        if matches!(self.state, State::Backoff { .. }) {
+            cx.dials.withdraw(&self.url);
+        }
     }
 
     /// A probe of our own network is for this relay.
     pub fn probe(&mut self, cx: &mut Cx<'_>) {
-        self.dial(Why::Probe, cx);
+        cx.dials.note(cx.now.mono, &self.url);
+        self.begin_dial(Why::Probe, cx);
     }
 
-    /// Our own network is back after so long, through another relay: this one is dialled at `next`, if it waits for
-    /// nothing else. Says whether it is.
-    pub fn on_return(&mut self, outage: Duration, next: Instant, cx: &Cx<'_>) -> bool {
+    /// Our own network is back after so long, through another relay: this one is dialled when its turn comes, if it waits
+    /// for nothing else.
+    pub fn on_return(&mut self, outage: Duration, cx: &Cx<'_>) {
         self.health.on_return(cx.now.mono, outage);
         let free = self.can_be_probed();
-        match &mut self.state {
-            State::Backoff { until } if free => {
-                *until = self.health.after_return(next, *until, &cx.settings.timing);
-                *until == next
-            }
-            _ => false,
+        if let State::Backoff { until } = &mut self.state
+            && free
+        {
+            *until = self.health.after_return(cx.now.mono, *until, &cx.settings.timing);
         }
     }
 
+    /// The relay is to be dialled: at once, or when its turn comes.
     pub(super) fn dial(&mut self, why: Why, cx: &mut Cx<'_>) {
+        if cx.dials.ask(cx.now.mono, &self.url, self.caller()) {
+            self.begin_dial(why, cx);
+        } else if !matches!(self.state, State::Backoff { .. }) {
+            let until = cx.now.mono;
+            self.enter(why, cx, |_| State::Backoff { until });
+        }
+    }
+
+    /// As who it waits to be dialled.
+    fn caller(&self) -> Caller {
+        let was_reached = self.totals.dials_ok > 0 || self.progress.through() != UnixTime::EPOCH;
+        if was_reached && !self.health.is_dead() { Caller::Known } else { Caller::Stranger }
+    }
+
+    /// Its turn to be dialled, or asked what it is, has come.
+    pub fn on_turn(&mut self, cx: &mut Cx<'_>) {
+        match &mut self.state {
+            State::Backoff { until } if *until <= cx.now.mono && !cx.network.is_offline() => {
+                self.begin_dial(Why::WaitOver, cx);
+            }
+            State::Connecting { step: Step::Waiting { left }, deadline, .. } => {
+                *deadline = cx.now.mono + *left;
+                self.begin_link(cx);
+            }
+            State::Catchup { .. } | State::Live { .. } | State::Consolidating { .. } => self.inquire_beside(cx),
+            State::Idle | State::Backoff { .. } | State::Connecting { .. } | State::Closing => {}
+        }
+    }
+
+    fn begin_dial(&mut self, why: Why, cx: &mut Cx<'_>) {
         self.rests_until = match self.state {
             State::Backoff { until } => until,
             _ => cx.now.mono,
@@ -206,8 +246,19 @@ impl Relay {
         true
     }
 
-    /// Goes on from the inquiry to the link itself, under the same deadline.
+    /// Goes on from the inquiry to the link itself, under the same deadline, which stands still while it waits for its
+    /// turn.
     pub(super) fn connect(&mut self, cx: &mut Cx<'_>) {
+        if cx.dials.ask(cx.now.mono, &self.url, Caller::Known) {
+            return self.begin_link(cx);
+        }
+        let State::Connecting { step, deadline, .. } = &mut self.state else {
+            unreachable!("only called in Connecting")
+        };
+        *step = Step::Waiting { left: deadline.since(cx.now.mono) };
+    }
+
+    fn begin_link(&mut self, cx: &mut Cx<'_>) {
         let link = self.open_link(cx);
         let State::Connecting { step, .. } = &mut self.state else { unreachable!("only called in Connecting") };
         *step = Step::Dialling(link);
@@ -242,6 +293,7 @@ impl Relay {
     }
 
     pub(super) fn lose_link(&mut self, why: Why, cx: &mut Cx<'_>) {
+        cx.dials.withdraw(&self.url);
         self.drop_inquiry(cx);
         let mut idle = false;
         if let Some(linked) = linked_in(&mut self.state) {

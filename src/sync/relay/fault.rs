@@ -67,6 +67,7 @@ impl Relay {
             cx.metrics.relay_links_closed.add("fault");
         }
         self.lost = Some((Why::Fault, cx.now.wall));
+        cx.dials.withdraw(&self.url);
         let from = self.state_name();
         self.state = State::Backoff { until };
         self.note_entry(from, Why::Fault, cx);

@@ -9,6 +9,7 @@ use crate::contract::{CloseReason, LinkId, Output};
 use crate::limits::INFO_PERIOD;
 use crate::protocol::relay_info::RelayInfo;
 use crate::sync::Cx;
+use crate::sync::dials::Caller;
 use crate::time::{Instant, UnixTime};
 
 /// An inquiry on a link of its own, beside the open link.
@@ -76,10 +77,14 @@ impl Relay {
         }
     }
 
+    fn is_inquiry_due(&self, cx: &Cx<'_>) -> bool {
+        // The wall clock counts across restarts; it may jump.
+        self.budget().asks_again(cx.now.wall) && cx.now.mono >= self.inquire_not_before
+    }
+
     /// Begins an inquiry if it is time for one.
     pub(super) fn inquire_if_due(&mut self, cx: &mut Cx<'_>) -> Option<LinkId> {
-        // The wall clock counts across restarts; it may jump.
-        if !self.budget().asks_again(cx.now.wall) || cx.now.mono < self.inquire_not_before {
+        if !self.is_inquiry_due(cx) {
             return None;
         }
         self.budget_mut().asked_at = cx.now.wall;
@@ -89,8 +94,16 @@ impl Relay {
         Some(link)
     }
 
-    /// Begins one beside the open link if it is time for one.
+    /// Begins one beside the open link, at once or when its turn comes, if it is time for one.
     pub(super) fn inquire_beside_if_due(&mut self, cx: &mut Cx<'_>) {
+        let is_due = self.inquiry().is_none() && self.is_inquiry_due(cx);
+        if is_due && cx.dials.ask(cx.now.mono, &self.url, Caller::Known) {
+            self.inquire_beside(cx);
+        }
+    }
+
+    /// Begins one beside the open link.
+    pub(super) fn inquire_beside(&mut self, cx: &mut Cx<'_>) {
         if self.inquiry().is_some() {
             return;
         }
