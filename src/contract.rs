@@ -26,6 +26,10 @@ pub enum CloseReason {
     NoNameServer,
     /// Every address of the name is private, and private relays are not allowed.
     PrivateAddress,
+    /// Every address of the name is one on which we listen ourselves.
+    OwnAddress,
+    /// To every address of the name lead [`crate::limits::ADDRESS_LINKS_MAX`] links already.
+    AddressFull,
     /// No address took the TCP connection, and one refused it.
     Connect,
     /// No address could even be tried: this side has no way there.
@@ -125,6 +129,8 @@ impl CloseReason {
             CloseReason::NameServersFailed => "name_servers_failed",
             CloseReason::NoNameServer => "no_name_server",
             CloseReason::PrivateAddress => "private_address",
+            CloseReason::OwnAddress => "own_address",
+            CloseReason::AddressFull => "address_full",
             CloseReason::Connect => "connect",
             CloseReason::NoRoute => "no_route",
             CloseReason::Tls => "tls",
@@ -151,6 +157,8 @@ impl fmt::Display for CloseReason {
             CloseReason::NameServersFailed => f.write_str("name servers failed"),
             CloseReason::NoNameServer => f.write_str("no name server answered"),
             CloseReason::PrivateAddress => f.write_str("private address"),
+            CloseReason::OwnAddress => f.write_str("our own address"),
+            CloseReason::AddressFull => f.write_str("too many links to its address"),
             CloseReason::Connect => f.write_str("connection refused"),
             CloseReason::NoRoute => f.write_str("no route"),
             CloseReason::Tls => f.write_str("tls failed"),

@@ -28,7 +28,8 @@ pub struct Limits {
     /// Client links of one account, an IPv4 address or a /64 of IPv6; further ones get HTTP 503
     /// (`grasp_sync_clients_refused_total`).
     pub clients_per_address: usize,
-    /// Whether this machine itself, where a proxy may stand for everybody, is free of bounds that go by address.
+    /// Whether clients of this machine itself, where a proxy may stand for everybody, and relays at private and loopback
+    /// addresses are free of bounds that go by address.
     pub loopback_exempt: bool,
 }
 
@@ -159,6 +160,9 @@ pub const INFO_BYTES_MAX: usize = 64 << 10;
 pub const HTTP_CHUNK_LINE_BYTES_MAX: usize = 64;
 /// TLS sessions kept to be resumed; beyond, the oldest is forgotten and its relay gets a full handshake.
 pub const TLS_SESSIONS_MAX: usize = 128;
+/// Files that are neither links nor those of who comes in nor questions to name servers: the store, the log, the poll, the
+/// doors, and links that are being closed. See [`crate::io::files`].
+pub const OWN_FILES_MAX: usize = 64;
 /// Bytes of the head of an HTTP request. Beyond: 431 and close.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
 /// Header lines of an HTTP request. Beyond: likewise.
@@ -373,6 +377,22 @@ pub const PROBES_PER_DOUBTFUL: u64 = 8;
 
 // Places (spec section 16).
 
+/// URLs of one host and port that are followed; bootstrap relays are not among them. Beyond: not followed
+/// (`grasp_sync_relays_refused_total{reason="host"}`).
+pub const HOST_URLS_MAX: usize = 4;
+/// Relays followed that one author alone lists. Beyond: not followed (`grasp_sync_relays_refused_total{reason="author"}`).
+pub const AUTHOR_RELAYS_MAX: usize = 32;
+/// Relays of one author that come before the next so many of any other, where there are more than `limits.relays_max`.
+pub const AUTHOR_SHARE_STEP: usize = 4;
+/// Time for which a relay that is not reached keeps its place while others wait for one.
+pub const PLACE_KEPT_FOR: Duration = Duration::from_secs(86_400);
+/// Time between two looks who is to have a place, while somebody waits for one.
+pub const PLACES_PERIOD: Duration = Duration::from_secs(5);
+/// Relays that wait for a place and are named in the status. Beyond: counted alone.
+pub const WAITING_NAMED_MAX: usize = 1_024;
+/// Links to one resolved address, an IPv6 network (`/64`) being one, with those being dialled and closed. Beyond: the next
+/// dial fails (`grasp_sync_links_closed_total{side="relay",reason="address_full"}`).
+pub const ADDRESS_LINKS_MAX: usize = 16;
 /// Dials of relays in a second, with the questions what they say of themselves (NIP-11). Beyond: the next waits for its turn
 /// (`grasp_sync_queue_depth{queue="dials"}`).
 pub const DIALS_PER_SEC: u64 = 50;
@@ -530,6 +550,12 @@ pub const CONFIRMED_MAX: usize = 256;
 
 /// Names being asked for at once; each has at most two sockets. Beyond: they queue.
 pub const DNS_LOOKUPS_MAX: usize = 64;
+/// Of these, names that have never had addresses. Beyond: they queue, behind those that have.
+pub const DNS_STRANGERS_MAX: usize = 56;
+/// Time that the lookup of such a name has to itself. After: it gives its place to one that queues (`ResolveError::Busy`).
+pub const DNS_STRANGER_TIME: Duration = Duration::from_secs(1);
+/// Names remembered that have had addresses. Beyond: the oldest is a stranger again.
+pub const DNS_KNOWN_NAMES_MAX: usize = 4_096;
 /// Lookups waiting for an answer, queued ones included. Beyond: refused at once (`ResolveError::Busy`).
 pub const DNS_WAITING_MAX: usize = 4_096;
 /// Names whose answer is remembered. Beyond: the one that would expire first is forgotten.
@@ -592,7 +618,9 @@ const _: () = {
     assert!(RECONCILE_NEEDED_MAX <= RECONCILE_IDS_MAX);
     // A verdict names its counters by 16 bits.
     assert!(0 < UNWANTED_COUNTERS && UNWANTED_COUNTERS <= 1 << 16);
-    assert!(DNS_LOOKUPS_MAX < DNS_WAITING_MAX);
+    assert!(DNS_STRANGERS_MAX < DNS_LOOKUPS_MAX && DNS_LOOKUPS_MAX < DNS_WAITING_MAX);
+    // Names that hang make room as fast as relays are dialled.
+    assert!(DNS_STRANGERS_MAX as u64 * 1_000_000 >= DIALS_PER_SEC * DNS_STRANGER_TIME.as_micros());
     assert!(IDLE_PING_MIN.as_micros() < IDLE_SILENCE_MIN.as_micros());
     assert!(PROBE_WAIT_MIN.as_micros() <= PROBE_WAIT_MAX.as_micros() && PROBES_PER_DOUBTFUL > 1);
     assert!(DNS_TTL_SECS_MIN < DNS_TTL_SECS_MAX);

@@ -15,7 +15,7 @@ use grasp_sync::engine::Engine;
 use grasp_sync::intake::Rules;
 use grasp_sync::io::clock::Clock;
 use grasp_sync::io::event_loop::{EventLoop, LoopOptions, NameSource, RunError};
-use grasp_sync::io::{secret, tls};
+use grasp_sync::io::{files, secret, tls};
 use grasp_sync::limits::EVENT_ESCAPE_BYTES_MAX;
 use grasp_sync::store::{Store, StoreError};
 use redb::backends::FileBackend;
@@ -76,6 +76,16 @@ fn run(mut config: Config) -> Result<Exit, Failure> {
         let key = secret::read_key(path).map_err(|error| Failure::AuthKeyFile { path: path.clone(), error })?;
         config.settings.auth_key = Some(key);
     }
+    let limits = &mut config.settings.limits;
+    let open_files = files::raise_limit();
+    if files::fit(limits, open_files) {
+        log::warn!(
+            "only {open_files} files may be open: limits.relays_max is {} and limits.clients_max {}; raise the limit \
+             (`ulimit -n`, `LimitNOFILE`)",
+            limits.relays_max,
+            limits.clients_max
+        );
+    }
     // The addresses first: they are the quicker to fail, and nothing is served before the loop turns.
     let mut event_loop = EventLoop::bind(LoopOptions {
         listen: config.listen,
@@ -84,9 +94,9 @@ fn run(mut config: Config) -> Result<Exit, Failure> {
         service: config.settings.service.clone(),
         tls,
         connect_timeout: config.settings.timing.connect_timeout,
+        loopback_exempt: config.settings.limits.loopback_exempt,
         clients_max: config.settings.limits.clients_max,
         clients_per_address: config.settings.limits.clients_per_address,
-        loopback_exempt: config.settings.limits.loopback_exempt,
         buffers_bytes: config.settings.limits.buffers_bytes,
         names: NameSource::System,
     })

@@ -360,7 +360,7 @@ pub const KEYS: &[Key] = &[
         "limits.loopback_exempt",
         Kind::Switch,
         "true",
-        "Whether connections from and to this machine are free of bounds that go by address, as for a proxy.",
+        "Whether clients on this machine, and relays at private addresses, are free of bounds that go by address.",
     ),
     key("timing.batch_window_secs", SECONDS, "5", "Seconds for which changes are gathered before relays are asked."),
     key("timing.overlap_secs", SECONDS, "900", "Seconds subtracted from every `since`."),

@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 use slab::Slab;
 
 use crate::contract::LinkId;
+use crate::io::crowd::Crowd;
 use crate::io::dial::Dial;
 use crate::io::inbound::Inbound;
 use crate::io::link::Link;
@@ -69,9 +70,23 @@ pub struct Connections {
     keys: BTreeMap<LinkId, usize>,
     deadlines: BTreeSet<(Instant, usize)>,
     ready: VecDeque<usize>,
+    crowd: Crowd,
 }
 
 impl Connections {
+    /// None yet, of which those to relays are to be counted by this.
+    pub fn new(crowd: Crowd) -> Connections {
+        Connections { crowd, ..Connections::default() }
+    }
+
+    /// A relay that is being dialled, and where links lead.
+    pub fn dial_mut(&mut self, key: usize) -> Option<(&mut Dial, &mut Crowd)> {
+        match self.slots.get_mut(key)?.connection.as_mut()? {
+            Connection::Dial(dial) => Some((dial, &mut self.crowd)),
+            Connection::Inbound(_) | Connection::Open { .. } | Connection::Closing(_) => None,
+        }
+    }
+
     /// The token of a key.
     pub fn token(key: usize) -> Token {
         Token(FIRST_TOKEN + key)
@@ -103,6 +118,7 @@ impl Connections {
         self.set_deadline(key, None);
         let connection = self.take(key);
         self.slots.try_remove(key)?;
+        self.crowd.leave(Connections::token(key).0);
         connection
     }
 

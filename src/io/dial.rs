@@ -26,6 +26,7 @@ use rustls::ClientConfig;
 use crate::contract::{CloseReason, LinkId, RedirectRefusal};
 use crate::io::address::is_public;
 use crate::io::answer::{Moved, Refused};
+use crate::io::crowd::Crowd;
 use crate::io::fetch::Fetch;
 use crate::io::handshake::{Handshake, Step};
 use crate::io::link::Link;
@@ -85,6 +86,8 @@ enum Stage {
 enum Attempts {
     /// None could even be tried.
     NoRoute,
+    /// Too many links lead there already.
+    Full,
     /// None answered.
     Silent,
     /// One refused.
@@ -108,6 +111,7 @@ impl Attempts {
     fn reason(self) -> CloseReason {
         match self {
             Attempts::NoRoute => CloseReason::NoRoute,
+            Attempts::Full => CloseReason::AddressFull,
             Attempts::Silent => CloseReason::Timeout,
             Attempts::Refused => CloseReason::Connect,
         }
@@ -125,6 +129,8 @@ pub struct Dialling<'a> {
     pub allow_private: bool,
     /// Ourselves: no redirect leads there.
     pub service: &'a Service,
+    /// Where links lead.
+    pub crowd: &'a mut Crowd,
 }
 
 /// Where a dial has got to.
@@ -190,6 +196,8 @@ impl Dial {
                 Some(status),
                 CloseReason::Resolve
                 | CloseReason::PrivateAddress
+                | CloseReason::OwnAddress
+                | CloseReason::AddressFull
                 | CloseReason::Connect
                 | CloseReason::Tls
                 | CloseReason::Timeout,
@@ -199,7 +207,7 @@ impl Dial {
     }
 
     /// The resolver's answer.
-    pub fn on_addresses(&mut self, now: Instant, token: Token, common: &Dialling<'_>, answer: &Answer) -> Progress {
+    pub fn on_addresses(&mut self, now: Instant, token: Token, common: &mut Dialling<'_>, answer: &Answer) -> Progress {
         assert!(self.is_resolving(), "addresses come once");
         self.lookup = None;
         let found = match answer {
@@ -209,15 +217,19 @@ impl Dial {
                 return Progress::Failed(reason_of(*error));
             }
         };
-        let addresses = dialable(found, common.allow_private, self.url.port());
+        let mut addresses = dialable(found, common.allow_private, self.url.port());
         if addresses.is_empty() {
             return Progress::Failed(CloseReason::PrivateAddress);
+        }
+        addresses.retain(|address| !common.crowd.is_own(*address));
+        if addresses.is_empty() {
+            return Progress::Failed(CloseReason::OwnAddress);
         }
         self.connect(now, token, common, addresses, Attempts::NoRoute)
     }
 
     /// The socket may have got further.
-    pub fn on_ready(&mut self, now: Instant, token: Token, common: &Dialling<'_>) -> Progress {
+    pub fn on_ready(&mut self, now: Instant, token: Token, common: &mut Dialling<'_>) -> Progress {
         match std::mem::replace(&mut self.stage, Stage::Resolving) {
             Stage::Resolving => Progress::Pending,
             Stage::Connecting { socket, attempt_deadline, rest, so_far } => match connected(&socket) {
@@ -238,7 +250,7 @@ impl Dial {
     }
 
     /// A deadline may have passed.
-    pub fn on_time(&mut self, now: Instant, token: Token, common: &Dialling<'_>) -> Progress {
+    pub fn on_time(&mut self, now: Instant, token: Token, common: &mut Dialling<'_>) -> Progress {
         if let Stage::Fetching { answer_by: Some(answer_by), .. } = &self.stage
             && now >= self.deadline.min(*answer_by)
         {
@@ -272,11 +284,15 @@ impl Dial {
         &mut self,
         now: Instant,
         token: Token,
-        common: &Dialling<'_>,
+        common: &mut Dialling<'_>,
         mut addresses: VecDeque<SocketAddr>,
         mut so_far: Attempts,
     ) -> Progress {
         while let Some(address) = addresses.pop_front() {
+            if !common.crowd.enter(token.0, address.ip()) {
+                so_far = so_far.max(Attempts::Full);
+                continue;
+            }
             match open_socket(common.registry, token, address) {
                 Ok(socket) => {
                     let attempt_deadline =
@@ -293,7 +309,7 @@ impl Dial {
         Progress::Failed(so_far.reason())
     }
 
-    fn greet(&mut self, now: Instant, socket: TcpStream, common: &Dialling<'_>) -> Progress {
+    fn greet(&mut self, now: Instant, socket: TcpStream, common: &mut Dialling<'_>) -> Progress {
         // Requests are whole messages; nothing is won by holding back their last packet.
         let _ = socket.set_nodelay(true);
         let transport = if self.url.is_tls() {
@@ -315,7 +331,7 @@ impl Dial {
         now: Instant,
         mut fetch: Fetch<TcpStream>,
         answer_by: Option<Instant>,
-        common: &Dialling<'_>,
+        common: &mut Dialling<'_>,
     ) -> Progress {
         fetch.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
         match fetch.advance() {
@@ -329,7 +345,7 @@ impl Dial {
         }
     }
 
-    fn advance(&mut self, mut handshake: Handshake<TcpStream>, common: &Dialling<'_>) -> Progress {
+    fn advance(&mut self, mut handshake: Handshake<TcpStream>, common: &mut Dialling<'_>) -> Progress {
         handshake.transport_mut().grant(LINK_READ_BYTES_PER_TURN);
         match handshake.advance() {
             Ok(Step::Pending(handshake)) => {
@@ -341,7 +357,7 @@ impl Dial {
         }
     }
 
-    fn refused(&mut self, refused: Refused, common: &Dialling<'_>) -> Progress {
+    fn refused(&mut self, refused: Refused, common: &mut Dialling<'_>) -> Progress {
         let followed = match refused {
             Refused::Ended(reason) => Err(reason),
             Refused::Moved(_) if self.redirected.is_some() => Err(CloseReason::Redirect(RedirectRefusal::Second)),
@@ -353,7 +369,7 @@ impl Dial {
         }
     }
 
-    /// Begins anew where a redirect leads. The old socket is gone already.
+    /// Begins anew where a redirect leads. The old socket is gone already; its place is given back with the next address.
     fn follow(&mut self, moved: &Moved, service: &Service) -> Result<(), RedirectRefusal> {
         let location = moved.location.as_deref().ok_or(RedirectRefusal::Location)?;
         let url = self.url.redirected(location).map_err(|error| {
@@ -415,13 +431,16 @@ mod tests {
     fn redirect(from: &str, locations: &[Option<&str>]) -> (Result<(), CloseReason>, String) {
         let (poll, tls) = (mio::Poll::new().unwrap(), tls::client_config(None).unwrap());
         let service = Service::parse("ours.example/git").unwrap();
-        let common = Dialling { registry: poll.registry(), tls: &tls, allow_private: true, service: &service };
+        let mut crowd = Crowd::default();
+        let crowd = &mut crowd;
+        let mut common =
+            Dialling { registry: poll.registry(), tls: &tls, allow_private: true, service: &service, crowd };
         let url = RelayUrl::parse(from).unwrap();
         let mut dial = Dial::new(LinkId::Relay(1), url, Errand::Link, Instant::ZERO);
         let mut last = Ok(());
         for location in locations {
             let location = location.map(str::to_owned);
-            last = match dial.refused(Refused::Moved(Moved { status: 308, location }), &common) {
+            last = match dial.refused(Refused::Moved(Moved { status: 308, location }), &mut common) {
                 Progress::Redirected => Ok(()),
                 Progress::Failed(reason) => Err(reason),
                 other => panic!("{other:?}"),

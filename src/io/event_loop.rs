@@ -28,6 +28,7 @@ use crate::engine::Engine;
 use crate::io::clock::Clock;
 use crate::io::connections::{Connections, FIRST_TOKEN};
 use crate::io::counters::Counters;
+use crate::io::crowd::Crowd;
 use crate::io::http::Door;
 use crate::io::listeners::Listener;
 use crate::io::places::Places;
@@ -115,7 +116,8 @@ pub struct LoopOptions {
     pub clients_max: usize,
     /// Of one account (`limits.clients_per_address`).
     pub clients_per_address: usize,
-    /// Whether this machine itself is free of what goes by address (`limits.loopback_exempt`).
+    /// Whether clients of this machine and relays at private addresses are free of what goes by address
+    /// (`limits.loopback_exempt`).
     pub loopback_exempt: bool,
     /// Memory that all links share (`limits.buffers_mib`).
     pub buffers_bytes: usize,
@@ -238,6 +240,9 @@ impl EventLoop {
             .map_err(|e| BindError::Listen(options.listen, e.kind()))?;
         let admin = Listener::bind(registry, ADMIN_TOKEN, Door::Admin, options.admin_listen)
             .map_err(|e| BindError::AdminListen(options.admin_listen, e.kind()))?;
+        let doors =
+            [&public, &admin].into_iter().map(Listener::local_addr).collect::<io::Result<_>>().map_err(system)?;
+        let crowd = Crowd::new(doors, options.loopback_exempt);
         let resolver = Resolver::new(options.names.read(), RESOLVER_FIRST_TOKEN);
         Ok(EventLoop {
             clock: Clock::start(),
@@ -249,9 +254,9 @@ impl EventLoop {
             resolver_read: Instant::ZERO,
             lookups: BTreeMap::new(),
             known_names: Vec::new(),
-            connections: Connections::default(),
             places: Places::new(options.clients_max, options.clients_per_address, options.loopback_exempt),
             pool: Pool::new(options.buffers_bytes),
+            connections: Connections::new(crowd),
             next_client: 0,
             touched: BTreeSet::new(),
             ended: Vec::new(),

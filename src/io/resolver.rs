@@ -2,7 +2,8 @@
 //!
 //! It asks the servers of resolv.conf for A and AAAA at once, each question over a socket of its own, and remembers what
 //! they say for as long as they allow. A try that fails or is not answered in time goes to the next server, round and
-//! round, `attempts` times. It leaves recursion, DNSSEC and EDNS to the servers, and whether an address may be dialled to
+//! round, `attempts` times. Names that have had addresses before are asked for first, and others that hang make room for
+//! those that queue: a crowd of names that nobody answers for delays no relay. It leaves recursion, DNSSEC and EDNS to the servers, and whether an address may be dialled to
 //! [`super::address`].
 //!
 //! The caller owns the poll and the clock: it hands in ready tokens and `now`, and drains
@@ -11,10 +12,11 @@
 mod cache;
 mod config;
 mod exchange;
+mod known;
 mod name;
 mod packet;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -23,12 +25,13 @@ use slab::Slab;
 
 use self::cache::Cache;
 use self::exchange::{Exchange, Step, Task};
+use self::known::Known;
 use self::name::Host;
 use self::packet::{Family, Reply};
 use super::address;
 use crate::limits::{
-    DNS_ADDRESSES_MAX, DNS_CACHE_NAMES_MAX, DNS_LOOKUPS_MAX, DNS_NEGATIVE_TTL, DNS_OTHER_FAMILY_WAIT, DNS_TTL_SECS_MAX,
-    DNS_TTL_SECS_MIN, DNS_WAITING_MAX,
+    DNS_ADDRESSES_MAX, DNS_CACHE_NAMES_MAX, DNS_LOOKUPS_MAX, DNS_NEGATIVE_TTL, DNS_OTHER_FAMILY_WAIT,
+    DNS_STRANGER_TIME, DNS_STRANGERS_MAX, DNS_TTL_SECS_MAX, DNS_TTL_SECS_MIN, DNS_WAITING_MAX,
 };
 use crate::time::{Duration, Instant, Now};
 
@@ -69,7 +72,7 @@ pub enum ResolveError {
     ServersSilent,
     /// Not a host name (RFC 1035, RFC 1123).
     BadName,
-    /// [`DNS_WAITING_MAX`] lookups wait already.
+    /// [`DNS_WAITING_MAX`] lookups wait already, or this one has taken [`DNS_STRANGER_TIME`] and others wait.
     Busy,
 }
 
@@ -96,10 +99,14 @@ pub struct Resolver {
     cache: Cache,
     /// Names being asked for or queued. All who wish the same name wait for the same questions.
     names: BTreeMap<String, Pending>,
-    /// The queued ones of `names`, first come first.
+    /// The queued ones of `names`, first come first: those that have had addresses before, and others.
     queue: VecDeque<String>,
+    strangers: VecDeque<String>,
+    known: Known,
     /// How many of `names` are being asked for.
     asking: usize,
+    /// Of these, those that have never had addresses, by when that began.
+    asking_strangers: BTreeSet<(Instant, String)>,
     /// Questions under way, by token less `first_token`.
     exchanges: Slab<Exchange>,
     waiting: BTreeMap<LookupId, String>,
@@ -116,7 +123,7 @@ struct Pending {
 #[derive(Debug)]
 enum Progress {
     Queued,
-    Asking { v4: Half, v6: Half },
+    Asking { v4: Half, v6: Half, since: Instant },
 }
 
 /// What is known of one address family.
@@ -138,7 +145,10 @@ impl Resolver {
             cache: Cache::new(DNS_CACHE_NAMES_MAX),
             names: BTreeMap::new(),
             queue: VecDeque::new(),
+            strangers: VecDeque::new(),
+            known: Known::default(),
             asking: 0,
+            asking_strangers: BTreeSet::new(),
             exchanges: Slab::new(),
             waiting: BTreeMap::new(),
             answers: VecDeque::new(),
@@ -173,7 +183,10 @@ impl Resolver {
             Some(pending) => pending.waiters.push(id),
             None => {
                 self.names.insert(name.clone(), Pending { waiters: vec![id], progress: Progress::Queued });
-                self.queue.push_back(name);
+                match self.known.contains(&name) {
+                    true => self.queue.push_back(name),
+                    false => self.strangers.push_back(name),
+                }
                 self.start_queued(now, registry);
             }
         }
@@ -189,11 +202,20 @@ impl Resolver {
         if !pending.waiters.is_empty() {
             return;
         }
-        let pending = self.names.remove(&name).expect("found above");
+        self.stop(registry, &name);
+        self.start_queued(now, registry);
+    }
+
+    /// Asks for a name no more. Returns who has waited for it.
+    fn stop(&mut self, registry: &Registry, name: &str) -> Vec<LookupId> {
+        let pending = self.names.remove(name).expect("only a pending name is stopped");
         match pending.progress {
-            Progress::Queued => self.queue.retain(|queued| *queued != name),
-            Progress::Asking { v4, v6 } => {
-                self.asking -= 1;
+            Progress::Queued => {
+                self.queue.retain(|queued| queued != name);
+                self.strangers.retain(|queued| queued != name);
+            }
+            Progress::Asking { v4, v6, since } => {
+                self.note_asked(name, since);
                 for half in [v4, v6] {
                     if let Half::Asking(key) = half {
                         self.close(registry, key);
@@ -201,7 +223,20 @@ impl Resolver {
                 }
             }
         }
-        self.start_queued(now, registry);
+        pending.waiters
+    }
+
+    /// A name is asked for no more.
+    fn note_asked(&mut self, name: &str, since: Instant) {
+        self.asking -= 1;
+        self.asking_strangers.remove(&(since, name.to_owned()));
+    }
+
+    fn answer(&mut self, waiters: Vec<LookupId>, answer: &Answer) {
+        for id in waiters {
+            self.waiting.remove(&id);
+            self.answers.push_back((id, answer.clone()));
+        }
     }
 
     /// Whether readiness of `token` is for [`on_ready`](Self::on_ready).
@@ -260,7 +295,9 @@ impl Resolver {
         if !self.answers.is_empty() {
             return Some(Instant::ZERO);
         }
-        self.exchanges.iter().map(|(_, exchange)| exchange.deadline()).min()
+        let room = self.asking_strangers.first().map(|(since, _)| *since + DNS_STRANGER_TIME);
+        let room = room.filter(|_| !self.queue.is_empty() || !self.strangers.is_empty());
+        self.exchanges.iter().map(|(_, exchange)| exchange.deadline()).chain(room).min()
     }
 
     /// The next answer, in the order they were found.
@@ -295,17 +332,43 @@ impl Resolver {
 
     /// Asks for queued names while there is room.
     fn start_queued(&mut self, now: Now, registry: &Registry) {
-        while self.asking < DNS_LOOKUPS_MAX
-            && let Some(name) = self.queue.pop_front()
-        {
+        while let Some(name) = self.next_queued(now, registry) {
             self.asking += 1;
+            if !self.known.contains(&name) {
+                self.asking_strangers.insert((now.mono, name.clone()));
+            }
             let task = |family| Task { name: name.clone(), family, tries: 0, answered: false, give_up: None };
             let v6 = self.ask(now, registry, task(Family::V6));
             let v4 = self.ask(now, registry, task(Family::V4));
             let pending = self.names.get_mut(&name).expect("what is queued is pending");
-            pending.progress = Progress::Asking { v4, v6 };
+            pending.progress = Progress::Asking { v4, v6, since: now.mono };
             self.conclude(now, &name);
         }
+    }
+
+    /// The next queued name for which there is room. Those that have had addresses come first.
+    fn next_queued(&mut self, now: Now, registry: &Registry) -> Option<String> {
+        if !self.queue.is_empty() {
+            let has_room = self.asking < DNS_LOOKUPS_MAX || self.make_room(now, registry);
+            return if has_room { self.queue.pop_front() } else { None };
+        }
+        if self.strangers.is_empty() {
+            return None;
+        }
+        let has_room = self.asking < DNS_LOOKUPS_MAX && self.asking_strangers.len() < DNS_STRANGERS_MAX;
+        if has_room || self.make_room(now, registry) { self.strangers.pop_front() } else { None }
+    }
+
+    /// Gives up the stranger that has been asked for longest, if that is long enough. Says whether one was.
+    fn make_room(&mut self, now: Now, registry: &Registry) -> bool {
+        let Some((since, name)) = self.asking_strangers.first().cloned() else { return false };
+        if since + DNS_STRANGER_TIME > now.mono {
+            return false;
+        }
+        log::debug!("resolver: {name} gives way");
+        let waiters = self.stop(registry, &name);
+        self.answer(waiters, &Err(ResolveError::Busy));
+        true
     }
 
     /// Sends the question of `task` to the server whose turn it is, passing over those that cannot even be sent to.
@@ -353,7 +416,7 @@ impl Resolver {
     fn settle(&mut self, now: Now, name: &str, family: Family, half: Half) {
         assert!(!matches!(half, Half::Done(Reply::Truncated)), "a cut answer is no last word");
         match self.names.get_mut(name).map(|pending| &mut pending.progress) {
-            Some(Progress::Asking { v4, v6 }) => match family {
+            Some(Progress::Asking { v4, v6, .. }) => match family {
                 Family::V4 => *v4 = half,
                 Family::V6 => *v6 = half,
             },
@@ -367,9 +430,10 @@ impl Resolver {
     /// When the first has brought addresses, the other gets [`DNS_OTHER_FAMILY_WAIT`] and no more: servers that drop AAAA
     /// questions are common, and a relay must not be out of reach because of one.
     fn conclude(&mut self, now: Now, name: &str) {
-        let Some(Pending { progress: Progress::Asking { v4, v6 }, .. }) = self.names.get(name) else {
+        let Some(Pending { progress: Progress::Asking { v4, v6, since }, .. }) = self.names.get(name) else {
             unreachable!("only a name being asked for concludes")
         };
+        let since = *since;
         let (v4, v6) = match (v4, v6) {
             (Half::Done(v4), Half::Done(v6)) => (v4, v6),
             (Half::Asking(key), Half::Done(Reply::Addresses { .. }))
@@ -383,12 +447,12 @@ impl Resolver {
         if let Some(lasts) = lasts {
             self.cache.insert(name, answer.clone(), now.mono + lasts);
         }
-        let pending = self.names.remove(name).expect("found above");
-        self.asking -= 1;
-        for id in pending.waiters {
-            self.waiting.remove(&id);
-            self.answers.push_back((id, answer.clone()));
+        self.note_asked(name, since);
+        if answer.is_ok() {
+            self.known.insert(name);
         }
+        let pending = self.names.remove(name).expect("found above");
+        self.answer(pending.waiters, &answer);
     }
 }
 

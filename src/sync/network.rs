@@ -57,7 +57,9 @@ impl Evidence {
             | CloseReason::OutBufferFull
             | CloseReason::Memory
             | CloseReason::Resolve
-            | CloseReason::PrivateAddress => Evidence::Nothing,
+            | CloseReason::PrivateAddress
+            | CloseReason::OwnAddress
+            | CloseReason::AddressFull => Evidence::Nothing,
             CloseReason::Peer(_) => Evidence::Reached,
         }
     }

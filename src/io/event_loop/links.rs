@@ -7,6 +7,7 @@ use mio::net::TcpStream;
 
 use crate::contract::{CloseReason, Input, LinkId, Output};
 use crate::io::connections::{Connection, Connections, Open};
+use crate::io::crowd::Crowd;
 use crate::io::dial::{Dial, Dialling, Errand, Progress};
 use crate::io::event_loop::{Core, EventLoop, LoopOptions, RunError};
 use crate::io::link::{Frame, Link};
@@ -23,14 +24,14 @@ use crate::time::{Instant, Now};
 impl EventLoop {
     /// Goes on with one connection as far as its socket and its share of the turn allow. How many messages it brought.
     pub(super) fn drive(&mut self, now: Now, key: usize, core: &mut impl Core) -> Result<usize, RunError> {
+        if let Some((dial, crowd)) = self.connections.dial_mut(key) {
+            let mut common = dialling(&self.poll, &self.options, crowd);
+            let progress = dial.on_ready(now.mono, Connections::token(key), &mut common);
+            self.on_dial(now, key, progress, core)?;
+            return Ok(0);
+        }
         match self.connections.get_mut(key) {
-            None => Ok(0),
-            Some(Connection::Dial(dial)) => {
-                let common = dialling(&self.poll, &self.options);
-                let progress = dial.on_ready(now.mono, Connections::token(key), &common);
-                self.on_dial(now, key, progress, core)?;
-                Ok(0)
-            }
+            None | Some(Connection::Dial(_)) => Ok(0),
             Some(Connection::Inbound(_)) => {
                 self.drive_inbound(now, key, core)?;
                 Ok(0)
@@ -45,12 +46,12 @@ impl EventLoop {
 
     /// A connection's deadline has come.
     pub(super) fn on_time(&mut self, now: Now, key: usize, core: &mut impl Core) -> Result<(), RunError> {
+        if let Some((dial, crowd)) = self.connections.dial_mut(key) {
+            let mut common = dialling(&self.poll, &self.options, crowd);
+            let progress = dial.on_time(now.mono, Connections::token(key), &mut common);
+            return self.on_dial(now, key, progress, core);
+        }
         match self.connections.get_mut(key) {
-            Some(Connection::Dial(dial)) => {
-                let common = dialling(&self.poll, &self.options);
-                let progress = dial.on_time(now.mono, Connections::token(key), &common);
-                self.on_dial(now, key, progress, core)
-            }
             Some(Connection::Inbound(_)) => {
                 self.drop_inbound(key);
                 Ok(())
@@ -63,7 +64,7 @@ impl EventLoop {
                 self.end(now.mono, key, CloseReason::MessageTimeout);
                 Ok(())
             }
-            None => Ok(()),
+            Some(Connection::Dial(_)) | None => Ok(()),
         }
     }
 
@@ -124,9 +125,9 @@ impl EventLoop {
                 self.read_resolver_config_again(now);
             }
             let Some(key) = self.connections.find(link) else { continue };
-            let Some(Connection::Dial(dial)) = self.connections.get_mut(key) else { continue };
-            let common = dialling(&self.poll, &self.options);
-            let progress = dial.on_addresses(now.mono, Connections::token(key), &common, &answer);
+            let Some((dial, crowd)) = self.connections.dial_mut(key) else { continue };
+            let mut common = dialling(&self.poll, &self.options, crowd);
+            let progress = dial.on_addresses(now.mono, Connections::token(key), &mut common, &answer);
             self.on_dial(now, key, progress, core)?;
         }
         Ok(())
@@ -386,7 +387,7 @@ fn account_of(link: &mut Link<TcpStream>) -> Account {
     Account::of(peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip()))
 }
 
-fn dialling<'a>(poll: &'a Poll, options: &'a LoopOptions) -> Dialling<'a> {
+fn dialling<'a>(poll: &'a Poll, options: &'a LoopOptions, crowd: &'a mut Crowd) -> Dialling<'a> {
     let LoopOptions { tls, allow_private, service, .. } = options;
-    Dialling { registry: poll.registry(), tls, allow_private: *allow_private, service }
+    Dialling { registry: poll.registry(), tls, allow_private: *allow_private, service, crowd }
 }

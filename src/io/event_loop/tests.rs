@@ -14,6 +14,7 @@ use crate::io::tls;
 use crate::limits::{MESSAGE_BYTES_MAX, RELAY_MESSAGE_BYTES_MAX};
 use crate::protocol::relay_url::RelayUrl;
 
+mod crowd;
 mod inquiry;
 mod redirects;
 mod shares;
@@ -121,9 +122,9 @@ impl World {
             service: Service::parse("ours.test").unwrap(),
             tls: tls::client_config(None).unwrap(),
             connect_timeout: Duration::from_secs(30),
+            loopback_exempt: true,
             clients_max: 4,
             clients_per_address: 4,
-            loopback_exempt: true,
             buffers_bytes: 32 << 20,
             // Nobody listens there, so that no test asks the real world.
             names: NameSource::Fixed(ResolverConfig {

@@ -246,6 +246,16 @@ impl World {
         found.unwrap()
     }
 
+    /// The answer to one lookup, whatever comes before it.
+    fn answers_until(&mut self, id: LookupId) -> Answer {
+        loop {
+            let (answered, answer) = self.answer();
+            if answered == id {
+                return answer;
+            }
+        }
+    }
+
     /// The answer for `name`, at once or not.
     fn answer_of(&mut self, name: &str) -> Answer {
         match self.resolve(name) {
@@ -268,7 +278,9 @@ impl World {
     }
 
     fn assert_idle(&self) {
-        assert!(self.resolver.exchanges.is_empty() && self.resolver.names.is_empty() && self.resolver.queue.is_empty());
+        let resolver = &self.resolver;
+        assert!(resolver.exchanges.is_empty() && resolver.names.is_empty() && resolver.queue.is_empty());
+        assert!(resolver.strangers.is_empty() && resolver.asking_strangers.is_empty());
         assert_eq!((self.resolver.asking, self.resolver.waiting.len()), (0, 0));
         assert_eq!(self.resolver.next_deadline(), None);
     }
@@ -584,16 +596,60 @@ fn a_cancelled_lookup_is_never_answered() {
 fn lookups_beyond_the_bounds_queue_and_are_refused() {
     let mut world = World::new(&[silent]);
     let ids: Vec<LookupId> = (0..DNS_WAITING_MAX).map(|n| world.pending(&format!("n{n}.example"))).collect();
-    assert_eq!(world.resolver.exchanges.len(), RESOLVER_TOKENS);
-    assert_eq!(world.resolver.queue.len(), DNS_WAITING_MAX - DNS_LOOKUPS_MAX);
+    assert_eq!(world.resolver.exchanges.len(), 2 * DNS_STRANGERS_MAX);
+    assert_eq!(world.resolver.strangers.len(), DNS_WAITING_MAX - DNS_STRANGERS_MAX);
     assert_eq!(world.resolve("more.example"), Lookup::Answered(Err(ResolveError::Busy)));
     // A queued and an asked one go; room is used at once.
     for id in [ids[DNS_WAITING_MAX - 1], ids[0]] {
         world.resolver.cancel(world.now, world.poll.registry(), id);
     }
-    assert_eq!(world.resolver.exchanges.len(), RESOLVER_TOKENS);
-    assert_eq!(world.resolver.queue.len(), DNS_WAITING_MAX - DNS_LOOKUPS_MAX - 2);
+    assert_eq!(world.resolver.exchanges.len(), 2 * DNS_STRANGERS_MAX);
+    assert_eq!(world.resolver.strangers.len(), DNS_WAITING_MAX - DNS_STRANGERS_MAX - 2);
     for id in ids {
+        world.resolver.cancel(world.now, world.poll.registry(), id);
+    }
+    world.assert_idle();
+}
+
+/// Nobody answers for names that begin with `hang`.
+fn hangs(asked: &Asked) -> Vec<Said> {
+    if asked.name.starts_with("hang") { Vec::new() } else { both(asked) }
+}
+
+#[test]
+fn names_that_hang_keep_no_name_waiting_that_was_known() {
+    let mut world = World::new(&[hangs]);
+    world.answer_of("relay.example").unwrap();
+    (0..960).for_each(|n| _ = world.pending(&format!("hang{n}.example")));
+    world.now.mono = world.now.mono + Duration::from_secs(u64::from(TTL));
+    let asked = world.servers[0].asked.len();
+    let id = world.pending("relay.example");
+    assert!(world.resolver.waiting() > 900);
+    world.turn_until("a question", |world| world.servers[0].asked[asked..].iter().any(|a| a.name.starts_with("relay")));
+    let found = world.answers_until(id);
+    assert!(found.is_ok());
+}
+
+#[test]
+fn names_that_hang_make_room_for_those_that_queue_and_for_nobody_else() {
+    let mut world = World::new(&[hangs]);
+    let hanging: Vec<LookupId> = (0..DNS_STRANGERS_MAX).map(|n| world.pending(&format!("hang{n}.example"))).collect();
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.resolver.answers.len(), 0, "nobody else waits");
+    let id = world.pending("new.example");
+    assert_eq!(world.resolver.poll_answer(), Some((hanging[0], Err(ResolveError::Busy))));
+    assert!(world.answers_until(id).is_ok());
+    // Each has its time, even where all queue.
+    let young: Vec<LookupId> =
+        (0..=DNS_STRANGERS_MAX).map(|n| world.pending(&format!("hang-again{n}.example"))).collect();
+    let last = world.pending("newer.example");
+    assert_eq!(world.resolver.asking_strangers.len(), DNS_STRANGERS_MAX);
+    assert_eq!(world.resolver.next_deadline(), Some(Instant::ZERO), "those that gave way are answered");
+    while world.resolver.poll_answer().is_some() {}
+    assert_eq!(world.resolver.next_deadline(), Some(world.now.mono + DNS_STRANGER_TIME));
+    world.pass(DNS_STRANGER_TIME);
+    assert!(world.answers_until(last).is_ok());
+    for id in hanging.into_iter().chain(young) {
         world.resolver.cancel(world.now, world.poll.registry(), id);
     }
     world.assert_idle();

@@ -145,6 +145,8 @@ fn puts_off_dial(reason: CloseReason) -> bool {
         | CloseReason::NameServersFailed
         | CloseReason::NoNameServer
         | CloseReason::PrivateAddress
+        | CloseReason::OwnAddress
+        | CloseReason::AddressFull
         | CloseReason::Connect
         | CloseReason::NoRoute
         | CloseReason::Tls

@@ -58,7 +58,7 @@ pub fn is_life(reason: CloseReason) -> bool {
         Connect | Tls | Handshake(_) | HeadTooLarge | RetryAfter { .. } | Redirect(_) | Protocol | TooLarge => true,
         Peer(code) => code != 1006,
         Resolve | NameServersFailed | NoNameServer | PrivateAddress | NoRoute | Timeout | MessageTimeout
-        | OutBufferFull | Memory | Io => false,
+        | OutBufferFull | Memory | Io | OwnAddress | AddressFull => false,
     }
 }
 
