@@ -4,7 +4,7 @@
 //! It owns the store, the two maps, one machine per relay and the clients' sessions, and carries values between them:
 //! an event from `intake` into the batch, a commit's changes into the window, a window's changes to the relays.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use log::debug;
 use nostr::event::EventId;
@@ -25,6 +25,7 @@ use crate::store::{Progress, Store, StoreError};
 use crate::sync::dials::Dials;
 use crate::sync::health::Rest;
 use crate::sync::network::Network;
+use crate::sync::places::LeftOut;
 use crate::sync::relay::{Relay, Why};
 use crate::sync::session::{Arrival, Fate, Origin};
 use crate::sync::window::Window;
@@ -36,6 +37,7 @@ mod damage;
 mod expiry;
 mod isolation;
 mod network;
+mod places;
 mod relays;
 mod report;
 mod sets;
@@ -83,8 +85,10 @@ pub struct Engine {
     window: Window,
     relays: Slab<Entry>,
     keys: BTreeMap<RelayUrl, usize>,
-    /// Relays that the state names and that are not followed, as of the last window: no more than it names.
-    refused: BTreeSet<RelayUrl>,
+    /// Relays that the state names and that are not followed, and why: no more than it names.
+    left_out: BTreeMap<RelayUrl, LeftOut>,
+    /// When it is looked again who is to have a place, while somebody waits for one.
+    places_due: Option<Instant>,
     /// Of every link of a relay, inquiries included.
     links: BTreeMap<LinkId, usize>,
     next_link: u64,
@@ -98,10 +102,11 @@ pub struct Engine {
     /// When moved `through`s are written at the latest.
     through_due: Option<Instant>,
     expiry_due: Option<Instant>,
-    /// What relays had reached when the process began; taken out as they appear.
+    /// What is known of relays that are not followed: no more than the state names, once a window has closed.
     restored: Restored,
-    /// Records that no longer hold, to be forgotten with the first tick: an import, which has none, touches no relay's.
-    stale: Vec<Progress>,
+    /// Records of relays that are not followed, to be written or forgotten with the next tick: an import, which has none,
+    /// touches no relay's.
+    unsaved: Vec<Progress>,
     /// Relays that were failing when they were forgotten; bounded by `FORGOTTEN_RELAYS_MAX`.
     forgotten: BTreeMap<RelayUrl, Rest>,
     metrics: Metrics,
@@ -120,7 +125,7 @@ impl Engine {
     /// If the store cannot be read.
     pub fn new(store: Store, settings: Settings, now: Now) -> Result<Engine, StoreError> {
         let state = load_state(&store, &settings)?;
-        let (restored, stale) = load_progress(&store, &state)?;
+        let (restored, unsaved) = load_progress(&store, &state)?;
         let mut engine = Engine {
             window: Window::new(settings.timing.batch_window),
             serve: Serve::new(&settings.limits, &settings.timing),
@@ -131,7 +136,8 @@ impl Engine {
             hints: Hints::default(),
             relays: Slab::new(),
             keys: BTreeMap::new(),
-            refused: BTreeSet::new(),
+            left_out: BTreeMap::new(),
+            places_due: None,
             links: BTreeMap::new(),
             next_link: 0,
             network: Network::new(now),
@@ -142,7 +148,7 @@ impl Engine {
             through_due: None,
             expiry_due: None,
             restored,
-            stale,
+            unsaved,
             forgotten: BTreeMap::new(),
             metrics: Metrics::default(),
             out: VecDeque::new(),
@@ -150,7 +156,7 @@ impl Engine {
             progress_due: now.mono,
             stopping: false,
         };
-        engine.add_missing_relays(now);
+        engine.assign_places(now)?;
         engine.schedule_expiry(now)?;
         Ok(engine)
     }
@@ -232,6 +238,7 @@ impl Engine {
             self.expiry_due,
             self.network.probe_at(),
             self.dials.next_deadline(),
+            self.places_due,
             batch,
             queries,
         ];
@@ -453,7 +460,8 @@ impl Engine {
         if self.stopping {
             return Ok(());
         }
-        for progress in self.stale.drain(..) {
+        self.assign_places_if_due(now)?;
+        for progress in self.unsaved.drain(..) {
             self.store.stage_progress(progress);
         }
         // Taken out together: a deadline that is due again at once waits for the next tick. So do those beyond the bound,

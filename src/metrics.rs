@@ -39,6 +39,11 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_root_events", "gauge", "Root events of all repos"),
     ("grasp_sync_relays_refused_total", "counter", "Relay URLs not followed, by {reason}"),
     (
+        "grasp_sync_relays_waiting",
+        "gauge",
+        "Relays listed and not followed, by {reason}: there are relays_max, or too many of one host or author",
+    ),
+    (
         "grasp_sync_maintainers_refused_total",
         "counter",
         "Maintainers that count for nothing, by {reason}: an announcement lists too many, or an identifier has too many",
@@ -301,6 +306,8 @@ pub struct Gauges {
     pub clients: usize,
     /// Subscriptions that clients have open.
     pub client_subscriptions: usize,
+    /// Relays that are listed and not followed, by reason.
+    pub waiting: Vec<(&'static str, u64)>,
     /// Queues against their bounds.
     pub queues: Vec<QueueSample>,
     /// The names of all relay states, so that a state without relays reads 0.
@@ -433,6 +440,7 @@ impl Sheet {
         self.put_each("grasp_sync_relays_in_state", "state", states.into_iter());
         self.put("grasp_sync_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         self.put("grasp_sync_offline", &[], gauges.offline.into());
+        self.put_each("grasp_sync_relays_waiting", "reason", gauges.waiting.iter().copied());
         self.put("grasp_sync_repos", &[], gauges.repos as u64);
         self.put("grasp_sync_root_events", &[], gauges.root_events as u64);
         self.put("grasp_sync_store_last_seq", &[], gauges.store_last_seq);
@@ -558,6 +566,7 @@ mod tests {
         metrics.on_commit(Duration::from_millis(2));
         let gauges = Gauges {
             offline: true,
+            waiting: vec![("host", 3)],
             queues: vec![QueueSample { name: "batch_events", depth: 3, limit: 10_000 }],
             states: &["Idle", "Live"],
             ..Gauges::default()

@@ -31,6 +31,17 @@ pub struct RepoId(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RootId(u32);
 
+/// An author's number in this process: of somebody who has announced a repo, or whose repo something has named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AuthorId(u32);
+
+#[cfg(test)]
+impl AuthorId {
+    pub(crate) fn of_number(n: u32) -> AuthorId {
+        AuthorId(n)
+    }
+}
+
 /// What the store took in, as far as the maps care.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -83,6 +94,7 @@ impl Changes {
 #[derive(Debug)]
 struct Repo {
     addr: RepoAddr,
+    author: AuthorId,
     /// In ascending order.
     roots: Vec<RootId>,
     announcement: Option<Held>,
@@ -99,17 +111,45 @@ struct Held {
     ours: bool,
 }
 
+/// What a relay shares with us.
+#[derive(Debug, Default)]
+struct Shared {
+    repos: BTreeSet<RepoId>,
+    /// Whose repos these are, and how many of each.
+    authors: BTreeMap<AuthorId, u32>,
+}
+
+impl Shared {
+    fn add(&mut self, repo: RepoId, author: AuthorId) {
+        if self.repos.insert(repo) {
+            *self.authors.entry(author).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, repo: RepoId, author: AuthorId) {
+        if !self.repos.remove(&repo) {
+            return;
+        }
+        let count = self.authors.get_mut(&author).expect("each repo is one of its author's");
+        *count -= 1;
+        if *count == 0 {
+            self.authors.remove(&author);
+        }
+    }
+}
+
 /// Both maps and their indexes.
 #[derive(Debug)]
 pub struct State {
     settings: Settings,
     repos: Vec<Repo>,
     repo_ids: BTreeMap<RepoAddr, RepoId>,
+    author_ids: BTreeMap<PublicKey, AuthorId>,
     roots: Roots,
     authority: Authority,
     /// Identifiers of which all repos have been handed out as [`Changes::maintainers_changed`] since a window closed.
     asked_anew: BTreeSet<IdentifierId>,
-    sync_relays: BTreeMap<RelayUrl, BTreeSet<RepoId>>,
+    sync_relays: BTreeMap<RelayUrl, Shared>,
     last_seq: Seq,
     last_announcement_seq: Seq,
 }
@@ -121,12 +161,13 @@ impl State {
             .bootstrap
             .iter()
             .filter(|relay| !settings.service.is_at(relay))
-            .map(|relay| (relay.clone(), BTreeSet::new()))
+            .map(|relay| (relay.clone(), Shared::default()))
             .collect();
         State {
             settings,
             repos: Vec::new(),
             repo_ids: BTreeMap::new(),
+            author_ids: BTreeMap::new(),
             roots: Roots::default(),
             authority: Authority::default(),
             asked_anew: BTreeSet::new(),
@@ -264,7 +305,12 @@ impl State {
 
     /// The repos that `relay` shares with us.
     pub fn repos_of(&self, relay: &RelayUrl) -> impl Iterator<Item = RepoId> {
-        self.sync_relays.get(relay).into_iter().flatten().copied()
+        self.sync_relays.get(relay).into_iter().flat_map(|shared| &shared.repos).copied()
+    }
+
+    /// The authors whose announcements make a relay share a repo with us, each once.
+    pub fn authors_of(&self, relay: &RelayUrl) -> impl Iterator<Item = AuthorId> {
+        self.sync_relays.get(relay).into_iter().flat_map(|shared| shared.authors.keys()).copied()
     }
 
     /// Whether the operator lists a relay.
@@ -283,7 +329,7 @@ impl State {
         if matches!(event.kind.as_u16(), ANNOUNCEMENT_KIND | STATE_KIND | DELETION_KIND) {
             return true;
         }
-        let Some(shared) = self.sync_relays.get(relay) else { return false };
+        let Some(Shared { repos: shared, .. }) = self.sync_relays.get(relay) else { return false };
         let shares = |addr: RepoAddr| self.repo_id(&addr).is_some_and(|repo| shared.contains(&repo));
         let shares_root = |id: EventId| {
             self.root_id(&id).is_some_and(|root| self.repos_of_root(root).iter().any(|repo| shared.contains(repo)))
@@ -293,7 +339,7 @@ impl State {
 
     /// Whether `relay` shares `repo` with us.
     pub fn shares(&self, relay: &RelayUrl, repo: RepoId) -> bool {
-        self.sync_relays.get(relay).is_some_and(|repos| repos.contains(&repo))
+        self.sync_relays.get(relay).is_some_and(|shared| shared.repos.contains(&repo))
     }
 
     /// The root events of `relay`'s repos, each once, oldest first.
@@ -307,7 +353,7 @@ impl State {
 
     /// How many root events `relay`'s repos have: each counts once, with the first of its repos that the relay shares.
     pub fn root_count_of(&self, relay: &RelayUrl) -> usize {
-        let Some(shared) = self.sync_relays.get(relay) else { return 0 };
+        let Some(Shared { repos: shared, .. }) = self.sync_relays.get(relay) else { return 0 };
         let first_of = |root: RootId| self.repos_of_root(root).iter().find(|repo| shared.contains(repo)).copied();
         let counted = |repo: RepoId| self.roots_of_repo(repo).filter(|root| first_of(*root) == Some(repo)).count();
         shared.iter().map(|repo| counted(*repo)).sum()
@@ -410,7 +456,9 @@ impl State {
             return repo;
         }
         let repo = RepoId(u32::try_from(self.repos.len()).expect("the store names fewer than 2^32 repos"));
-        self.repos.push(Repo { addr: addr.clone(), roots: Vec::new(), announcement: None });
+        let next = AuthorId(u32::try_from(self.author_ids.len()).expect("no more authors than repos"));
+        let author = *self.author_ids.entry(addr.author).or_insert(next);
+        self.repos.push(Repo { addr: addr.clone(), author, roots: Vec::new(), announcement: None });
         self.repo_ids.insert(addr.clone(), repo);
         repo
     }
@@ -424,16 +472,17 @@ impl State {
     fn share(&mut self, repo: RepoId, relays: &[RelayUrl]) -> Changes {
         let mut changes = Changes::default();
         let before = self.held(repo).map(|held| held.relays.clone()).unwrap_or_default();
+        let author = self.repos[repo.0 as usize].author;
         for relay in before.iter().filter(|relay| !relays.contains(relay)) {
-            let repos = self.sync_relays.get_mut(relay).expect("a shared relay is in the map");
-            repos.remove(&repo);
-            if repos.is_empty() && !self.settings.bootstrap.contains(relay) {
+            let shared = self.sync_relays.get_mut(relay).expect("a shared relay is in the map");
+            shared.remove(repo, author);
+            if shared.repos.is_empty() && !self.settings.bootstrap.contains(relay) {
                 self.sync_relays.remove(relay);
             }
             changes.lost.entry(relay.clone()).or_default().insert(repo);
         }
         for relay in relays.iter().filter(|relay| !before.contains(relay)) {
-            self.sync_relays.entry(relay.clone()).or_default().insert(repo);
+            self.sync_relays.entry(relay.clone()).or_default().add(repo, author);
             changes.gained.entry(relay.clone()).or_default().insert(repo);
         }
         changes
@@ -479,6 +528,19 @@ mod tests {
             listed.relays.push(RelayUrl::parse(own).unwrap());
         }
         assert_eq!(gained(&state.set_announcement(&listed, 1)), ["wss://evil-git.example"]);
+    }
+
+    #[test]
+    fn the_authors_that_list_a_relay_are_counted_once_each() {
+        let mut state = State::new(settings());
+        for (seq, (owner, name)) in [(1, "a"), (1, "b"), (2, "a")].into_iter().enumerate() {
+            state.set_announcement(&announcement(owner, name, &["one"]), seq as Seq + 1);
+        }
+        assert_eq!(state.authors_of(&relay("one")).count(), 2);
+        state.remove_announcement(&addr(1, "a"));
+        assert_eq!(state.authors_of(&relay("one")).count(), 2);
+        state.set_announcement(&announcement(1, "b", &["two"]), 9);
+        assert_eq!((state.authors_of(&relay("one")).count(), state.authors_of(&relay("two")).count()), (1, 1));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod health;
 pub mod liveness;
 pub mod network;
 pub mod paging;
+pub mod places;
 pub mod plan;
 pub mod progress;
 pub mod reconcile;

@@ -37,7 +37,7 @@ impl Engine {
     }
 
     /// Looks again who is to have a place, if somebody waits for one and it is time for that. While nothing can be reached,
-    /// nobody loses his.
+    /// nobody loses his; while a window is open, its end decides.
     ///
     /// # Errors
     ///
@@ -47,7 +47,8 @@ impl Engine {
             return Ok(());
         }
         self.places_due = Some(now.mono + PLACES_PERIOD);
-        if self.network.is_offline() { Ok(()) } else { self.assign_places(now) }
+        let waits = self.network.is_offline() || self.window.closes_at().is_some();
+        if waits { Ok(()) } else { self.assign_places(now) }
     }
 
     /// Forgets what is known of relays that are neither followed nor named any more.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use log::warn;
 use slab::Slab;
 
 use super::supply::{Hints, supply};
@@ -31,8 +30,7 @@ impl Engine {
         for (key, news) in self.news_by_relay(&changes) {
             self.drive(now, key, |relay, cx| relay.on_window(&news, cx))?;
         }
-        self.add_missing_relays(now);
-        Ok(())
+        self.assign_places(now)
     }
 
     /// What came of some repos was refused until now, or will be from here on. So nothing is complete of them any longer, by
@@ -90,46 +88,28 @@ impl Engine {
         by_relay
     }
 
-    /// Follows the relays that the state names, bootstrap relays first, as far as `limits.relays_max` allows. What is
-    /// refused is counted and logged once for as long as it is named and not followed.
-    pub(super) fn add_missing_relays(&mut self, now: Now) {
-        let missing: Vec<RelayUrl> = self.state.relays().filter(|url| !self.keys.contains_key(*url)).cloned().collect();
-        let mut refused = BTreeSet::new();
-        for url in missing {
-            if self.relays.len() >= self.settings.limits.relays_max {
-                refused.insert(url);
-                continue;
-            }
-            let (progress, budget) = self.restored.remove(&url).unwrap_or_default();
-            let forgotten = self.forgotten.remove(&url);
-            let (.., mut cx) = self.split(now);
-            let mut relay = Relay::new(url.clone(), progress, budget, &mut cx);
-            if let Some(rest) = forgotten {
-                relay.resume(rest, &mut cx);
-            }
-            let key = self.relays.insert(Entry { relay, timer: None });
-            self.keys.insert(url, key);
-            self.arm(key, Some(now.mono));
-        }
-        let new = refused.difference(&self.refused).count();
-        if new > 0 {
-            self.metrics.relays_refused.add_many("relays_max", new as u64);
-            warn!("{new} more relays are not followed: limits.relays_max is reached");
-        }
-        self.refused = refused;
+    /// No repo needs this relay any more: nothing is known of it from here on, but that it was failing.
+    fn forget_relay(&mut self, now: Now, key: usize) -> Result<(), StoreError> {
+        let relay = self.let_go(now, key, Why::Unneeded)?;
+        self.store.stage_progress(Progress::ForgetRelay { relay: relay.url().clone() });
+        Ok(())
     }
 
-    fn forget_relay(&mut self, now: Now, key: usize) -> Result<(), StoreError> {
+    /// A relay is followed no more: its links are closed.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub(super) fn let_go(&mut self, now: Now, key: usize, why: Why) -> Result<Relay, StoreError> {
         let rest = self.alone(now, key, |relays, _, _, _, cx| relays[key].relay.rest(now.mono, &cx.settings.timing));
-        self.drive(now, key, |relay, cx| relay.close(Why::Unneeded, cx))?;
+        self.drive(now, key, |relay, cx| relay.close(why, cx))?;
         self.arm(key, None);
-        let url = self.relays.remove(key).relay.url().clone();
-        self.keys.remove(&url);
+        let relay = self.relays.remove(key).relay;
+        self.keys.remove(relay.url());
         if let Some(rest) = rest.flatten() {
-            self.remember(url.clone(), rest);
+            self.remember(relay.url().clone(), rest);
         }
-        self.store.stage_progress(Progress::ForgetRelay { relay: url });
-        Ok(())
+        Ok(relay)
     }
 
     /// Remembers that a relay that is not needed now has failed, so that listing it again is no way to have it dialled.

@@ -6,12 +6,15 @@ use serde_json::{Value, json};
 use crate::engine::{Engine, Entry};
 use crate::limits::{
     BATCH_EVENTS_MAX, CLIENT_BYTES_MAX, CLIENT_HELD_EVENTS_MAX, REFUSED_IDS_MAX, RELAY_SUBSCRIPTIONS_MAX,
+    WAITING_NAMED_MAX,
 };
 use crate::metrics::{Gauges, QueueSample, RelaySample};
+use crate::protocol::relay_url::RelayUrl;
 use crate::sync::budget::{Budget, Learned};
 use crate::sync::coverage::Coverage;
 use crate::sync::filters::Unit;
 use crate::sync::gap::Gap;
+use crate::sync::places::LeftOut;
 use crate::sync::plan::filter_count;
 use crate::sync::relay::StateName;
 use crate::sync::session::{Line, Session};
@@ -30,6 +33,7 @@ impl Engine {
             store_last_seq: self.store.last_seq(),
             clients: self.serve.clients(),
             client_subscriptions: self.serve.subscriptions(),
+            waiting: self.waiting(),
             queues: vec![
                 queue("batch_events", self.store.batch_events(), BATCH_EVENTS_MAX),
                 queue("refused_ids", self.intake.refused_ids(), REFUSED_IDS_MAX),
@@ -79,6 +83,8 @@ impl Engine {
     /// The JSON of `/status.json`: what is followed, and per relay its state, since when and why, how much is live and
     /// how much polled, sweeps left, through, and when something is next due.
     pub fn status_json(&self, now: Now) -> String {
+        let waits = |(url, why): (&RelayUrl, &LeftOut)| json!({ "url": url.as_str(), "why": why.to_string() });
+        let waiting = self.left_out.iter().take(WAITING_NAMED_MAX).map(waits);
         let status = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "service": self.settings.service.to_string(),
@@ -93,6 +99,10 @@ impl Engine {
             "clients": self.serve.clients(),
             "client_subscriptions": self.serve.subscriptions(),
             "window_closes_in_secs": self.window.closes_at().map(|at| at.since(now.mono).as_secs_f64()),
+            "relays_waiting": {
+                "count": self.left_out.len(),
+                "first": waiting.collect::<Vec<_>>(),
+            },
         });
         // Relay by relay: a tree of all of them takes many times the memory of its text.
         let mut text = written(&status);
@@ -104,6 +114,12 @@ impl Engine {
         }
         text += "]\n}";
         text
+    }
+
+    /// How many relays are listed and not followed, by why.
+    fn waiting(&self) -> Vec<(&'static str, u64)> {
+        let count = |why: LeftOut| self.left_out.values().filter(|of| **of == why).count() as u64;
+        LeftOut::ALL.into_iter().map(|why| (why.name(), count(why))).collect()
     }
 
     fn relay_status(&self, entry: &Entry, now: Now) -> Value {

@@ -17,6 +17,7 @@ use crate::sync::filters::ID_BYTES;
 use crate::sync::gap::Gaps;
 use crate::sync::liveness::IdleDrops;
 use crate::sync::paging::Paging;
+use crate::sync::places::Standing;
 use crate::sync::reconcile::{Manner, Record};
 use crate::sync::refusal::Refusal;
 use crate::sync::unproductive::Unproductive;
@@ -45,6 +46,8 @@ pub struct Budget {
     pub detours: Detours,
     /// After how much silence its links are dropped.
     pub idle: IdleDrops,
+    /// What decides about its place.
+    pub standing: Standing,
     /// What catch-ups that bring nothing may still cost.
     #[serde(skip)]
     pub unproductive: Unproductive,
@@ -231,6 +234,16 @@ impl Budget {
             self.changed = true;
         }
         news
+    }
+
+    /// Nothing but what decides about its place.
+    pub fn anew(&self) -> Budget {
+        Budget { standing: self.standing, ..Budget::default() }
+    }
+
+    /// Changes what decides about its place. `change` says whether that is worth writing down.
+    pub fn note_standing(&mut self, change: impl FnOnce(&mut Standing) -> bool) {
+        self.changed |= change(&mut self.standing);
     }
 
     /// An audit, or a full catch-up, that began then has found everything.

@@ -16,6 +16,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +99,7 @@ impl Standing {
         if is_bootstrap {
             return Class::Bootstrap;
         }
-        if self.was_reached() && self.reached.plus_secs(kept_for) > latest {
+        if self.was_reached() && self.reached.plus_secs(kept_for) > latest.min(now) {
             return Class::Reached;
         }
         if self.failing == UnixTime::EPOCH {
@@ -167,6 +168,16 @@ impl LeftOut {
     }
 }
 
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LeftOut::RelaysMax => "limits.relays_max is reached",
+            LeftOut::Host => "their host and port has as many URLs as are followed",
+            LeftOut::Author => "their only author lists as many as are followed",
+        })
+    }
+}
+
 /// Who is followed, best first, and who is not.
 #[derive(Debug, Default)]
 pub struct Places {
@@ -184,7 +195,7 @@ pub fn assign(mut candidates: Vec<Candidate>, now: UnixTime, max: usize) -> Plac
     let mut ranked: Vec<(Rank, Candidate)> =
         candidates.into_iter().zip(shares).map(|(of, share)| (rank(&of, share, latest, now), of)).collect();
     // Stable: the older of two comes first.
-    ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ranked.sort_by_key(|(rank, _)| *rank);
 
     let mut hosts = hosts(ranked.iter().map(|(_, candidate)| candidate));
     let mut alone: BTreeMap<AuthorId, usize> = BTreeMap::new();
@@ -215,14 +226,17 @@ pub fn assign(mut candidates: Vec<Candidate>, now: UnixTime, max: usize) -> Plac
 }
 
 /// What decides, the first thing first; age comes last.
-type Rank = (Class, UnixTime, usize, Reverse<usize>);
+type Rank = (Class, (bool, UnixTime), usize, Reverse<usize>);
 
 fn rank(candidate: &Candidate, share: usize, latest: UnixTime, now: UnixTime) -> Rank {
     let Candidate { is_bootstrap, authors, standing, .. } = candidate;
     let class = standing.class(*is_bootstrap, latest, now);
-    // Of those that have failed for long, whoever has had no place for the longest time comes first.
-    let since = if class == Class::Dead { standing.failing.max(standing.placed) } else { UnixTime::EPOCH };
-    (class, since, share, Reverse(authors.len()))
+    // Of those that have failed for long, whoever has a place gives it to one that waits, the longest without one first.
+    let turn = match class {
+        Class::Dead => (standing.holds, standing.failing.max(standing.placed)),
+        _ => (false, UnixTime::EPOCH),
+    };
+    (class, turn, share, Reverse(authors.len()))
 }
 
 fn age(candidate: &Candidate) -> (UnixTime, &RelayUrl) {
@@ -330,18 +344,21 @@ mod tests {
 
     #[test]
     fn of_those_that_are_dead_each_has_its_day() {
-        let mut relays: Vec<Candidate> =
-            (0..6).map(|n| failing(candidate(&format!("r{n}"), &[n], 9 * DAY), 2 * DAY + u64::from(n))).collect();
+        let dead = |n| failing(candidate(&format!("r{n}"), &[n], 9 * DAY), 2 * DAY + u64::from(n));
+        let mut relays: Vec<Candidate> = (0..6).map(dead).collect();
+        relays.iter_mut().for_each(|of| _ = of.standing.on_place(false, NOW));
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         for day in 0..12 {
             let now = NOW.plus_secs(day * (DAY + 1));
-            let places = assign(relays.clone(), now, 2);
+            let mut places = assign(relays.clone(), now, 2);
             for of in &mut relays {
                 of.standing.on_place(places.given.contains(&of.url), now);
                 of.standing.on_failure(now);
             }
             places.given.iter().for_each(|url| *seen.entry(url.to_string()).or_default() += 1);
-            assert_eq!(assign(relays.clone(), now.plus_secs(DAY - 1), 2).given, places.given, "for a day");
+            let mut later = assign(relays.clone(), now.plus_secs(DAY - 1), 2);
+            [&mut places, &mut later].into_iter().for_each(|places| places.given.sort());
+            assert_eq!(later.given, places.given, "for a day");
         }
         assert_eq!((seen.len(), seen.values().all(|times| *times == 4)), (6, true), "{seen:?}");
     }

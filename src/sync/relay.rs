@@ -28,6 +28,7 @@ use crate::sync::Cx;
 use crate::sync::budget::Budget;
 use crate::sync::filters::Unit;
 use crate::sync::health::Health;
+use crate::sync::places::Standing;
 use crate::sync::plan::{Reach, identifier_sweeps, increment_sweeps, units_of};
 use crate::sync::progress::RelayProgress;
 use crate::sync::relay::dialling::{Form, Step};
@@ -227,6 +228,19 @@ impl Relay {
     /// Whether some sweep has failed for good on this link, so that `through` stands still.
     pub fn is_incomplete(&self) -> bool {
         self.linked().is_some_and(Linked::is_incomplete)
+    }
+
+    /// What decides about its place.
+    pub fn standing(&self, now: UnixTime) -> Standing {
+        let is_stable = self.linked().is_some_and(|linked| linked.stable);
+        let told = self.progress.through().max(self.progress.full_catchup());
+        self.budget().standing.reached_by(if is_stable { now } else { told })
+    }
+
+    /// What is to be known of it when it gets a place again. Only once it is closed.
+    pub fn into_known(self) -> (RelayUrl, RelayProgress, Budget) {
+        let budget = self.budget.expect("no link is open");
+        (self.url, self.progress, budget)
     }
 
     /// What is to be written with the next commit.

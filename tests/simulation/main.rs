@@ -27,6 +27,7 @@ mod live;
 mod model_relay;
 mod month;
 mod outage;
+mod places;
 mod polling;
 mod reconcile;
 #[path = "../../src/fuzzing/refusals.rs"]

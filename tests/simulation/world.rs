@@ -279,6 +279,17 @@ impl World {
         }
     }
 
+    /// Adds a relay at this URL.
+    pub fn add_relay_by_url(&mut self, url: &str, config: RelayConfig) {
+        self.relays.push(ModelRelay::new(url, config));
+    }
+
+    /// Adds one that nobody can reach.
+    pub fn add_unreachable_at(&mut self, url: &str, reason: CloseReason) {
+        self.unreachable.insert(self.relays.len(), reason);
+        self.add_relay_by_url(url, RelayConfig::strfry());
+    }
+
     pub fn relay(&mut self, name: &str) -> &mut ModelRelay {
         let n = self.relay_number(name);
         &mut self.relays[n]

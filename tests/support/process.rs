@@ -63,6 +63,7 @@ pub struct Setup {
     listen: String,
     further: String,
     log: &'static str,
+    files_max: Option<u32>,
 }
 
 impl Setup {
@@ -75,6 +76,7 @@ impl Setup {
             listen: "127.0.0.1:0".to_owned(),
             further: String::new(),
             log: "info",
+            files_max: None,
         }
     }
 
@@ -103,6 +105,12 @@ impl Setup {
         self
     }
 
+    /// With so many files that may be open at most.
+    pub fn files_max(mut self, files: u32) -> Setup {
+        self.files_max = Some(files);
+        self
+    }
+
     pub fn dir(&self) -> &TempDir {
         &self.dir
     }
@@ -126,7 +134,11 @@ impl Setup {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_grasp-sync"));
+        let binary = env!("CARGO_BIN_EXE_grasp-sync");
+        let mut command = Command::new(if self.files_max.is_some() { "sh" } else { binary });
+        if let Some(files) = self.files_max {
+            command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), binary]);
+        }
         command.args(arguments).arg("--config").arg(self.config_file()).env("RUST_LOG", self.log);
         // The program refuses variables that it does not know, and the tests' own begin like its own.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GRASP_SYNC_")) {

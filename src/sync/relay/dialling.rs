@@ -9,6 +9,7 @@ use crate::sync::Cx;
 use crate::sync::dials::Caller;
 use crate::sync::health::Rest;
 use crate::sync::network::Evidence;
+use crate::sync::places::Standing;
 use crate::sync::relay::names::StateName;
 use crate::sync::session::Session;
 use crate::time::{Duration, Instant, UnixTime};
@@ -162,6 +163,9 @@ impl Relay {
     /// fault.
     pub fn on_outage(&mut self, cx: &mut Cx<'_>) {
         self.health.excuse(cx.network.proven_at());
+        if self.health.is_healthy() {
+            self.budget_mut().note_standing(Standing::excuse);
+        }
         if matches!(self.state, State::Backoff { .. }) {
             cx.dials.withdraw(&self.url);
         }
@@ -197,7 +201,7 @@ impl Relay {
 
     /// As who it waits to be dialled.
     fn caller(&self) -> Caller {
-        let was_reached = self.totals.dials_ok > 0 || self.progress.through() != UnixTime::EPOCH;
+        let was_reached = self.totals.dials_ok > 0 || self.standing(UnixTime::EPOCH).was_reached();
         if was_reached && !self.health.is_dead() { Caller::Known } else { Caller::Stranger }
     }
 
@@ -304,9 +308,14 @@ impl Relay {
             let mut budget = linked.session.take_budget();
             idle = linked.stable && why.is_drop() && budget.on_drop(linked.session.silence(cx.now.mono));
             self.budget = Some(budget);
-            self.note_budget();
         }
         self.note_evidence(why, cx);
+        let (is_stable, is_offline) = (self.linked().is_some_and(|linked| linked.stable), cx.network.is_offline());
+        self.budget_mut().note_standing(|standing| match is_stable {
+            true => standing.on_reached(cx.now.wall),
+            false => !is_offline && standing.on_failure(cx.now.wall),
+        });
+        self.note_budget();
         let (now, timing) = (cx.now.mono, &cx.settings.timing);
         let until = match self.linked() {
             Some(_) if matches!(why, Why::LockedOut(_)) => now + REFUSED_RETRY_AFTER,

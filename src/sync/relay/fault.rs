@@ -11,7 +11,6 @@ use crate::contract::LinkId;
 use crate::state::RepoId;
 use crate::store::Progress;
 use crate::sync::Cx;
-use crate::sync::budget::Budget;
 use crate::time::UnixTime;
 
 /// What is to be known of a machine before it acts, should that fail.
@@ -47,7 +46,7 @@ impl Relay {
         let budget = self.budget.take().or(of_session).unwrap_or_default();
         // Twice in a row, and what is known of the relay may be what the machine cannot live with.
         let fails_again = self.lost.is_some_and(|(why, _)| why == Why::Fault);
-        self.budget = Some(if fails_again { Budget::default() } else { budget });
+        self.budget = Some(if fails_again { budget.anew() } else { budget });
 
         let unsaved = std::mem::take(&mut self.unsaved);
         let confirmed = |progress: &Progress| match progress {

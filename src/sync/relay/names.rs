@@ -104,6 +104,8 @@ pub enum Why {
     Fault,
     /// No repo needs the relay.
     Unneeded,
+    /// Others come before it, and there are no more places.
+    Outranked,
     /// The process ends.
     Stopping,
 }
@@ -161,6 +163,7 @@ impl fmt::Display for Why {
             Why::Relearned => f.write_str("its answers have shown that what was had may not be all"),
             Why::Fault => f.write_str("a fault of ours"),
             Why::Unneeded => f.write_str("no repo needs it"),
+            Why::Outranked => f.write_str("others come before it"),
             Why::Stopping => f.write_str("stopping"),
         }
     }

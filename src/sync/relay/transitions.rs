@@ -84,6 +84,7 @@ impl Relay {
         let Some(linked) = linked_in(&mut self.state).filter(|linked| !linked.stable) else { return };
         if linked.session.has_answered() || cx.now.mono.since(linked.session.opened_at()) >= stable_after {
             linked.stable = true;
+            linked.session.budget_mut().note_standing(|standing| standing.on_reached(cx.now.wall));
             self.health.on_stable(cx.now.mono);
         }
     }

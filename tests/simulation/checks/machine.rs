@@ -1,5 +1,6 @@
 //! The machine of each relay, seen from outside: the program's log tells each change of state, and this table says which
-//! there may be (spec section 6) and for what reason. New relays may only appear when a window closes.
+//! there may be (spec section 6) and for what reason. New relays may only appear when a window closes, or another gives up
+//! its place.
 
 use super::Verdict;
 use super::rules::Rules;
@@ -47,8 +48,12 @@ impl Machine {
         if !allowed(from, to, why) {
             return fail("no such change is allowed");
         }
-        if to == "Closing" && why == "no repo needs it" && rules.bootstrap.contains(url) {
+        if to == "Closing" && why != "stopping" && rules.bootstrap.contains(url) {
             return fail("a bootstrap relay is dropped");
+        }
+        if why == "others come before it" {
+            // Its place is another's, who may be new.
+            self.relays_changed = at;
         }
         match to {
             "Closing" => _ = self.states.remove(url),
@@ -69,7 +74,7 @@ fn change(line: &str) -> Option<(&str, &str, &str, &str)> {
 fn allowed(from: &str, to: &str, why: &str) -> bool {
     match (from, to) {
         ("Idle" | "Backoff" | "Connecting" | "Catchup" | "Live" | "Consolidating", "Closing") => {
-            matches!(why, "no repo needs it" | "stopping")
+            matches!(why, "no repo needs it" | "others come before it" | "stopping")
         }
         ("Idle", "Connecting" | "Backoff") => why == "needed",
         ("Backoff", "Connecting") => matches!(why, "wait is over" | "probing our own network"),
@@ -99,6 +104,7 @@ fn is_loss(why: &str) -> bool {
             | "mostly events of others"
             | "minimal set open"
             | "no repo needs it"
+            | "others come before it"
             | "stopping"
     )
 }
@@ -118,9 +124,16 @@ fn changes_are_judged() {
     assert!(run(&[begin, "wss://r.example: Connecting -> Backoff (daily turn)"]).is_err(), "not for that");
     run(&[begin, "wss://r.example: Connecting -> Closing (no repo needs it)", begin]).expect("it may come back");
     let bootstrap = "wss://b.example: Idle -> Connecting (needed)";
-    assert!(run(&[bootstrap, "wss://b.example: Connecting -> Closing (no repo needs it)"]).is_err());
+    for why in ["no repo needs it", "others come before it"] {
+        assert!(run(&[bootstrap, &format!("wss://b.example: Connecting -> Closing ({why})")]).is_err());
+    }
     let mut machine = Machine::default();
     assert!(machine.on_line(2 * SECOND, begin, &rules).is_err(), "no window has closed");
     machine.on_window_closed(2 * SECOND);
     machine.on_line(2 * SECOND, begin, &rules).expect("now");
+    let other = "wss://other.example: Idle -> Connecting (needed)";
+    assert!(machine.on_line(9 * SECOND, other, &rules).is_err(), "there is no place");
+    let outranked = "wss://r.example: Connecting -> Closing (others come before it)";
+    machine.on_line(9 * SECOND, outranked, &rules).expect("now there is");
+    machine.on_line(9 * SECOND, other, &rules).expect("it takes it");
 }

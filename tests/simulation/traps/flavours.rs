@@ -10,7 +10,7 @@ use crate::world::World;
 /// REQs that one relay gets in an hour once everything is had.
 const REQS_PER_HOUR_MAX: usize = 400;
 /// Dials of one relay in a day, a restart included.
-const DIALS_PER_DAY_MAX: usize = 12;
+const DIALS_PER_DAY_MAX: usize = 16;
 
 /// Repos of several owners, of which all but the announcement of the first is on the relay `far` alone.
 pub(super) struct Hamlet {
