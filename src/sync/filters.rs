@@ -109,6 +109,14 @@ impl Unit {
         }
     }
 
+    /// The root events that it names.
+    pub fn roots(&self) -> &[RootId] {
+        match self {
+            Unit::Roots(roots) => roots,
+            Unit::Announcements | Unit::Identifiers(_) | Unit::Everything | Unit::Repos(_) => &[],
+        }
+    }
+
     /// Whether it is layer 1.
     pub fn is_layer_1(&self) -> bool {
         matches!(self, Unit::Announcements | Unit::Identifiers(_) | Unit::Everything)

@@ -1,7 +1,7 @@
 //! From the maps to what one relay is asked: which units are live, and which sweeps a catch-up or a window needs.
 //! Pure functions; order is fixed, so the same state gives the same bytes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nostr::key::PublicKey;
 
@@ -98,8 +98,8 @@ impl Minimal {
     }
 }
 
-/// All that `relay` shares with us in chunks: layer 1, the repos, then the root events, latest first, so that what does
-/// not fit live is the oldest.
+/// All that `relay` shares with us in chunks: layer 1, the repos, then the root events in the order of [`by_turns`]: what
+/// does not fit live is the oldest of those repos that have most.
 pub fn chunked_units(relay: &RelayUrl, shape: Shape, state: &State) -> Vec<Unit> {
     let mut units: Vec<Unit> = match shape.tagged_layer_1 && state.repos_of(relay).next().is_some() {
         true => chunk_identifiers(state.repos_of(relay), shape, state).into_iter().map(Unit::Identifiers).collect(),
@@ -117,8 +117,27 @@ pub fn units_of(
     state: &State,
 ) -> impl Iterator<Item = Unit> {
     let repos = chunk_repos(repos, shape, state).into_iter().map(Unit::Repos);
-    let roots = chunk(roots.iter().rev().copied(), shape.values).into_iter().map(Unit::Roots);
+    let roots = chunk(by_turns(roots, state), shape.values).into_iter().map(Unit::Roots);
     repos.chain(roots)
+}
+
+/// Root events, in ascending order, by turns of their repos: the latest of each repo, then the second of each, and so on;
+/// in each turn the latest first. So a flood in one repo comes before others as often as they have something themselves.
+pub fn by_turns(roots: &[RootId], state: &State) -> Vec<RootId> {
+    let mut turns: BTreeMap<RepoId, u32> = BTreeMap::new();
+    let mut turn_of = |root: RootId| {
+        let mut turn = u32::MAX;
+        for repo in state.repos_of_root(root) {
+            let next = turns.entry(*repo).or_default();
+            turn = turn.min(*next);
+            *next += 1;
+        }
+        (turn, root)
+    };
+    let mut by_turns: Vec<(u32, RootId)> = roots.iter().rev().map(|root| turn_of(*root)).collect();
+    // Stable: within a turn, the latest stays first.
+    by_turns.sort_by_key(|(turn, _)| *turn);
+    by_turns.into_iter().map(|(_, root)| root).collect()
 }
 
 /// Packs units into live REQs until the subscriptions are used up; the rest is polled.
@@ -316,6 +335,27 @@ mod tests {
         assert_eq!(units(since, &progress, Filtering::ByTag(shape)), [2]);
         assert_eq!(units(Reach::Full, &progress, Filtering::ByTag(shape)), [1, 3]);
         assert!(units(Reach::Full, &progress, Filtering::None(shape)).is_empty());
+    }
+
+    #[test]
+    fn each_repo_has_its_turn_and_the_latest_is_first() {
+        let mut state = world(3);
+        for n in 3..6 {
+            state.add_root(root_id(n), u64::from(n) + 2, &[addr(2, "flood")]);
+        }
+        state.add_root(root_id(6), 8, &[addr(1, "repo"), addr(2, "flood")]);
+        let roots: Vec<RootId> = (0..7).map(|n| state.root_id(&root_id(n)).unwrap()).collect();
+        let order = |roots: &[RootId]| {
+            let of = |root: &RootId| roots_number(&state, *root);
+            by_turns(roots, &state).iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(order(&roots), [6, 5, 2, 4, 1, 3, 0]);
+        assert_eq!(order(&roots[..5]), [4, 2, 3, 1, 0]);
+        assert_eq!(order(&roots[..3]), [2, 1, 0]);
+    }
+
+    fn roots_number(state: &State, root: RootId) -> u32 {
+        (0..).find(|n| state.root_id(&root_id(*n)) == Some(root)).unwrap()
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! over.
 
 use crate::clock::{HOUR, MINUTE, SECOND};
-use crate::events::EventRef;
+use crate::events::{Author, EventRef};
 use crate::scenario;
 use crate::setup::{OLD, Village, settle, village};
 use crate::world::World;
@@ -40,6 +40,35 @@ fn what_comes_late_is_found_by_the_next_whole_turn() {
             w.run_until("what is fresh", 2 * MINUTE, |w| w.has(&fresh));
             w.run_until("what was late", 17 * MINUTE, |w| w.has(&late));
         }
+    });
+}
+
+#[test]
+fn a_flood_in_one_repo_keeps_no_new_issue_of_another_waiting() {
+    scenario("a_flood_in_one_repo_keeps_no_new_issue_of_another_waiting", |w| {
+        let (v, _) = crowded(w);
+        let (other, stranger) = (Author::new(8), Author::new(9));
+        let listed = ["wss://hub.example", "wss://far.example"];
+        w.publish("hub", &other.announcement("beta", &listed, w.clock.wall()));
+        w.run_for(MINUTE);
+        let mut issues = Vec::new();
+        for n in 0..40 {
+            for m in 0..40 {
+                w.publish("far", &stranger.issue(&v.repo, w.clock.wall(), &format!("flood {n} {m}")));
+            }
+            if n % 4 == 0 {
+                let issue = other.issue(&other.repo("beta"), w.clock.wall(), &format!("honest {n}"));
+                w.publish("far", &issue);
+                issues.push(issue);
+            }
+            w.run_for(7 * SECOND);
+            let comments: Vec<EventRef> =
+                issues.iter().map(|issue| other.comment(issue, w.clock.wall(), &format!("comment {n}"))).collect();
+            comments.iter().for_each(|comment| w.publish("far", comment));
+            w.run_for(2 * SECOND);
+            assert_eq!(w.missing(&comments), 0, "live, however many others there are ({n})");
+        }
+        assert!(w.relay_status("far")["polled"]["root_events"].as_u64() >= Some(2_000));
     });
 }
 

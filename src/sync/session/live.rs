@@ -3,10 +3,11 @@
 use super::subscription::{Held, Purpose, Subscription, is_page_of};
 use super::{Number, Session, Sweep};
 use crate::limits::LIVE_REQ_BYTES_IN_FLIGHT;
+use crate::state::RootId;
 use crate::sync::Cx;
 use crate::sync::agenda::{Agenda, Class};
-use crate::sync::filters::{Bounds, Subject, Unit};
-use crate::sync::plan::{fit_live, unit_sweeps};
+use crate::sync::filters::{Bounds, Subject, Unit, chunk};
+use crate::sync::plan::{by_turns, fit_live, unit_sweeps};
 use crate::time::UnixTime;
 
 /// What a live subscription was for that is open no more.
@@ -69,9 +70,14 @@ impl Session {
         }
         self.shed(cx);
         let shape = self.shape(cx);
-        let free = self.budget.live_subscriptions().saturating_sub(self.live_subscriptions());
-        let (pending, complete) = self.agenda.take_pending();
-        let complete = complete.unwrap_or(cx.now.wall);
+        let (mut pending, complete) = self.agenda.take_pending();
+        let mut complete = complete.unwrap_or(cx.now.wall);
+        if self.free_live() == 0
+            && let Some(covered) = self.share_newest(&mut pending, cx)
+        {
+            complete = complete.min(covered);
+        }
+        let free = self.free_live();
         let units = pending.into_iter().flat_map(|unit| match unit.values() > shape.values {
             true => unit.reshape(shape, cx.state),
             false => vec![unit],
@@ -89,6 +95,32 @@ impl Session {
             self.open_live(units, complete, cx);
         }
         reqs.flatten().for_each(|unit| self.agenda.pend(unit, complete));
+    }
+
+    fn free_live(&self) -> usize {
+        self.budget.live_subscriptions().saturating_sub(self.live_subscriptions())
+    }
+
+    /// No subscription is free for what is new: it shares the newest one that is for root events alone, which is closed.
+    /// What that held and the root events of `pending` are ordered anew, so that what is polled instead is of those repos
+    /// that have most of it: a flood displaces its own. Returns up to when what it held is complete.
+    fn share_newest(&mut self, pending: &mut Vec<Unit>, cx: &mut Cx<'_>) -> Option<UnixTime> {
+        if pending.iter().all(Unit::is_layer_1) {
+            return None;
+        }
+        let for_roots = |number: &Number| self.agenda.live_by(*number).all(|unit| matches!(unit, Unit::Roots(_)));
+        let newest = self.subscriptions.iter().rev().filter(|(_, subscription)| subscription.is_live());
+        let newest = newest.map(|(number, _)| *number).find(for_roots)?;
+        self.send_close(newest, cx);
+        let LiveLost { units, covered, .. } = self.lose_live(newest, "shared", cx)?;
+        let (roots, others): (Vec<Unit>, Vec<Unit>) =
+            pending.drain(..).chain(units).partition(|unit| matches!(unit, Unit::Roots(_)));
+        let mut roots: Vec<RootId> = roots.iter().flat_map(Unit::roots).copied().collect();
+        roots.sort_unstable();
+        roots.dedup();
+        *pending = others;
+        pending.extend(chunk(by_turns(&roots, cx.state), self.shape(cx).values).into_iter().map(Unit::Roots));
+        Some(covered)
     }
 
     /// Closes what is open beyond the budget, which a refusal or the relay's document may have made smaller by any number.
