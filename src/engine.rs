@@ -412,7 +412,11 @@ impl Engine {
             | Outcome::Pending { created_at }
             | Outcome::RefusedBefore { created_at, .. } => (Fate::Known, Place::At(created_at)),
             Outcome::Refused { refusal, created_at } => {
-                let fate = if refusal == Refusal::NotAsked { Fate::Unasked } else { Fate::Refused };
+                let fate = match refusal {
+                    Refusal::NotAsked => Fate::Unasked,
+                    Refusal::Forged => Fate::Forged,
+                    _ => Fate::Refused,
+                };
                 let place = match created_at {
                     Some(at) => Place::At(at),
                     // On a page it counts all the same: a sweep must see what lies behind it.

@@ -329,6 +329,16 @@ pub const UNASKED_EVENTS_MIN: u64 = 1_000;
 /// [`USELESS_FRAMES_PERIOD`]. Beyond: the link is closed with 1008 (`flood`). What is under way of a few closed pages is
 /// less.
 pub const USELESS_FRAMES_MAX: u32 = 50_000;
+/// Such frames that a live event counts for whose signature was verified, and that was refused: what it costs us. Honest
+/// relays are asked live for little else than what is taken in.
+pub const VAIN_EVENT_FRAMES: u32 = 10;
+/// Bytes that such an event of a page counts for at least, as for [`UNPRODUCTIVE_BYTES_HOURLY`].
+pub const VAIN_EVENT_BYTES: usize = 2 << 10;
+/// Live events in [`USELESS_FRAMES_PERIOD`] whose id or signature is wrong, up to which a relay keeps its link whatever else it
+/// sends. Beyond, if they are more than [`FORGED_PERCENT_MAX`] of all: the link is closed with 1008 (`forged`).
+pub const FORGED_EVENTS_MAX: u64 = 100;
+/// See [`FORGED_EVENTS_MAX`].
+pub const FORGED_PERCENT_MAX: u64 = 50;
 /// See [`USELESS_FRAMES_MAX`].
 pub const USELESS_FRAMES_PERIOD: Duration = Duration::from_secs(60);
 /// Relays whose deadlines are acted on in one turn of the loop. Beyond: in the next turn, which comes at once.

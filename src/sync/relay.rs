@@ -304,6 +304,9 @@ impl Relay {
         };
         let gap = looked_back && fate == Fate::New;
         self.totals.gap_events += u64::from(gap);
+        if self.note_judged(fate, origin, cx) {
+            return;
+        }
         if let Some(linked) = linked_in(&mut self.state) {
             if linked.session.on_arrival(subscription, fate != Fate::Unasked) {
                 return self.hang_up(1008, Why::Unasked, cx);
@@ -315,7 +318,7 @@ impl Relay {
             match fate {
                 Fate::New => tally.new += 1,
                 Fate::Known => tally.known += 1,
-                Fate::Refused | Fate::Unasked => tally.refused += 1,
+                Fate::Refused | Fate::Unasked | Fate::Forged => tally.refused += 1,
             }
             linked.session.on_event(subscription, arrival, cx);
         }

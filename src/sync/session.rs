@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::contract::{LinkId, Output};
-use crate::limits::{BACKLOG_READ_WITHIN, SLEEP_SECS_MIN, UNASKED_EVENTS_MIN, UNASKED_PERCENT_MAX};
+use crate::limits::{BACKLOG_READ_WITHIN, SLEEP_SECS_MIN, UNASKED_EVENTS_MIN, UNASKED_PERCENT_MAX, VAIN_EVENT_BYTES};
 use crate::protocol::message::close_message;
 use crate::protocol::relay_url::RelayUrl;
 use crate::store::Seq;
@@ -330,7 +330,8 @@ impl Session {
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
         let is_new = arrival.fate == Fate::New;
         if !is_new && !subscription.is_live() {
-            self.budget.unproductive.on_event(arrival.bytes, cx.now.mono);
+            let bytes = if arrival.fate.is_in_vain() { arrival.bytes.max(VAIN_EVENT_BYTES) } else { arrival.bytes };
+            self.budget.unproductive.on_event(bytes, cx.now.mono);
         }
         let (task, is_late) = match subscription {
             Subscription::Live { waiting_since, brought, .. } => {

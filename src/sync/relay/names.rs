@@ -98,6 +98,8 @@ pub enum Why {
     Unasked,
     /// The relay sends too much that brings nothing.
     Flood,
+    /// The relay sends too many events whose id or signature is wrong.
+    Forged,
     /// The relay answers in another way than was believed.
     Relearned,
     /// The machine failed, by a bug of ours.
@@ -113,7 +115,10 @@ pub enum Why {
 impl Why {
     /// Whether the relay has done what no relay may do.
     pub(super) fn breaks_rules(self) -> bool {
-        matches!(self, Why::LinkClosed(CloseReason::Protocol | CloseReason::TooLarge) | Why::Unasked | Why::Flood)
+        matches!(
+            self,
+            Why::LinkClosed(CloseReason::Protocol | CloseReason::TooLarge) | Why::Unasked | Why::Flood | Why::Forged
+        )
     }
 
     /// What the end of a link, or of a dial, for this reason says of our own network.
@@ -136,6 +141,7 @@ impl Why {
             Why::LockedOut(_) => Some("locked_out"),
             Why::Unasked => Some("unasked"),
             Why::Flood => Some("flood"),
+            Why::Forged => Some("forged"),
             _ => None,
         }
     }
@@ -160,6 +166,7 @@ impl fmt::Display for Why {
             Why::LockedOut(Lockout::Restricted) => f.write_str("it is restricted to others"),
             Why::Unasked => f.write_str("too many events that were not asked for"),
             Why::Flood => f.write_str("too many frames that bring nothing"),
+            Why::Forged => f.write_str("too many forged events"),
             Why::Relearned => f.write_str("its answers have shown that what was had may not be all"),
             Why::Fault => f.write_str("a fault of ours"),
             Why::Unneeded => f.write_str("no repo needs it"),

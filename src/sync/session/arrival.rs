@@ -41,4 +41,13 @@ pub enum Fate {
     Refused,
     /// Refused, because it matches nothing that was asked.
     Unasked,
+    /// Refused, because its id or its signature is wrong.
+    Forged,
+}
+
+impl Fate {
+    /// Whether its signature was looked at, and for nothing.
+    pub fn is_in_vain(self) -> bool {
+        matches!(self, Fate::Refused | Fate::Forged)
+    }
 }

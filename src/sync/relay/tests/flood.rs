@@ -1,7 +1,10 @@
 //! What brings nothing costs the link when there is much of it, and costs it more each time.
 
 use super::*;
-use crate::limits::{UNASKED_EVENTS_MIN, UNPRODUCTIVE_BYTES_HOURLY, USELESS_FRAMES_MAX, USELESS_FRAMES_PERIOD};
+use crate::limits::{
+    FORGED_EVENTS_MAX, UNASKED_EVENTS_MIN, UNPRODUCTIVE_BYTES_HOURLY, USELESS_FRAMES_MAX, USELESS_FRAMES_PERIOD,
+    VAIN_EVENT_FRAMES,
+};
 use crate::sync::unproductive::Unproductive;
 
 fn live() -> Rig {
@@ -81,6 +84,65 @@ fn a_share_of_events_that_were_not_asked_for_costs_nothing() {
     // Some stores take a filter for less than it says.
     let rig = after_unasked(3);
     assert_eq!((rig.state(), rig.relay.health().failures()), (StateName::Live, 0));
+}
+
+/// Live events of these fates, again and again, until one costs the link: how many came, at most `max`.
+fn until_lost(rig: &mut Rig, fates: &[Fate], max: u64) -> u64 {
+    for n in 0..max {
+        if rig.relay.session().is_none() {
+            return n;
+        }
+        let fate = fates[n as usize % fates.len()];
+        rig.relay.on_event("l0", &arrival(root_id(n as u32), None, fate), &mut rig.bench.cx());
+    }
+    max
+}
+
+#[test]
+fn a_relay_that_forges_loses_its_link_past_a_hundred_events_and_waits_longer_each_time() {
+    let mut rig = live();
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(until_lost(&mut rig, &[Fate::Forged], 10_000), FORGED_EVENTS_MAX + 1);
+        assert_eq!((rig.state(), rig.relay.entered().1), (StateName::Backoff, Why::Forged));
+        assert!(matches!(rig.bench.out.back(), Some(Output::Close { code: 1008, .. })));
+        let wait = rig.relay.next_deadline(&rig.bench.cx()).unwrap().since(rig.bench.now.mono).as_secs();
+        waits.push(wait);
+        rig.bench.advance(wait);
+        rig.open();
+        rig.answer_all();
+    }
+    assert_eq!(waits, [5, 10, 20]);
+    assert_eq!(rig.bench.metrics.relay_links_closed.count("forged"), 3);
+}
+
+#[test]
+fn some_forged_events_among_many_cost_nothing_and_more_than_half_do() {
+    let mostly_good = [Fate::Forged, Fate::Known, Fate::New];
+    assert_eq!(until_lost(&mut live(), &mostly_good, 3_000), 3_000);
+    let mostly_forged = [Fate::Forged, Fate::Known, Fate::Forged];
+    assert!(until_lost(&mut live(), &mostly_forged, 3_000) < 2 * FORGED_EVENTS_MAX);
+    let mut rig = live();
+    until_lost(&mut rig, &[Fate::Known], 10_000);
+    rig.bench.advance(USELESS_FRAMES_PERIOD.as_secs());
+    let came = until_lost(&mut rig, &[Fate::Forged], 10_000);
+    assert_eq!(came, FORGED_EVENTS_MAX + 1, "what was good long ago makes up for nothing");
+    let mut rig = live();
+    for _ in 0..10 {
+        assert_eq!(until_lost(&mut rig, &[Fate::Forged], FORGED_EVENTS_MAX), FORGED_EVENTS_MAX);
+        rig.bench.advance(USELESS_FRAMES_PERIOD.as_secs());
+        rig.relay.on_alive(&mut rig.bench.cx());
+    }
+    assert_eq!(rig.state(), StateName::Live, "few at a time cost us little");
+}
+
+#[test]
+fn live_events_that_are_verified_in_vain_are_a_flood_sooner_than_frames() {
+    let mut rig = live();
+    let most = u64::from(USELESS_FRAMES_MAX / VAIN_EVENT_FRAMES);
+    assert_eq!(until_lost(&mut rig, &[Fate::Refused], 100_000), most + 1);
+    assert_eq!(rig.relay.entered().1, Why::Flood);
+    assert_eq!(until_lost(&mut live(), &[Fate::New, Fate::Known], 100_000), 100_000, "what is taken in is no flood");
 }
 
 #[test]
