@@ -135,6 +135,11 @@ pub const LINK_CONTROL_BYTES_MAX: usize = 4 << 10;
 pub const LINK_READS_PER_TURN: usize = 64;
 /// Bytes read from one link's socket in one turn of the loop; the rest waits on the ready list.
 pub const LINK_READ_BYTES_PER_TURN: usize = 256 << 10;
+/// Time that reading one link takes in one turn of the loop, the work on its last message left out: less where many are
+/// ready, so that all of them are read in [`READ_TIME_PER_TURN`]. The rest waits on the ready list.
+pub const LINK_READ_TIME_PER_TURN: Duration = Duration::from_millis(5);
+/// Time that reading all links takes in one turn of the loop, likewise; the links behind wait on the ready list.
+pub const READ_TIME_PER_TURN: Duration = Duration::from_millis(25);
 /// Messages read from all links in one turn of the loop; the links behind wait on the ready list.
 pub const READS_PER_TURN: usize = 512;
 /// Time that one turn of the loop should take at most, commits left out. Beyond: it is counted as slow.
@@ -618,6 +623,8 @@ const _: () = {
     assert!(LINK_LARGE_FRAME_BYTES > LINK_READ_BUFFER_BYTES && LINK_HOLD_STEP_BYTES < LINK_OWN_BYTES);
     assert!(MESSAGE_WIRE_BYTES_MAX > 3 * MESSAGE_BYTES_MAX + LINK_READ_BUFFER_BYTES);
     assert!(READS_PER_TURN >= LINK_READS_PER_TURN);
+    assert!(LINK_READ_TIME_PER_TURN.as_micros() <= READ_TIME_PER_TURN.as_micros());
+    assert!(READ_TIME_PER_TURN.as_micros() <= TURN_SLOW.as_micros() / 2);
     assert!(BATCH_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);
     assert!(CLIENT_STEP_CANDIDATES > 0 && QUERY_STEP_CANDIDATES >= CLIENT_STEP_CANDIDATES);

@@ -34,7 +34,7 @@ use crate::io::listeners::Listener;
 use crate::io::places::Places;
 use crate::io::resolver::{Answer, LookupId, RESOLVER_TOKENS, Resolver, ResolverConfig};
 use crate::io::signals::Signals;
-use crate::limits::{LINK_CLOSE_TIMEOUT, READS_PER_TURN, TURN_SLOW};
+use crate::limits::{LINK_CLOSE_TIMEOUT, LINK_READ_TIME_PER_TURN, READ_TIME_PER_TURN, READS_PER_TURN, TURN_SLOW};
 use crate::protocol::relay_url::Service;
 use crate::shares::Pool;
 use crate::store::StoreError;
@@ -223,6 +223,8 @@ pub struct EventLoop {
     /// Links whose queue has become empty, likewise.
     drained: Vec<LinkId>,
     last_commit_took: Duration,
+    /// One link's share of this turn.
+    read_time: Duration,
     counters: Counters,
 }
 
@@ -263,6 +265,7 @@ impl EventLoop {
             inquired: Vec::new(),
             drained: Vec::new(),
             last_commit_took: Duration::ZERO,
+            read_time: LINK_READ_TIME_PER_TURN,
             counters: Counters::default(),
             options,
         })
@@ -392,12 +395,16 @@ impl EventLoop {
         stop
     }
 
-    /// Drives those that were ready when the turn began, until the turn's share of messages is used up. What each wants
+    /// Drives those that were ready when the turn began, until the turn's share of messages and time is used up. What each wants
     /// done is done before the next, so that a hundred relays that open at once do not fill memory with their REQs.
     fn drive_ready(&mut self, now: Now, core: &mut impl Core) -> Result<(), RunError> {
         let mut reads = 0;
-        for _ in 0..self.connections.ready_len() {
-            if reads >= READS_PER_TURN {
+        let ready = self.connections.ready_len();
+        let until = self.clock.now().mono + READ_TIME_PER_TURN;
+        self.read_time =
+            LINK_READ_TIME_PER_TURN.min(Duration::from_micros(READ_TIME_PER_TURN.as_micros() / ready.max(1) as u64));
+        for _ in 0..ready {
+            if reads >= READS_PER_TURN || self.clock.now().mono >= until {
                 break;
             }
             let Some(key) = self.connections.poll_ready() else { break };

@@ -202,7 +202,9 @@ impl EventLoop {
         let mut reads = 0;
         let mut ended = None;
         let mut is_dry = false;
-        while reads < LINK_READS_PER_TURN && ended.is_none() && !is_dry {
+        let until = self.clock.now().mono + self.read_time;
+        let mut is_over = false;
+        while reads < LINK_READS_PER_TURN && ended.is_none() && !is_dry && !is_over {
             match link.read() {
                 Ok(Some(frame)) => {
                     reads += 1;
@@ -210,6 +212,7 @@ impl EventLoop {
                         Frame::Text(text) => core.handle(now, Input::Text { link: id, text: text.as_str() })?,
                         Frame::Alive => core.handle(now, Input::Alive { link: id })?,
                     }
+                    is_over = self.clock.now().mono >= until;
                 }
                 Ok(None) => is_dry = true,
                 Err(reason) => ended = Some(reason),

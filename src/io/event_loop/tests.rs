@@ -39,6 +39,8 @@ struct Script {
     outputs: VecDeque<Output>,
     /// Sends every text back.
     echoes: bool,
+    /// Takes so long for every text.
+    slow: std::time::Duration,
     commits: usize,
     ticks: usize,
 }
@@ -49,6 +51,7 @@ impl Core for Script {
             Input::Opened { link } => Told::Opened(link),
             Input::Accepted { link, .. } => Told::Accepted(link),
             Input::Text { link, text } => {
+                thread::sleep(self.slow);
                 if self.echoes {
                     self.outputs.push_back(Output::Send { link, text: text.to_owned() });
                 }
@@ -667,6 +670,35 @@ mod who_comes_in {
             world.turn(Duration::from_millis(100));
         }
         drop((flood, quiet));
+    }
+
+    #[test]
+    fn a_link_whose_messages_take_long_has_fewer_of_them_read_in_a_turn() {
+        const FLOODERS: usize = 3;
+        const MESSAGES: usize = 40;
+        let mut world = World::new();
+        world.core.slow = std::time::Duration::from_millis(4);
+        let address = world.event_loop.local_addr();
+        let peer = thread::spawn(move || {
+            let mut flooders: Vec<_> = (0..FLOODERS).map(|_| connect(address).expect("there is room")).collect();
+            for flooder in &mut flooders {
+                (0..MESSAGES).for_each(|_| flooder.write(Message::text("x")).unwrap());
+                flooder.flush().unwrap();
+            }
+            flooders
+        });
+        let flooders = world.until_joined(peer);
+        let heard = |world: &World| world.core.told.iter().filter(|told| matches!(told, Told::Text(..))).count();
+        let mut before = heard(&world);
+        while heard(&world) < FLOODERS * MESSAGES {
+            world.turn(Duration::from_millis(100));
+            let now = heard(&world);
+            // Each link two or three in its share, and all of them no more than in that of a turn.
+            let most = (READ_TIME_PER_TURN.as_millis() / 4 + 2) as usize;
+            assert!(now - before <= most, "{} in one turn", now - before);
+            before = now;
+        }
+        drop(flooders);
     }
 
     #[test]
