@@ -268,9 +268,7 @@ impl Engine {
         for source in owed.sources {
             self.metrics.events_new.add(source);
         }
-        for event in &stored {
-            self.serve.on_stored(event, &mut self.metrics);
-        }
+        self.serve.on_committed(stored, &self.store, &mut self.metrics)?;
         for (client, id) in owed.acknowledgements {
             self.acknowledge(client, &id, true, "");
         }

@@ -515,8 +515,15 @@ pub const STORE_CACHE_BYTES: usize = 16 << 20;
 /// Candidates that one query may look at in one turn; the rest waits for the next.
 pub const QUERY_STEP_CANDIDATES: usize = 1_000;
 
+/// Bytes of an event that count as one candidate more: it has to be read to see whether it matches.
+pub const QUERY_CANDIDATE_BYTES: usize = 1 << 10;
+
 // The own relay.
 
+/// Candidates that one REQ of a client may have looked at. Beyond: CLOSED, with what was found until then sent
+/// (`grasp_sync_messages_refused_total{reason="long_scan"}`). Some seconds of our time: a filter that means something to an
+/// index needs a hundredth.
+pub const CLIENT_SCAN_CANDIDATES_MAX: usize = 1_000_000;
 /// Subscriptions of one client. Beyond: CLOSED.
 pub const CLIENT_SUBSCRIPTIONS_MAX: usize = 64;
 /// Filters in one client's REQ. Beyond: CLOSED.
@@ -545,6 +552,12 @@ pub const BUCKETS_MAX: usize = 16_384;
 /// Bytes of memory that one client's open subscriptions take, about. Beyond: CLOSED. They come out of the memory that all
 /// links share.
 pub const CLIENT_BYTES_MAX: usize = 8 << 20;
+/// What comparing new events with live subscriptions may cost in one turn of the loop, in lookups of a value, some 50 to 100
+/// ns each. Beyond: the rest waits for the next turn (`grasp_sync_queue_depth{queue="fan_out"}`).
+pub const FANOUT_STEP_COST: u64 = 60_000;
+/// Events that wait for that, as sequence numbers. Beyond: with each commit the client for which most was compared is closed
+/// with 1013 (`grasp_sync_clients_closed_total{reason="costly"}`).
+pub const FANOUT_BACKLOG_MAX: usize = 20_000;
 
 // What travels.
 

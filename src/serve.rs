@@ -7,6 +7,7 @@
 pub mod fanout;
 pub mod info;
 pub mod session;
+mod spread;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,15 +18,16 @@ use nostr::filter::Filter;
 
 use self::fanout::{Fanout, SubscriptionKey};
 use self::session::{Session, Subscription};
+use self::spread::Spread;
 use crate::fault::{Party, isolate};
 use crate::limits::{
-    CLIENT_BYTES_MAX, CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX, CLIENT_STEP_CANDIDATES, CLIENT_SUBSCRIPTIONS_MAX,
-    EVENT_RATE, Limits, QUERY_STEP_CANDIDATES, REQ_RATE, SUBSCRIPTION_ID_CHARS_MAX, Timing,
+    CLIENT_BYTES_MAX, CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX, CLIENT_SCAN_CANDIDATES_MAX, CLIENT_STEP_CANDIDATES,
+    CLIENT_SUBSCRIPTIONS_MAX, EVENT_RATE, Limits, QUERY_STEP_CANDIDATES, REQ_RATE, SUBSCRIPTION_ID_CHARS_MAX, Timing,
 };
 use crate::metrics::{Metrics, Side};
 use crate::protocol::message::{self, ClientMessage, MessageError, RawEvent};
 use crate::shares::{Account, Buckets};
-use crate::store::{Store, StoreError, StoredEvent, matches_nothing};
+use crate::store::{Store, StoreError, matches_nothing};
 use crate::time::{Duration, Instant, Now};
 
 /// What the own relay wants done. `client` is the number that the caller of [`Serve::on_accepted`] gave.
@@ -82,12 +84,15 @@ pub struct Serve {
     pong_timeout: Duration,
     sessions: BTreeMap<u64, Session>,
     fanout: Fanout,
+    spread: Spread,
     /// One entry per client: when to look whether it is alive. Words from the client do not move it; it is set anew when due.
     deadlines: BTreeSet<(Instant, u64)>,
     /// Clients with stored or held events to send and room on their link.
     busy: BTreeSet<u64>,
     /// The client that was served last.
     served: u64,
+    /// Candidates that one REQ may have looked at.
+    scan_max: usize,
     subscriptions_opened: u64,
     subscriptions: usize,
     out: Outbox,
@@ -105,9 +110,11 @@ impl Serve {
             pong_timeout: timing.pong_timeout,
             sessions: BTreeMap::new(),
             fanout: Fanout::default(),
+            spread: Spread::default(),
             deadlines: BTreeSet::new(),
             busy: BTreeSet::new(),
             served: 0,
+            scan_max: CLIENT_SCAN_CANDIDATES_MAX,
             subscriptions_opened: 0,
             subscriptions: 0,
             out: VecDeque::new(),
@@ -187,27 +194,6 @@ impl Serve {
         }
     }
 
-    /// An event is durable: it goes to every live subscription that matches, whatever its source. Called once for each
-    /// event that a commit returned, in order.
-    pub fn on_stored(&mut self, stored: &StoredEvent, metrics: &mut Metrics) {
-        if self.fanout.is_empty() {
-            return;
-        }
-        let event = stored.event();
-        for key in self.fanout.candidates(&event) {
-            self.alone(key.client, metrics, |serve, metrics| {
-                // The client may have been closed by an earlier subscription of its own.
-                let Some(session) = serve.sessions.get_mut(&key.client) else { return };
-                if session.on_stored(key.number, stored, &event, &mut serve.out, metrics) {
-                    serve.note_work(key.client);
-                } else {
-                    metrics.clients_closed.add("slow");
-                    serve.end(key.client, TRY_AGAIN_LATER);
-                }
-            });
-        }
-    }
-
     /// Goes on with what clients are owed, at most [`QUERY_STEP_CANDIDATES`] stored events in all, one slice for each
     /// client in turn, and pings or closes silent clients. `true`: there is more to do at once.
     ///
@@ -216,6 +202,7 @@ impl Serve {
     /// If the store cannot be read.
     pub fn step(&mut self, now: Now, store: &Store, metrics: &mut Metrics) -> Result<bool, StoreError> {
         self.check_alive(now, metrics);
+        self.spread_on(store, metrics)?;
         // Every step of a query opens its ranges anew, so few clients get long slices.
         let slice = (QUERY_STEP_CANDIDATES / self.busy.len().max(1)).max(CLIENT_STEP_CANDIDATES);
         for _ in 0..QUERY_STEP_CANDIDATES / slice {
@@ -225,12 +212,17 @@ impl Serve {
             let stepped = self.alone(client, metrics, |serve, metrics| {
                 let session = serve.sessions.get_mut(&client).expect("busy clients have sessions");
                 let stepped = session.step(now.wall, slice, store, &mut serve.out, metrics);
+                let long = session.scan().filter(|(_, looked_at)| *looked_at >= serve.scan_max);
+                if let Some(id) = long.map(|(id, _)| id.to_owned()) {
+                    serve.close_subscription(client, &id);
+                    serve.refuse(client, Some(&id), Refusal::LongScan, metrics);
+                }
                 serve.note_work(client);
                 stepped
             });
             stepped.transpose()?;
         }
-        Ok(!self.busy.is_empty())
+        Ok(self.has_work())
     }
 
     /// Lets something be done for one client. `None` if that has panicked: the client is closed, and whatever that has left
@@ -267,7 +259,7 @@ impl Serve {
 
     /// Whether [`Serve::step`] has anything to send right now.
     pub fn has_work(&self) -> bool {
-        !self.busy.is_empty()
+        !self.busy.is_empty() || self.spread.is_pending()
     }
 
     /// Clients connected.
@@ -283,6 +275,11 @@ impl Serve {
     /// Bytes of memory of the client whose open subscriptions take most, about; bound [`CLIENT_BYTES_MAX`].
     pub fn bytes_most(&self) -> usize {
         self.sessions.values().map(Session::bytes).max().unwrap_or(0)
+    }
+
+    /// Events that wait to be compared with live subscriptions; bound [`crate::limits::FANOUT_BACKLOG_MAX`] and one commit.
+    pub fn spreading(&self) -> usize {
+        self.spread.len()
     }
 
     /// Live events held for the client that is furthest behind; bound [`crate::limits::CLIENT_HELD_EVENTS_MAX`].
@@ -467,6 +464,7 @@ enum Refusal {
     TooManyBytes,
     TooManyReqs,
     TooManyEvents,
+    LongScan,
 }
 
 impl Refusal {
@@ -485,6 +483,7 @@ impl Refusal {
             Refusal::TooManyBytes => "too_many_bytes",
             Refusal::TooManyReqs => "too_many_reqs",
             Refusal::TooManyEvents => "too_many_events",
+            Refusal::LongScan => "long_scan",
         }
     }
 
@@ -505,6 +504,7 @@ impl Refusal {
             Refusal::TooManySubscriptions => {
                 format!("blocked: too many subscriptions, at most {CLIENT_SUBSCRIPTIONS_MAX} at once").into()
             }
+            Refusal::LongScan => "error: too much to look through, ask for something narrower".into(),
             Refusal::TooManyBytes => "blocked: open subscriptions take too much memory, close some first".into(),
             Refusal::TooManyReqs => "rate-limited: too many REQs from this address, slow down".into(),
             Refusal::TooManyEvents => "rate-limited: too many EVENTs from this address, slow down".into(),

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::engine::{Engine, Entry};
 use crate::limits::{
-    BATCH_EVENTS_MAX, CLIENT_BYTES_MAX, CLIENT_HELD_EVENTS_MAX, REFUSED_IDS_MAX, RELAY_SUBSCRIPTIONS_MAX,
-    WAITING_NAMED_MAX,
+    BATCH_EVENTS_MAX, CLIENT_BYTES_MAX, CLIENT_HELD_EVENTS_MAX, FANOUT_BACKLOG_MAX, REFUSED_IDS_MAX,
+    RELAY_SUBSCRIPTIONS_MAX, WAITING_NAMED_MAX,
 };
 use crate::metrics::{Gauges, QueueSample, RelaySample};
 use crate::protocol::relay_url::RelayUrl;
@@ -40,6 +40,7 @@ impl Engine {
                 queue("client_held_events", self.serve.held_most(), CLIENT_HELD_EVENTS_MAX),
                 queue("client_bytes", self.serve.bytes_most(), CLIENT_BYTES_MAX),
                 queue("dials", self.dials.waiting(), self.settings.limits.relays_max),
+                queue("fan_out", self.serve.spreading(), FANOUT_BACKLOG_MAX),
                 queue("relays", self.relays.len(), self.settings.limits.relays_max),
                 queue("clients", self.serve.clients(), self.settings.limits.clients_max),
                 queue(

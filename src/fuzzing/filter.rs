@@ -8,7 +8,7 @@ use nostr::event::Event;
 use nostr::filter::Filter;
 use serde_json::{Map, Value, json};
 
-use crate::protocol::message::{ClientMessage, filter_matches, parse_client_message};
+use crate::protocol::message::{ClientMessage, EventTags, filter_matches, filter_matches_tags, parse_client_message};
 use crate::serve::fanout::{Fanout, SubscriptionKey};
 use crate::store::testing::{Random, author, event};
 use crate::store::{Query, QueryStep, Store, matches_nothing};
@@ -99,6 +99,7 @@ impl Shelf {
             let event = &self.events[*seq as usize - 1];
             let wanted = matches(said, value);
             assert_eq!(filter_matches(filter, event), wanted, "{said:?} {value}");
+            assert_eq!(filter_matches_tags(filter, event, &EventTags::of(event)), wanted, "{said:?} {value}");
             assert!(!wanted || fanout.candidates(event).contains(&key), "{said:?} {value}");
             if wanted && *seq <= max_seq && !has_expired(value, now) {
                 expected.push(*seq);

@@ -32,12 +32,65 @@ pub fn filter_matches(filter: &Filter, event: &Event) -> bool {
         let named = event.tags.iter().filter(|tag| tag.kind() == letter.as_str());
         named.filter_map(Tag::content).any(|value| values.contains(value))
     };
+    matches_but_for_tags(filter, event) && filter.generic_tags.iter().all(|(letter, values)| has(letter, values))
+}
+
+/// The tags of an event that filters ask for, by letter and first value in order: one event is compared with many filters.
+#[derive(Debug)]
+pub struct EventTags<'a>(Vec<(u8, &'a str)>);
+
+impl<'a> EventTags<'a> {
+    /// Those of an event.
+    pub fn of(event: &'a Event) -> EventTags<'a> {
+        let letter_of = |tag: &Tag| match tag.kind().as_bytes() {
+            [letter] => Some(*letter),
+            _ => None,
+        };
+        let named = |tag: &'a Tag| Some((letter_of(tag)?, tag.content()?));
+        let mut tags: Vec<(u8, &str)> = event.tags.iter().filter_map(named).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        EventTags(tags)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn of_letter(&self, letter: u8) -> &[(u8, &'a str)] {
+        let first = self.0.partition_point(|(of, _)| *of < letter);
+        let these = &self.0[first..];
+        &these[..these.partition_point(|(of, _)| *of == letter)]
+    }
+
+    /// Whether one of a letter has one of these values. The shorter list is gone through.
+    fn has(&self, letter: u8, values: &BTreeSet<String>) -> bool {
+        let named = self.of_letter(letter);
+        match named.len() <= values.len() {
+            true => named.iter().any(|(_, value)| values.contains(*value)),
+            false => values.iter().any(|value| named.binary_search(&(letter, value.as_str())).is_ok()),
+        }
+    }
+}
+
+/// [`filter_matches`] for an event whose tags are in order.
+pub fn filter_matches_tags(filter: &Filter, event: &Event, tags: &EventTags<'_>) -> bool {
+    matches_but_for_tags(filter, event)
+        && filter.generic_tags.iter().all(|(letter, values)| tags.has(letter.as_byte(), values))
+}
+
+fn matches_but_for_tags(filter: &Filter, event: &Event) -> bool {
     filter.since.is_none_or(|since| event.created_at >= since)
         && filter.until.is_none_or(|until| event.created_at <= until)
         && filter.kinds.as_ref().is_none_or(|kinds| kinds.contains(&event.kind))
         && filter.ids.as_ref().is_none_or(|ids| ids.contains(&event.id))
         && filter.authors.as_ref().is_none_or(|authors| authors.contains(&event.pubkey))
-        && filter.generic_tags.iter().all(|(letter, values)| has(letter, values))
 }
 
 /// A filter as a client may write it. Unknown fields are ignored and `null` is no condition; lists of ids and authors
@@ -282,6 +335,7 @@ mod tests {
         ] {
             let filter = read(json).unwrap();
             assert_eq!(filter_matches(&filter, &event), matches, "{json}");
+            assert_eq!(filter_matches_tags(&filter, &event, &EventTags::of(&event)), matches, "{json}");
             assert_eq!(filter.match_event(&event, MatchEventOptions::new()), matches, "{json}");
         }
     }

@@ -16,7 +16,7 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::filter::ClientFilter;
-pub use super::filter::{filter_matches, filter_values};
+pub use super::filter::{EventTags, filter_matches, filter_matches_tags, filter_values};
 use super::plain::Plain;
 use super::{Text, event_id, is_lower_hex, public_key};
 use crate::limits::{CLIENT_FILTERS_MAX, EVENT_ESCAPE_BYTES_MAX};

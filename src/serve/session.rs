@@ -17,7 +17,7 @@ use super::{Outbox, ServeOutput};
 use crate::fault::shared;
 use crate::limits::{CLIENT_HELD_EVENTS_MAX, CLIENT_PAGE_BYTES, LINK_HOLD_STEP_BYTES, QUERY_LIMIT_MAX};
 use crate::metrics::Metrics;
-use crate::protocol::message;
+use crate::protocol::message::{self, EventTags};
 use crate::shares::Account;
 use crate::store::{Query, QueryStep, Seq, Store, StoreError, StoredEvent};
 use crate::time::{Instant, UnixTime};
@@ -38,6 +38,8 @@ pub struct Subscription {
     pub bytes: usize,
     /// The store's last sequence number when it was opened.
     pub snapshot: Seq,
+    /// Values of all its filters.
+    values: usize,
     /// Whether EOSE has been sent.
     eose: bool,
     /// Live events not yet sent.
@@ -48,11 +50,12 @@ impl Subscription {
     /// A subscription whose stored events are still owed.
     pub fn new(id: String, filters: Vec<Filter>, snapshot: Seq) -> Subscription {
         let bytes = SUBSCRIPTION_BYTES + filters.iter().map(filter_bytes).sum::<usize>();
-        Subscription { id, filters, bytes, snapshot, eose: false, held: VecDeque::new() }
+        let values = filters.iter().map(message::filter_values).sum();
+        Subscription { id, filters, bytes, snapshot, values, eose: false, held: VecDeque::new() }
     }
 
-    fn matches(&self, event: &Event) -> bool {
-        self.filters.iter().any(|filter| message::filter_matches(filter, event))
+    fn matches(&self, event: &Event, tags: &EventTags<'_>) -> bool {
+        self.filters.iter().any(|filter| message::filter_matches_tags(filter, event, tags))
     }
 }
 
@@ -65,6 +68,8 @@ struct Running {
     sent: BTreeSet<Seq>,
     /// Bytes of memory that the filter takes, about: it is here once more.
     bytes: usize,
+    /// Candidates that the filters before it have looked at.
+    looked_at: usize,
 }
 
 /// One client.
@@ -180,6 +185,13 @@ impl Session {
         Some((number, subscription))
     }
 
+    /// What it costs at most to compare an event of so many tags with this subscription.
+    pub fn cost_of(&self, number: u64, tags: usize) -> u64 {
+        let Some(subscription) = self.subscriptions.get(&number) else { return 1 };
+        let filters = subscription.filters.len();
+        1 + (filters + subscription.values.min(filters * tags)) as u64
+    }
+
     /// An event has been stored that may match this subscription. `false`: too many are waiting already, the client cannot
     /// be kept complete and has to come again.
     pub fn on_stored(
@@ -187,11 +199,12 @@ impl Session {
         number: u64,
         stored: &StoredEvent,
         event: &Event,
+        tags: &EventTags<'_>,
         out: &mut Outbox,
         metrics: &mut Metrics,
     ) -> bool {
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return true };
-        if stored.seq <= subscription.snapshot || !subscription.matches(event) {
+        if stored.seq <= subscription.snapshot || !subscription.matches(event, tags) {
             return true;
         }
         if subscription.eose && subscription.held.is_empty() && self.undrained < CLIENT_PAGE_BYTES {
@@ -260,13 +273,21 @@ impl Session {
         };
         let step = shared(|| store.query(&mut running.query, now, slice, &mut take))?;
         if step == QueryStep::Done {
+            let looked_at = running.looked_at + running.query.looked_at();
             let sent = std::mem::take(&mut running.sent);
             match next_query(subscription, running.filter + 1) {
-                Some(next) => self.running = Some(Running { sent, ..next }),
+                Some(next) => self.running = Some(Running { sent, looked_at, ..next }),
                 None => self.end_of_stored(number, out),
             }
         }
         Ok(())
+    }
+
+    /// The subscription whose query is under way, and what that has looked at so far, in candidates.
+    pub fn scan(&self) -> Option<(&str, usize)> {
+        let (running, number) = (self.running.as_ref()?, self.querying.front()?);
+        let id = &self.subscriptions.get(number)?.id;
+        Some((id, running.looked_at + running.query.looked_at()))
     }
 
     fn end_of_stored(&mut self, number: u64, out: &mut Outbox) {
@@ -352,5 +373,5 @@ fn next_query(subscription: &Subscription, from: usize) -> Option<Running> {
     let (filter, wanted) =
         subscription.filters.iter().enumerate().skip(from).find(|(_, filter)| wants_stored(filter))?;
     let query = Query::new(wanted.clone(), subscription.snapshot, QUERY_LIMIT_MAX);
-    Some(Running { filter, query, sent: BTreeSet::new(), bytes: filter_bytes(wanted) })
+    Some(Running { filter, query, sent: BTreeSet::new(), bytes: filter_bytes(wanted), looked_at: 0 })
 }

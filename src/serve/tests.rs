@@ -5,7 +5,10 @@ use nostr::key::PublicKey;
 use nostr::types::Timestamp;
 
 use super::*;
-use crate::limits::{CLIENT_HELD_EVENTS_MAX, CLIENT_PAGE_BYTES, MESSAGE_BYTES_MAX, QUERY_LIMIT_MAX};
+use crate::limits::{
+    CLIENT_HELD_EVENTS_MAX, CLIENT_PAGE_BYTES, FANOUT_BACKLOG_MAX, FANOUT_STEP_COST, MESSAGE_BYTES_MAX, QUERY_LIMIT_MAX,
+};
+use crate::store::StoredEvent;
 use crate::time::UnixTime;
 
 mod isolation;
@@ -58,9 +61,8 @@ impl World {
         for event in events {
             self.store.stage(event.clone()).unwrap();
         }
-        for stored in self.store.commit().unwrap() {
-            self.serve.on_stored(&stored, &mut self.metrics);
-        }
+        let stored = self.store.commit().unwrap();
+        self.serve.on_committed(stored, &self.store, &mut self.metrics).unwrap();
         self.serve.assert_invariants();
     }
 
@@ -388,7 +390,7 @@ fn a_client_too_far_behind_is_closed_and_others_are_not() {
     let stored = StoredEvent { seq: 2, json: note(2).as_json().into() };
     for seq in 0..=CLIENT_HELD_EVENTS_MAX as u64 {
         let stored = StoredEvent { seq: 2 + seq, ..stored.clone() };
-        world.serve.on_stored(&stored, &mut world.metrics);
+        world.serve.on_committed(vec![stored], &world.store, &mut world.metrics).unwrap();
     }
     let outputs = world.outputs();
     assert_eq!(outputs.last(), Some(&ServeOutput::Close { client: 1, code: 1013 }));
@@ -609,4 +611,106 @@ fn text_of(output: &ServeOutput) -> &str {
 
 fn texts_of(outputs: &[ServeOutput]) -> Vec<&str> {
     outputs.iter().map(text_of).collect()
+}
+
+/// A client with so many live subscriptions of 20 costly filters, each of which matches what has the tag `t` of the value
+/// `hit`.
+fn subscribe_costly(world: &mut World, client: u64, subscriptions: usize) {
+    world.accept(client);
+    for n in 0..subscriptions {
+        let values: Vec<String> = (0..100).map(|value| format!("\"{n} {value}\"")).collect();
+        let filter = format!(r##"{{"#t":["hit"],"#x":[{},"hit"],"limit":0}}"##, values.join(","));
+        world.say(client, &format!(r#"["REQ","{n}",{}]"#, vec![filter; 20].join(",")));
+    }
+    world.outputs();
+}
+
+/// An event that matches all of them, with many tags beside.
+fn with_many_tags(n: u64) -> Event {
+    let values: Vec<String> = (0..2_000).map(|value| value.to_string()).collect();
+    let mut tags: Vec<[&str; 2]> = values.iter().map(|value| ["x", value.as_str()]).collect();
+    tags.extend([["t", "hit"], ["x", "hit"]]);
+    let tags: Vec<&[&str]> = tags.iter().map(|tag| &tag[..]).collect();
+    event(1, 1, n, &tags, "")
+}
+
+#[test]
+fn an_event_goes_to_costly_subscriptions_a_part_at_a_time_and_to_each_once() {
+    const CLIENTS: u64 = 4;
+    const SUBSCRIPTIONS: usize = 30;
+    let mut world = World::new(&[]);
+    (2..2 + CLIENTS).for_each(|client| subscribe_costly(&mut world, client, SUBSCRIPTIONS));
+    let (first, second) = (with_many_tags(1), note(2));
+    world.say(1, r#"["REQ","all",{"limit":0}]"#);
+    world.outputs();
+    world.publish(&[first.clone(), second.clone()]);
+    let mut sent = world.outputs();
+    let at_once = sent.len();
+    let costs = (20 * (100 + 1 + 1)) as usize;
+    assert!(at_once > 0 && at_once <= FANOUT_STEP_COST as usize / costs + 2, "{at_once}");
+    assert!(world.serve.has_work() && world.serve.spreading() == 2);
+    // What comes meanwhile waits behind it, and whoever asks now has it as stored.
+    let third = note(3);
+    world.publish(std::slice::from_ref(&third));
+    world.accept(99);
+    world.say(99, r#"["REQ","all",{}]"#);
+    let mut steps = 0;
+    while world.serve.has_work() {
+        world.serve.step(world.now, &world.store, &mut world.metrics).unwrap();
+        world.serve.assert_invariants();
+        sent.extend(world.outputs());
+        (1..=99).for_each(|client| world.serve.on_drained(client));
+        steps += 1;
+    }
+    assert!(steps > 2, "{steps}");
+    let to = |client: u64| {
+        let of = |output: &ServeOutput| match output {
+            ServeOutput::Send { client: to, text } if *to == client && text.starts_with("[\"EVENT\"") => {
+                [&first, &second, &third].iter().position(|event| text.contains(&event.id.to_hex()))
+            }
+            _ => None,
+        };
+        sent.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(to(1), [0, 1, 2], "in their order");
+    for client in 2..2 + CLIENTS {
+        assert_eq!(to(client), vec![0; SUBSCRIPTIONS]);
+    }
+    let mut as_stored = to(99);
+    as_stored.sort_unstable();
+    assert_eq!(as_stored, [0, 1, 2]);
+}
+
+#[test]
+fn when_too_much_waits_the_costliest_client_goes() {
+    let mut world = World::new(&[]);
+    subscribe_costly(&mut world, 2, 1);
+    subscribe_costly(&mut world, 3, 60);
+    world.say(1, r#"["REQ","all",{"limit":0}]"#);
+    world.outputs();
+    world.publish(&(1..=4).map(with_many_tags).collect::<Vec<_>>());
+    assert!(world.serve.spreading() > 0);
+    let stored = StoredEvent { seq: 1_000_000, json: note(9).as_json().into() };
+    let more = (0..=FANOUT_BACKLOG_MAX as u64).map(|n| StoredEvent { seq: 1_000_000 + n, ..stored.clone() });
+    world.serve.on_committed(more.collect(), &world.store, &mut world.metrics).unwrap();
+    assert!(world.outputs().contains(&ServeOutput::Close { client: 3, code: 1013 }));
+    assert_eq!((world.metrics.clients_closed.count("costly"), world.serve.clients()), (1, 2));
+    world.serve.assert_invariants();
+}
+
+#[test]
+fn a_req_that_looks_at_too_much_is_closed_with_a_reason_and_what_it_found_was_sent() {
+    let mut world = World::new(&[]);
+    let events: Vec<Event> = (1..=600).map(|n| event(1, if n == 590 { 7 } else { 1 }, n, &[&["t", "x"]], "")).collect();
+    world.publish(&events);
+    world.serve.scan_max = 500;
+    let found = r##"["REQ","found",{"#t":["x"],"kinds":[7],"limit":1}]"##;
+    assert_eq!(world.ask(found).len(), 2, "an event and EOSE");
+    let answers = world.ask(r##"["REQ","scan",{"#t":["x"],"kinds":[7]},{"kinds":[9]}]"##);
+    assert!(answers[0].starts_with("[\"EVENT\",\"scan\""), "{answers:?}");
+    assert_eq!(answers[1..], [r#"["CLOSED","scan","error: too much to look through, ask for something narrower"]"#]);
+    assert_eq!(world.metrics.messages_refused.count("long_scan"), 1);
+    assert_eq!(world.serve.subscriptions(), 1);
+    let several = world.ask(r##"["REQ","several",{"#t":["x"],"kinds":[8],"since":300},{"#t":["x"],"kinds":[9],"since":300},{"kinds":[9]}]"##);
+    assert!(several[0].starts_with("[\"CLOSED\""), "all its filters together: {several:?}");
 }

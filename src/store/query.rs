@@ -7,6 +7,7 @@ use super::index::{Entries, Index};
 use super::schema::{self, Place};
 use super::snapshot::Snapshot;
 use super::{Seq, StoreError};
+use crate::limits::QUERY_CANDIDATE_BYTES;
 use crate::protocol::message::filter_matches;
 use crate::time::UnixTime;
 use nostr::event::EventId;
@@ -44,6 +45,8 @@ pub struct Query {
     plan: Plan,
     /// The last candidate looked at.
     position: Option<Place>,
+    /// What was looked at in all its steps, in candidates.
+    looked_at: usize,
 }
 
 /// Where the candidates come from.
@@ -77,10 +80,15 @@ impl Query {
     pub fn new(filter: Filter, max_seq: Seq, limit_max: usize) -> Query {
         let left = filter.limit.unwrap_or(limit_max).min(limit_max);
         let plan = if left == 0 { Plan::Nothing } else { Plan::of(&filter) };
-        Query { filter, max_seq, left, plan, position: None }
+        Query { filter, max_seq, left, plan, position: None, looked_at: 0 }
     }
 
-    /// Looks at no more than `candidates_max` index entries; opening the ranges costs one lookup per value on top.
+    /// What it has looked at so far, in candidates; a large event counts as several.
+    pub fn looked_at(&self) -> usize {
+        self.looked_at
+    }
+
+    /// Looks at no more than `candidates_max` index entries, fewer if events are large; opening the ranges costs one lookup per value on top.
     pub(super) fn step(
         &mut self,
         snapshot: &Snapshot,
@@ -89,7 +97,8 @@ impl Query {
         f: &mut dyn FnMut(Seq, &str) -> ControlFlow<()>,
     ) -> Result<QueryStep, StoreError> {
         // A step that may look at nothing would never end.
-        let mut step = Step { now, candidates_left: candidates_max.max(1), f };
+        let candidates_max = candidates_max.max(1);
+        let mut step = Step { now, candidates_left: candidates_max, f };
         let plan = std::mem::replace(&mut self.plan, Plan::Nothing);
         let result = match &plan {
             Plan::Nothing => Ok(QueryStep::Done),
@@ -102,6 +111,7 @@ impl Query {
         if matches!(result, Ok(QueryStep::More)) {
             self.plan = plan;
         }
+        self.looked_at += candidates_max - step.candidates_left;
         result
     }
 
@@ -183,6 +193,7 @@ impl Query {
             return Ok(None);
         }
         let Some(json) = snapshot.record(seq)? else { return Ok(None) };
+        step.candidates_left = step.candidates_left.saturating_sub(json.value().len() / QUERY_CANDIDATE_BYTES);
         let Some(event) = snapshot.parse(seq, json.value()) else { return Ok(None) };
         let expired = schema::expiration(&event).is_some_and(|at| at <= step.now.as_secs());
         if expired || !filter_matches(&self.filter, &event) {

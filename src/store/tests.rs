@@ -3,6 +3,7 @@
 use super::model::Model;
 use super::testing::{Disk, Random, author, event};
 use super::*;
+use crate::limits::QUERY_CANDIDATE_BYTES;
 use nostr::filter::Filter;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -807,4 +808,32 @@ fn the_rules_agree_with_a_naive_model() {
             }
         }
     }
+}
+
+#[test]
+fn a_step_looks_at_fewer_events_if_they_are_large() {
+    let mut store = Store::in_memory();
+    for n in 0..50 {
+        let content = "x".repeat(if n < 25 { 10 * QUERY_CANDIDATE_BYTES } else { 0 });
+        store.stage(event(1, 1, n, &[&["t", "y"]], &content)).unwrap();
+    }
+    store.commit().unwrap();
+    let mut looked_at = Vec::new();
+    let filter = Filter::new().author(author(1)).kind(nostr::event::Kind::from_u16(1));
+    let mut query = Query::new(filter, store.last_seq(), 1_000);
+    loop {
+        let mut given = 0;
+        let mut take = |_, _: &str| {
+            given += 1;
+            ControlFlow::Continue(())
+        };
+        let step = store.query(&mut query, UnixTime::EPOCH, 30, &mut take).unwrap();
+        looked_at.push(given);
+        if step == QueryStep::Done {
+            break;
+        }
+    }
+    assert_eq!(looked_at[0], 26, "the last of them is large");
+    assert!(looked_at[1..].iter().all(|given| *given <= 3), "{looked_at:?}");
+    assert_eq!(looked_at.iter().sum::<usize>(), 50);
 }
