@@ -229,7 +229,7 @@ impl Engine {
     /// When [`Input::Tick`] is next needed even if nothing happens. A time not after `now` means: at once.
     pub fn next_deadline(&self) -> Option<Instant> {
         let batch = self.owed.opened_at.map(|opened| self.commit_at.min(opened + BATCH_AGE_MAX));
-        let queries = self.serve.has_work().then_some(Instant::ZERO);
+        let queries = (self.serve.has_work() || self.intake.is_adopting()).then_some(Instant::ZERO);
         let due = [
             self.wheel.next_deadline(),
             self.window.closes_at(),
@@ -263,6 +263,7 @@ impl Engine {
     pub fn commit(&mut self, now: Now) -> Result<(), StoreError> {
         self.stage_moved_throughs();
         let stored = self.store.commit()?;
+        self.state.on_committed();
         let owed = std::mem::take(&mut self.owed);
         self.metrics.on_batch(stored.len());
         for source in owed.sources {
@@ -481,8 +482,22 @@ impl Engine {
         if self.expiry_due.is_some_and(|at| at <= now.mono) {
             self.expire(now)?;
         }
+        if self.intake.is_adopting() {
+            self.adopt(now)?;
+        }
         self.serve.step(now, &self.store, &mut self.metrics)?;
         self.report_progress(now);
+        Ok(())
+    }
+
+    /// Goes on looking for root events that came before the announcement of their repo.
+    fn adopt(&mut self, now: Now) -> Result<(), StoreError> {
+        let mut desk = Desk { now, store: &mut self.store, state: &mut self.state, settings: &self.settings };
+        let changes = self.intake.adopt(&mut desk)?;
+        if !changes.is_empty() {
+            self.unconfirm(&changes);
+            self.window.add(now.mono, Changes { upto: self.store.last_seq(), ..changes });
+        }
         Ok(())
     }
 

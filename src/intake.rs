@@ -4,7 +4,7 @@
 use nostr::event::{Event, EventId};
 
 use crate::limits::REFUSED_IDS_MAX;
-use crate::policy::{self, Refusal};
+use crate::policy::{self, Refusal, Tagged};
 use crate::protocol::message::RawEvent;
 use crate::protocol::repo::{ANNOUNCEMENT_KIND, Announcement, RepoAddr, expiration, is_root_kind, root_repos};
 use crate::protocol::root::root_from_json;
@@ -13,10 +13,12 @@ use crate::state::{Changes, State};
 use crate::store::{Known, Removed, Seq, Store, StoreError};
 use crate::time::{Now, UnixTime};
 
+mod adoption;
 pub(crate) mod recent;
 mod unwanted;
 mod verifier;
 
+use adoption::Adoptions;
 use recent::Recent;
 use unwanted::Unwanted;
 use verifier::Verifier;
@@ -87,12 +89,14 @@ pub struct Intake {
     refused: Recent<EventId, RefusedEvent>,
     unwanted: Unwanted,
     verifier: Verifier,
+    adoptions: Adoptions,
+    tagged: Tagged,
 }
 
 impl Default for Intake {
     fn default() -> Self {
-        let (unwanted, verifier) = Default::default();
-        Intake { refused: Recent::new(REFUSED_IDS_MAX), unwanted, verifier }
+        let (unwanted, verifier, adoptions, tagged) = Default::default();
+        Intake { refused: Recent::new(REFUSED_IDS_MAX), unwanted, verifier, adoptions, tagged }
     }
 }
 
@@ -131,21 +135,33 @@ impl Intake {
         if !asked(&event, desk.state) {
             return refuse(Refusal::NotAsked);
         }
+        if rules == Rules::All
+            && let Some((refusal, created_at)) = self.unwanted.verdict(&event.id, desk.state)
+        {
+            return Ok(Outcome::Refused { refusal, created_at: Some(created_at) });
+        }
         let json = match self.verifier.verify(&event, raw, bytes_max) {
             Ok(json) => json,
             Err(refusal) => return refuse(refusal),
         };
         let created_at = UnixTime::from(event.created_at);
-        if let Err(refusal) = judge(&event, rules, desk)? {
+        if let Err(refusal) = judge(&event, rules, desk, &mut self.tagged)? {
             if refusal.is_final() {
                 let from = expiration(&event).filter(|_| refusal == Refusal::Expired).unwrap_or(UnixTime::EPOCH);
                 self.refused.insert(event.id, RefusedEvent { refusal, created_at, from });
-            } else {
-                self.unwanted.remember(&event, refusal, desk.state);
+            } else if !self.tagged.was_cut_short() {
+                // What the batch may yet bring to light is the store's to say.
+                let settled = desk.state.last_seq() <= desk.store.last_seq();
+                self.unwanted.remember(&event, refusal, settled, desk.state);
             }
             return Ok(Outcome::Refused { refusal, created_at: Some(created_at) });
         }
-        let (changes, removed) = take_in(&event, json, desk)?;
+        let change = StateChange::of(&event);
+        let unheard_of = change.announced().filter(|addr| desk.state.repo_id(addr).is_none());
+        let (changes, removed) = take_in(&event, json, &change, desk)?;
+        if let Some(addr) = unheard_of {
+            self.adoptions.begin(addr, desk)?;
+        }
         self.unwanted.on_taken_in(&event, removed.iter().any(|removed| !removed.superseded));
         Ok(Outcome::Staged { created_at, changes, removed: removed.len() })
     }
@@ -159,6 +175,20 @@ impl Intake {
     pub fn has_no_use_for(&self, id: &EventId, now: Now, store: &Store, state: &State) -> Result<bool, StoreError> {
         let refused = self.refused.get(id).is_some_and(|before| before.from <= now.wall);
         Ok(refused || self.unwanted.contains(id, state) || store.known(id)?.is_some())
+    }
+
+    /// Whether root events are still being looked for that a repo announced lately has.
+    pub fn is_adopting(&self) -> bool {
+        self.adoptions.are_pending()
+    }
+
+    /// Goes on looking for them. Returns what relays are to be asked anew.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn adopt(&mut self, desk: &mut Desk<'_>) -> Result<Changes, StoreError> {
+        self.adoptions.step(desk)
     }
 
     /// Events have expired: what they superseded may be taken in again.
@@ -217,7 +247,7 @@ impl Place {
     }
 }
 
-fn judge(event: &Event, rules: Rules, desk: &Desk<'_>) -> Result<Result<(), Refusal>, StoreError> {
+fn judge(event: &Event, rules: Rules, desk: &Desk<'_>, tagged: &mut Tagged) -> Result<Result<(), Refusal>, StoreError> {
     let by_clock = match rules {
         Rules::All => policy::check_time(event, desk.now.wall),
         Rules::ValidOnly => Ok(()),
@@ -233,13 +263,17 @@ fn judge(event: &Event, rules: Rules, desk: &Desk<'_>) -> Result<Result<(), Refu
     if by_list.is_err() {
         return Ok(by_list);
     }
-    policy::check_belongs(event, desk.state, desk.store)
+    policy::check_belongs(event, desk.state, desk.store, tagged)
 }
 
 /// Puts an event into the batch and applies it to what we follow. The state runs ahead of the disk by at most one batch,
 /// so that an issue may follow its announcement at once; nothing is served or acknowledged before the commit.
-fn take_in(event: &Event, json: &str, desk: &mut Desk<'_>) -> Result<(Changes, Vec<Removed>), StoreError> {
-    let change = StateChange::of(event);
+fn take_in(
+    event: &Event,
+    json: &str,
+    change: &StateChange,
+    desk: &mut Desk<'_>,
+) -> Result<(Changes, Vec<Removed>), StoreError> {
     let staged = desk.store.stage_written(event, json)?;
     let mut changes = Changes::default();
     for removed in &staged.removed {
@@ -291,6 +325,14 @@ impl StateChange {
         match is_root_kind(kind) {
             true => root_from_json(json).map(|(id, repos)| StateChange::Root(id, repos)),
             false => Event::from_json(json).ok().map(|event| StateChange::of(&event)),
+        }
+    }
+
+    /// The repo that it announces.
+    pub fn announced(&self) -> Option<&RepoAddr> {
+        match self {
+            StateChange::Announcement(announcement) => Some(&announcement.addr),
+            StateChange::None | StateChange::Root(..) => None,
         }
     }
 
@@ -397,6 +439,31 @@ mod tests {
             assert_eq!(outcome, Outcome::Refused { refusal: Refusal::Unrelated, created_at });
         }
         assert_eq!(intake.refused_ids(), 0, "what is unrelated today may belong tomorrow");
+    }
+
+    #[test]
+    fn what_was_refused_of_late_is_not_verified_again_until_what_that_hinges_on_has_changed() {
+        let (mut intake, mut store) = (Intake::default(), Store::in_memory());
+        let settings = settings();
+        let mut state = State::new(settings.clone());
+        let now = Now { mono: Instant::ZERO, wall: UnixTime::from_secs(1_000) };
+        let json = event(9, "belongs nowhere").as_json();
+        // Whoever looks at its signature says so.
+        let altered = json.replace("nowhere", "somewhere");
+        let mut offer = |json: &str, rules: Rules, state: &mut State| {
+            let raw = RawEvent::from_json(json).unwrap();
+            let mut desk = Desk { now, store: &mut store, state, settings: &settings };
+            intake.offer(&raw, rules, |_, _| true, &mut desk).unwrap()
+        };
+        let unrelated = Outcome::Refused { refusal: Refusal::Unrelated, created_at: Some(UnixTime::from_secs(9)) };
+        let forged = Outcome::Refused { refusal: Refusal::Forged, created_at: None };
+        assert_eq!(offer(&json, Rules::All, &mut state), unrelated);
+        assert_eq!(offer(&altered, Rules::All, &mut state), unrelated);
+        assert_eq!(offer(&altered, Rules::ValidOnly, &mut state), forged, "an import asks for no policy");
+        let _ = state.set_announcement(&crate::sync::testing::announcement(1, "a", &[]), 5);
+        assert_eq!(offer(&altered, Rules::All, &mut state), forged);
+        assert_eq!(offer(&json, Rules::All, &mut state), unrelated);
+        assert_eq!(offer(&altered, Rules::All, &mut state), forged, "the batch may have something that tags it");
     }
 
     #[test]

@@ -484,16 +484,27 @@ pub const FUTURE_SECS_MAX: u64 = 900;
 /// Events that one refers to, each once, of which it is looked whether they belong here, so that it may hang on one (spec
 /// section 8). Beyond: they do not count (`unrelated`).
 pub const THREAD_PARENTS_MAX: usize = 16;
-/// Events in one batch. At this: commit.
-pub const BATCH_EVENTS_MAX: usize = 10_000;
+/// Index entries that the judgement of one event looks at to find whether a root event or an announcement tags it. Beyond:
+/// it counts as untagged, and the next judgement of the same event goes on from there.
+pub const TAGGED_CANDIDATES_MAX: usize = 4_000;
+/// Events of which it is remembered how far that has come. Beyond: the one judged longest ago begins anew.
+pub const TAGGED_SEARCHES_MAX: usize = 1_024;
+/// Events in one batch. At this: commit. More would keep the loop too long, and take longer to come than a batch may wait.
+pub const BATCH_EVENTS_MAX: usize = 4_000;
 /// Bytes of events in one batch. At this: commit.
-pub const BATCH_BYTES_MAX: usize = 8 << 20;
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Age of the oldest event in a batch. At this: commit.
 pub const BATCH_AGE_MAX: Duration = Duration::from_millis(200);
 /// Commits may take one part in this many of recent time before a batch has to wait for its age or size.
 pub const COMMIT_SHARE: u64 = 10;
 /// Authors whose public key is kept ready for verification. Beyond: the oldest is forgotten and found again.
 pub const AUTHOR_KEYS_MAX: usize = 2_048;
+/// Events looked at in one turn of the loop for those that tag a repo whose announcement came after them. Beyond: the next
+/// turn goes on, and at the end relays are asked about the repo anew.
+pub const ADOPTION_STEP_CANDIDATES: usize = 1_000;
+/// Repos of one identifier about which relays are asked once more by one window, because somebody became invited or confirmed.
+/// Beyond: the next windows have the rest.
+pub const REQUERIED_REPOS_MAX: usize = 500;
 /// Ids refused for good that are remembered in memory. Beyond: the oldest is forgotten and judged again.
 pub const REFUSED_IDS_MAX: usize = 65_536;
 /// Shortest time between two looks for events that have expired (NIP-40). Until then queries skip them.
@@ -566,6 +577,9 @@ pub const RELAY_URL_BYTES_MAX: usize = 512;
 /// Bytes of a repo's identifier. Beyond: no repo (its announcement is malformed), so that a filter of 100 addresses
 /// always fits into one REQ.
 pub const IDENTIFIER_BYTES_MAX: usize = 512;
+/// Repos that one root event belongs to, the first ones that its `a` tags name. Beyond: it is no root event of them, though
+/// it belongs here by them; what tags it does by it.
+pub const ROOT_REPOS_MAX: usize = 16;
 /// Maintainers taken from one announcement, the first ones; the rest are counted
 /// (`grasp_sync_maintainers_refused_total{reason="announcement"}`).
 pub const MAINTAINERS_LISTED_MAX: usize = 64;

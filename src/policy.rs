@@ -1,20 +1,22 @@
 //! What belongs here (spec section 8): a closed list of reasons to refuse, and the functions that find them. Nothing is
-//! changed and nothing is remembered; `intake` asks in the right order.
+//! changed, and nothing is remembered but how far a long search has come ([`Tagged`]); `intake` asks in the right order.
 
 use nostr::event::Event;
-use nostr::filter::{Filter, SingleLetterTag};
-use nostr::types::Timestamp;
 
 use crate::limits::{FUTURE_SECS_MAX, THREAD_PARENTS_MAX};
 use crate::protocol::reference::references;
 use crate::protocol::repo::{
-    ANNOUNCEMENT_KIND, Announcement, DELETION_KIND, GRASP_LIST_KIND, ROOT_KINDS, RepoAddr, STATE_KIND,
-    event_references, expiration, identifier, is_protected, repo_references,
+    ANNOUNCEMENT_KIND, Announcement, DELETION_KIND, GRASP_LIST_KIND, RepoAddr, STATE_KIND, event_references,
+    expiration, identifier, is_protected, repo_references,
 };
 use crate::settings::Settings;
 use crate::state::State;
-use crate::store::{Query, QueryStep, Store, StoreError, Verdict};
+use crate::store::{Store, StoreError, Verdict};
 use crate::time::UnixTime;
+
+mod tagged;
+
+pub use tagged::Tagged;
 
 /// Why an event is not taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -183,7 +185,13 @@ pub fn check_lists(event: &Event, settings: &Settings) -> Result<(), Refusal> {
 /// # Errors
 ///
 /// If the store cannot be read.
-pub fn check_belongs(event: &Event, state: &State, store: &Store) -> Result<Result<(), Refusal>, StoreError> {
+pub fn check_belongs(
+    event: &Event,
+    state: &State,
+    store: &Store,
+    tagged: &mut Tagged,
+) -> Result<Result<(), Refusal>, StoreError> {
+    tagged.begin();
     let kind = event.kind.as_u16();
     let verdict = |ok: bool, refusal| if ok { Ok(()) } else { Err(refusal) };
     Ok(match kind {
@@ -195,8 +203,8 @@ pub fn check_belongs(event: &Event, state: &State, store: &Store) -> Result<Resu
         DELETION_KIND => verdict(store.deletion_targets(event)?, Refusal::DeletesNothing),
         kind if EPHEMERAL_KINDS.contains(&kind) => Err(Refusal::Ephemeral),
         _ => {
-            let belongs = is_related(event, state, store)?
-                || hangs_on_related(event, state, store)?
+            let belongs = is_related(event, state, store, tagged)?
+                || hangs_on_related(event, state, store, tagged)?
                 || (kind == GRASP_LIST_KIND && store.has_any_of(&event.pubkey)?);
             verdict(belongs, Refusal::Unrelated)
         }
@@ -204,18 +212,18 @@ pub fn check_belongs(event: &Event, state: &State, store: &Store) -> Result<Resu
 }
 
 /// Whether an event is tied to what we follow by its own tags, or by those of an announcement or a root event.
-fn is_related(event: &Event, state: &State, store: &Store) -> Result<bool, StoreError> {
+fn is_related(event: &Event, state: &State, store: &Store, tagged: &mut Tagged) -> Result<bool, StoreError> {
     let tags = repo_references(event).any(|repo| state.is_followed(&repo))
         || event_references(event).any(|id| state.root_id(&id).is_some());
-    Ok(tags || is_tagged(event, store)?)
+    Ok(tags || tagged.has(&event.id, store)?)
 }
 
 /// Whether an event refers to one that belongs by itself: one generation further, and no more. What is held is judged
 /// anew instead of noted when it comes: no note can outlive the repo that it was true by, or get lost.
-fn hangs_on_related(event: &Event, state: &State, store: &Store) -> Result<bool, StoreError> {
+fn hangs_on_related(event: &Event, state: &State, store: &Store, tagged: &mut Tagged) -> Result<bool, StoreError> {
     for reference in references(event, THREAD_PARENTS_MAX) {
         if let Some(parent) = store.referred(&reference)?
-            && may_be_hung_on(&parent, state, store)?
+            && may_be_hung_on(&parent, state, store, tagged)?
         {
             return Ok(true);
         }
@@ -223,14 +231,14 @@ fn hangs_on_related(event: &Event, state: &State, store: &Store) -> Result<bool,
     Ok(false)
 }
 
-fn may_be_hung_on(held: &Event, state: &State, store: &Store) -> Result<bool, StoreError> {
+fn may_be_hung_on(held: &Event, state: &State, store: &Store, tagged: &mut Tagged) -> Result<bool, StoreError> {
     Ok(match held.kind.as_u16() {
         // One that unlisted us is held, too, and its repo is not followed.
         ANNOUNCEMENT_KIND => own_repo(held).is_some_and(|repo| state.is_followed(&repo)),
         STATE_KIND => identifier(held).is_some_and(|d| state.is_confirmed(&held.pubkey, d)),
         // What it belonged by has gone with it.
         DELETION_KIND => false,
-        _ => is_related(held, state, store)?,
+        _ => is_related(held, state, store, tagged)?,
     })
 }
 
@@ -248,29 +256,6 @@ fn announcement_belongs(event: &Event, state: &State) -> bool {
         || state.is_announced(&announcement.addr)
         || state.is_invited(&announcement.addr.author, &announcement.addr.identifier)
 }
-
-/// Whether a stored announcement or root event tags this event by its id.
-fn is_tagged(event: &Event, store: &Store) -> Result<bool, StoreError> {
-    let kinds = ROOT_KINDS.into_iter().chain([ANNOUNCEMENT_KIND]).map(nostr::event::Kind::from_u16);
-    let by = Filter::new().kinds(kinds).until(Timestamp::from_secs(u64::MAX)).limit(1);
-    for letter in [SingleLetterTag::LOWERCASE_E, SingleLetterTag::UPPERCASE_E, SingleLetterTag::LOWERCASE_Q] {
-        let mut query = Query::new(by.clone().custom_tag(letter, event.id.to_hex()), store.last_seq(), 1);
-        let mut found = false;
-        while store.query(&mut query, UnixTime::EPOCH, TAGGED_CANDIDATES_MAX, &mut |_, _| {
-            found = true;
-            std::ops::ControlFlow::Break(())
-        })? == QueryStep::More
-            && !found
-        {}
-        if found {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Candidates looked at in one step; the tag index is exact enough that one is usually all there is.
-const TAGGED_CANDIDATES_MAX: usize = 100;
 
 #[cfg(test)]
 mod tests {
@@ -297,7 +282,7 @@ mod tests {
             let tags: Vec<[String; 2]> = ids.map(|id| ["e".to_owned(), id]).collect();
             let tags: Vec<Vec<&str>> = tags.iter().map(|tag| tag.iter().map(String::as_str).collect()).collect();
             let tags: Vec<&[&str]> = tags.iter().map(Vec::as_slice).collect();
-            check_belongs(&event(3, 7, 20, &tags, "+"), &state, store).unwrap()
+            check_belongs(&event(3, 7, 20, &tags, "+"), &state, store, &mut Tagged::default()).unwrap()
         };
         let unknown = |n: usize| format!("{n:064x}");
         let after = |n: usize| (0..n).map(unknown).chain([comment.id.to_hex()]);

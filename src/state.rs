@@ -3,7 +3,8 @@
 //! is derived from them.
 //!
 //! Repos and root events are interned: an address or an id is held once and named by a small number elsewhere. Numbers
-//! follow the order of arrival, so later root events have larger ones.
+//! follow the order of arrival, so later root events have larger ones. A repo has a number once it has been announced, for
+//! anybody may make up as many addresses as fit into an event; root events that came before are found when it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,16 +19,21 @@ use crate::settings::Settings;
 use crate::store::Seq;
 
 mod authority;
+mod early;
+mod requery;
 mod roots;
 
 use authority::{Authority, IdentifierId, Listing, Standing};
+use early::Early;
+use requery::Requeries;
 use roots::{Roots, push};
 
 /// A repo's number in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RepoId(u32);
 
-/// A root event's number in this process; grows with the store sequence number.
+/// A root event's number in this process; grows with the store sequence number, but for those whose first repo was announced
+/// after they came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RootId(u32);
 
@@ -90,7 +96,7 @@ impl Changes {
     }
 }
 
-/// One repo that an announcement or a root event has named.
+/// One repo that has been announced.
 #[derive(Debug)]
 struct Repo {
     addr: RepoAddr,
@@ -117,6 +123,8 @@ struct Shared {
     repos: BTreeSet<RepoId>,
     /// Whose repos these are, and how many of each.
     authors: BTreeMap<AuthorId, u32>,
+    /// Root events of all of them, kept because there are millions; one counts with each of its repos.
+    roots: usize,
 }
 
 impl Shared {
@@ -146,10 +154,14 @@ pub struct State {
     repo_ids: BTreeMap<RepoAddr, RepoId>,
     author_ids: BTreeMap<PublicKey, AuthorId>,
     roots: Roots,
+    early: Early,
     authority: Authority,
     /// Identifiers of which all repos have been handed out as [`Changes::maintainers_changed`] since a window closed.
     asked_anew: BTreeSet<IdentifierId>,
+    requeries: Requeries,
     sync_relays: BTreeMap<RelayUrl, Shared>,
+    /// Repos whose announcement lists us, or that are archived.
+    followed: usize,
     last_seq: Seq,
     last_announcement_seq: Seq,
 }
@@ -169,25 +181,39 @@ impl State {
             repo_ids: BTreeMap::new(),
             author_ids: BTreeMap::new(),
             roots: Roots::default(),
+            early: Early::default(),
             authority: Authority::default(),
             asked_anew: BTreeSet::new(),
+            requeries: Requeries::default(),
             sync_relays,
+            followed: 0,
             last_seq: 0,
             last_announcement_seq: 0,
         }
     }
 
-    /// A root event was taken in as number `seq`: it belongs to every repo it tags. `seq` grows from call to call.
+    /// A root event was taken in as number `seq`: it belongs to every repo it tags that has been announced. `seq` grows from
+    /// call to call.
     pub fn add_root(&mut self, id: EventId, seq: Seq, repos: &[RepoAddr]) -> Changes {
         self.advance(seq);
         let mut changes = Changes::default();
-        let mut repos: Vec<RepoId> = repos.iter().map(|addr| self.intern(addr)).collect();
+        let mut announced: Vec<RepoId> = Vec::with_capacity(repos.len());
+        for addr in repos {
+            match self.repo_id(addr) {
+                Some(repo) => announced.push(repo),
+                None => self.early.note(addr, id, seq),
+            }
+        }
+        let mut repos = announced;
         repos.sort_unstable();
         repos.dedup();
         if !repos.is_empty()
             && let Some(root) = self.roots.add(id, seq, &repos)
         {
-            repos.iter().for_each(|repo| push(&mut self.repo_mut(*repo).roots, root));
+            for repo in &repos {
+                push(&mut self.repo_mut(*repo).roots, root);
+                self.count_roots(*repo, 0, 1);
+            }
             changes.roots.insert(root);
         }
         changes
@@ -195,12 +221,14 @@ impl State {
 
     /// A root event was deleted or has expired.
     pub fn remove_root(&mut self, id: &EventId) {
+        self.early.forget(id);
         let Some((root, repos)) = self.roots.remove(id) else { return };
         for repo in repos {
             let roots = &mut self.repo_mut(repo).roots;
             // In the order of their numbers, in which they came.
             if let Ok(at) = roots.binary_search(&root) {
                 roots.remove(at);
+                self.count_roots(repo, 1, 0);
             }
         }
     }
@@ -218,6 +246,7 @@ impl State {
             false => Vec::new(),
         };
         let repo = self.intern(&announcement.addr);
+        self.adopt_early(repo);
         let mut changes = self.share(repo, &relays);
         // Each version of an announcement lists the same ones again.
         let counted = self.held(repo).map_or(0, |held| held.relays_refused);
@@ -225,7 +254,7 @@ impl State {
         changes.relays_refused = refused.saturating_sub(counted);
         let relays_refused = refused.max(counted);
         changes.maintainers_refused = announcement.maintainers_refused;
-        self.repo_mut(repo).announcement = Some(Held { relays, relays_refused, ours });
+        self.hold(repo, Some(Held { relays, relays_refused, ours }));
         let standing = match (announcement.author_left, ours) {
             (true, _) => Standing::Left,
             (false, true) => Standing::Owner,
@@ -240,13 +269,13 @@ impl State {
     pub fn remove_announcement(&mut self, addr: &RepoAddr) -> Changes {
         let Some(&repo) = self.repo_ids.get(addr) else { return Changes::default() };
         let mut changes = self.share(repo, &[]);
-        self.repo_mut(repo).announcement = None;
+        self.hold(repo, None);
         self.set_listing(repo, None, &mut changes);
         changes
     }
 
     /// Says who may speak by a repo's announcement. Until a window has closed, the repos of one identifier are handed out
-    /// once, and after that only those that a relay has gained since: whoever changes who may speak, again and again, pays
+    /// once, no more than [`Requeries`] allows, and after that only those that a relay has gained since: whoever changes who may speak, again and again, pays
     /// for one announcement each time, not for all that share its identifier.
     fn set_listing(&mut self, repo: RepoId, listing: Option<Listing>, changes: &mut Changes) {
         let addr = &self.repos[repo.0 as usize].addr;
@@ -254,7 +283,9 @@ impl State {
         changes.candidates_refused = shift.refused;
         let identifier = self.authority.number(&addr.identifier).expect("it was set a moment ago");
         if shift.became && self.asked_anew.insert(identifier) {
-            changes.maintainers_changed = self.shared_as(identifier);
+            let (authority, relays_of) = (&self.authority, relays_in(&self.repos));
+            changes.maintainers_changed =
+                self.requeries.begin(identifier, changes.gained.clone(), authority, relays_of);
         } else if self.asked_anew.contains(&identifier) {
             changes.maintainers_changed = changes.gained.clone();
         }
@@ -265,15 +296,16 @@ impl State {
         self.asked_anew.clear();
     }
 
-    /// The followed repos of one identifier, by the relays that share them.
-    fn shared_as(&self, identifier: IdentifierId) -> BTreeMap<RelayUrl, BTreeSet<RepoId>> {
-        let mut shared: BTreeMap<RelayUrl, BTreeSet<RepoId>> = BTreeMap::new();
-        for repo in self.authority.repos(identifier) {
-            for relay in self.relays_of(repo) {
-                shared.entry(relay.clone()).or_default().insert(repo);
-            }
-        }
-        shared
+    /// What of that is left, for there was too much of it for one window.
+    pub fn requery_more(&mut self) -> Changes {
+        let maintainers_changed = self.requeries.go_on(&self.authority, relays_in(&self.repos));
+        Changes { maintainers_changed, upto: self.last_seq, ..Changes::default() }
+    }
+
+    /// The store has been read: relays are asked for everything anyway.
+    pub fn on_loaded(&mut self) {
+        self.asked_anew.clear();
+        self.requeries = Requeries::default();
     }
 
     /// The largest sequence number that the maps have taken in.
@@ -351,12 +383,14 @@ impl State {
         roots
     }
 
-    /// How many root events `relay`'s repos have: each counts once, with the first of its repos that the relay shares.
+    /// How many repos `relay` shares with us.
+    pub fn repo_count_of(&self, relay: &RelayUrl) -> usize {
+        self.sync_relays.get(relay).map_or(0, |shared| shared.repos.len())
+    }
+
+    /// How many root events `relay`'s repos have: each counts with each of them.
     pub fn root_count_of(&self, relay: &RelayUrl) -> usize {
-        let Some(Shared { repos: shared, .. }) = self.sync_relays.get(relay) else { return 0 };
-        let first_of = |root: RootId| self.repos_of_root(root).iter().find(|repo| shared.contains(repo)).copied();
-        let counted = |repo: RepoId| self.roots_of_repo(repo).filter(|root| first_of(*root) == Some(repo)).count();
-        shared.iter().map(|repo| counted(*repo)).sum()
+        self.sync_relays.get(relay).map_or(0, |shared| shared.roots)
     }
 
     /// The root events of one repo.
@@ -389,14 +423,14 @@ impl State {
         &self.repos[repo.0 as usize].addr
     }
 
-    /// The number of a repo that something has named.
+    /// The number of a repo that has been announced.
     pub fn repo_id(&self, addr: &RepoAddr) -> Option<RepoId> {
         self.repo_ids.get(addr).copied()
     }
 
     /// Repos whose announcement lists us, or that are archived.
     pub fn repos_followed(&self) -> usize {
-        self.repos.iter().filter(|repo| repo.announcement.as_ref().is_some_and(|held| held.ours)).count()
+        self.followed
     }
 
     /// Root events held.
@@ -443,6 +477,22 @@ impl State {
         self.authority.is_invited(author, identifier)
     }
 
+    fn hold(&mut self, repo: RepoId, announcement: Option<Held>) {
+        let is_ours = |held: &Option<Held>| usize::from(held.as_ref().is_some_and(|held| held.ours));
+        self.followed += is_ours(&announcement);
+        let before = std::mem::replace(&mut self.repo_mut(repo).announcement, announcement);
+        self.followed -= is_ours(&before);
+    }
+
+    /// A repo has lost so many root events and gained so many.
+    fn count_roots(&mut self, repo: RepoId, lost: usize, gained: usize) {
+        let held = self.repos[repo.0 as usize].announcement.as_ref();
+        for relay in held.into_iter().flat_map(|held| &held.relays) {
+            let shared = self.sync_relays.get_mut(relay).expect("a shared relay is in the map");
+            shared.roots = shared.roots + gained - lost;
+        }
+    }
+
     fn held(&self, repo: RepoId) -> Option<&Held> {
         self.repos[repo.0 as usize].announcement.as_ref()
     }
@@ -473,25 +523,35 @@ impl State {
         let mut changes = Changes::default();
         let before = self.held(repo).map(|held| held.relays.clone()).unwrap_or_default();
         let author = self.repos[repo.0 as usize].author;
+        let roots = self.repos[repo.0 as usize].roots.len();
         for relay in before.iter().filter(|relay| !relays.contains(relay)) {
             let shared = self.sync_relays.get_mut(relay).expect("a shared relay is in the map");
             shared.remove(repo, author);
+            shared.roots -= roots;
             if shared.repos.is_empty() && !self.settings.bootstrap.contains(relay) {
                 self.sync_relays.remove(relay);
             }
             changes.lost.entry(relay.clone()).or_default().insert(repo);
         }
         for relay in relays.iter().filter(|relay| !before.contains(relay)) {
-            self.sync_relays.entry(relay.clone()).or_default().add(repo, author);
+            let shared = self.sync_relays.entry(relay.clone()).or_default();
+            shared.add(repo, author);
+            shared.roots += roots;
             changes.gained.entry(relay.clone()).or_default().insert(repo);
         }
         changes
     }
 }
 
+/// The relays that share each of these repos.
+fn relays_in<'a>(repos: &'a [Repo]) -> impl Fn(RepoId) -> &'a [RelayUrl] {
+    |repo| repos[repo.0 as usize].announcement.as_ref().map_or(&[], |held| &held.relays)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::REQUERIED_REPOS_MAX;
     use crate::sync::testing::{addr, announcement, author, relay, root_id, settings};
 
     fn gained(changes: &Changes) -> Vec<String> {
@@ -599,6 +659,41 @@ mod tests {
     }
 
     #[test]
+    fn counts_are_kept_as_a_walk_would_find_them() {
+        let mut state = State::new(settings());
+        let mut draw = 1_u32;
+        let mut below = |n: u32| {
+            draw = draw.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (draw >> 8) % n
+        };
+        let names = ["one", "two", "three", "boot"];
+        for seq in 1..3_000_u64 {
+            let (owner, name) = (1 + below(2) as u8, ["a", "b", "c"][below(3) as usize]);
+            match below(8) {
+                0 => _ = state.remove_announcement(&addr(owner, name)),
+                1 => {
+                    let listed: Vec<&str> = names.into_iter().filter(|_| below(2) == 0).collect();
+                    let mut announced = announcement(owner, name, &listed);
+                    if below(4) == 0 {
+                        announced.clone_urls.clear();
+                    }
+                    state.set_announcement(&announced, seq);
+                }
+                2 => state.remove_root(&root_id(below(seq as u32))),
+                _ => _ = state.add_root(root_id(seq as u32), seq, &[addr(owner, name), addr(2, "c")]),
+            }
+            for name in names {
+                let relay = relay(name);
+                let roots = state.repos_of(&relay).map(|repo| state.roots_of_repo(repo).count());
+                let (repos, roots) = roots.fold((0, 0), |(repos, all), roots| (repos + 1, all + roots));
+                assert_eq!((state.repo_count_of(&relay), state.root_count_of(&relay)), (repos, roots));
+            }
+            let ours = |repo: &&Repo| repo.announcement.as_ref().is_some_and(|held| held.ours);
+            assert_eq!(state.repos_followed(), state.repos.iter().filter(ours).count());
+        }
+    }
+
+    #[test]
     fn relays_beyond_the_allowed_number_are_counted_not_followed() {
         let names: Vec<String> = (0..20).map(|n| format!("r{n:02}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -685,6 +780,41 @@ mod tests {
         state.on_window_closed();
         assert_eq!(repos(state.set_announcement(&again(2), 102)), 200);
         assert_eq!(repos(state.set_announcement(&again(3), 103)), 0);
+    }
+
+    #[test]
+    fn repos_beyond_the_allowed_number_are_handed_out_by_the_windows_after() {
+        let mut state = State::new(settings());
+        let key = |n: usize| {
+            let mut bytes = [9; PublicKey::LEN];
+            bytes[..8].copy_from_slice(&n.to_be_bytes());
+            PublicKey::from_byte_array(bytes)
+        };
+        let count = 2 * REQUERIED_REPOS_MAX + 10;
+        for n in 0..count {
+            let mut fork = announcement(1, "a", &["one", "two"]);
+            fork.addr.author = key(n);
+            fork.clone_urls.clear();
+            state.settings.archive.push(fork.addr.clone());
+            state.set_announcement(&fork, n as u64 + 1);
+        }
+        state.on_loaded();
+        let repos = |changes: Changes| changes.maintainers_changed.values().next().map_or(0, BTreeSet::len);
+        let mut inviting = announcement(1, "a", &["one"]);
+        let mut invite = |state: &mut State, n: u8| {
+            inviting.maintainers.push(author(n));
+            repos(state.set_announcement(&inviting, 1_000_000 + u64::from(n)))
+        };
+        let window = |state: &mut State| {
+            state.on_window_closed();
+            repos(state.requery_more())
+        };
+        assert!((REQUERIED_REPOS_MAX..=REQUERIED_REPOS_MAX + 1).contains(&invite(&mut state, 100)));
+        assert_eq!(window(&mut state), REQUERIED_REPOS_MAX);
+        assert_eq!(invite(&mut state, 101), 0, "the rest comes first");
+        assert_eq!(window(&mut state), 11, "and with it that of the first");
+        let again = [window(&mut state), window(&mut state), window(&mut state), window(&mut state)];
+        assert_eq!(again, [REQUERIED_REPOS_MAX, REQUERIED_REPOS_MAX, 11, 0]);
     }
 
     #[test]

@@ -30,6 +30,9 @@ impl Engine {
         for (key, news) in self.news_by_relay(&changes) {
             self.drive(now, key, |relay, cx| relay.on_window(&news, cx))?;
         }
+        let more = self.state.requery_more();
+        self.unconfirm(&more);
+        self.window.add(now.mono, Changes { upto: self.store.last_seq(), ..more });
         self.assign_places(now)
     }
 

@@ -152,7 +152,7 @@ impl Engine {
             "through": some_time(relay.progress().through()),
             "last_full_catchup": some_time(relay.progress().full_catchup()),
             "last_audit": some_time(relay.budget().audited_at),
-            "repos": self.state.repos_of(relay.url()).count(),
+            "repos": self.state.repo_count_of(relay.url()),
             "root_events": self.state.root_count_of(relay.url()),
             "gap_events": relay.totals().gap_events,
             "idle_drop_secs": relay.budget().idle.secs(),

@@ -1,30 +1,46 @@
 //! From the store to what the engine begins with (spec section 3, "Start").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::intake::StateChange;
 use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::{ANNOUNCEMENT_KIND, ROOT_KINDS};
 use crate::settings::Settings;
 use crate::state::State;
-use crate::store::{Progress, Store, StoreError};
+use crate::store::{Progress, Seq, Store, StoreError};
 use crate::sync::budget::Budget;
 use crate::sync::progress::RelayProgress;
 
 /// What was known of relays when the process began: what they had reached, and what they allow.
 pub(super) type Restored = BTreeMap<RelayUrl, (RelayProgress, Budget)>;
 
-/// The two store queries of the start, root events and announcements (spec section 3), as one: they are applied together,
-/// in the order in which they were stored, for the state's sequence numbers only grow.
+/// The two store queries of the start, root events and announcements (spec section 3). They are applied together, in the
+/// order in which they were stored, for the state's sequence numbers only grow; but what is announced is known first, for
+/// root events may have come before.
 pub(super) fn load_state(store: &Store, settings: &Settings) -> Result<State, StoreError> {
     let mut state = State::new(settings.clone());
-    let kinds: Vec<u16> = ROOT_KINDS.into_iter().chain([ANNOUNCEMENT_KIND]).collect();
-    store.for_each_of_kinds(&kinds, &mut |seq, kind, json| {
+    let mut announced: VecDeque<(Seq, StateChange)> = VecDeque::new();
+    store.for_each_of_kinds(&[ANNOUNCEMENT_KIND], &mut |seq, kind, json| {
         let Some(change) = StateChange::of_stored(kind, json) else { return false };
-        let _ = change.apply(seq, &mut state);
+        change.announced().into_iter().for_each(|addr| state.expect_announcement(addr));
+        announced.push_back((seq, change));
         true
     })?;
-    state.on_window_closed();
+    store.for_each_of_kinds(&ROOT_KINDS, &mut |seq, kind, json| {
+        while announced.front().is_some_and(|(at, _)| *at < seq)
+            && let Some((at, change)) = announced.pop_front()
+        {
+            let _ = change.apply(at, &mut state);
+        }
+        let Some(change) = StateChange::of_stored(kind, json) else { return false };
+        let _ = change.apply(seq, &mut state);
+        state.on_committed();
+        true
+    })?;
+    for (seq, change) in announced {
+        let _ = change.apply(seq, &mut state);
+    }
+    state.on_loaded();
     Ok(state)
 }
 

@@ -17,6 +17,7 @@ use crate::policy::Refusal;
 use crate::protocol::reference::{Address, Reference, references};
 use crate::protocol::repo::GRASP_LIST_KIND;
 use crate::state::State;
+use crate::time::UnixTime;
 
 /// The ids, and what their refusals hinge on.
 #[derive(Debug)]
@@ -34,6 +35,9 @@ pub(super) struct Unwanted {
 #[derive(Debug)]
 struct Verdict {
     refusal: Refusal,
+    created_at: UnixTime,
+    /// All that was known when it was judged was committed, so that a search of the store has seen it.
+    settled: bool,
     /// Counters that are part of the number.
     waits_for: Box<[u16]>,
     at: u64,
@@ -48,16 +52,27 @@ impl Default for Unwanted {
 
 impl Unwanted {
     /// A verified event was refused, but not for good.
-    pub fn remember(&mut self, event: &Event, refusal: Refusal, state: &State) {
+    pub fn remember(&mut self, event: &Event, refusal: Refusal, settled: bool, state: &State) {
         let waits_for = if refusal == Refusal::Unrelated { may_hang_on(event) } else { Box::default() };
         let Some(at) = self.hinge(refusal, &waits_for, state) else { return };
-        self.verdicts.insert(event.id, Verdict { refusal, waits_for, at });
+        let created_at = event.created_at.into();
+        self.verdicts.insert(event.id, Verdict { refusal, created_at, settled, waits_for, at });
     }
 
-    /// Whether an event would be refused again.
+    /// Whether an event need not be fetched: it would be refused again.
     pub fn contains(&self, id: &EventId, state: &State) -> bool {
-        let same = |verdict: &Verdict| self.hinge(verdict.refusal, &verdict.waits_for, state) == Some(verdict.at);
-        self.verdicts.get(id).is_some_and(same)
+        self.standing(id, state).is_some()
+    }
+
+    /// Why an event is refused again without another look at it, and when it was created.
+    pub fn verdict(&self, id: &EventId, state: &State) -> Option<(Refusal, UnixTime)> {
+        let verdict = self.standing(id, state).filter(|verdict| verdict.settled)?;
+        Some((verdict.refusal, verdict.created_at))
+    }
+
+    fn standing(&self, id: &EventId, state: &State) -> Option<&Verdict> {
+        let same = |verdict: &&Verdict| self.hinge(verdict.refusal, &verdict.waits_for, state) == Some(verdict.at);
+        self.verdicts.get(id).filter(same)
     }
 
     /// An event was taken in. `lost`: others went for it that it does not replace.
@@ -158,7 +173,7 @@ mod tests {
         let event = |refusal: Refusal| note(refusal as u64, &[]);
         let taken = note(1_000, &[]);
         let mut forgotten = |change: &mut dyn FnMut(&mut State, &mut Unwanted)| {
-            all.iter().for_each(|refusal| unwanted.remember(&event(*refusal), *refusal, &state));
+            all.iter().for_each(|refusal| unwanted.remember(&event(*refusal), *refusal, true, &state));
             assert!(all.iter().all(|refusal| unwanted.contains(&event(*refusal).id, &state)));
             change(&mut state, &mut unwanted);
             all.into_iter().filter(|refusal| !unwanted.contains(&event(*refusal).id, &state)).collect::<Vec<_>>()
@@ -186,7 +201,7 @@ mod tests {
         let list = event(4, GRASP_LIST_KIND, 5, &[], "");
         let all = [&by_id, &by_address, &list];
         let mut forgotten = |taken: &Event| {
-            all.iter().for_each(|event| unwanted.remember(event, Refusal::Unrelated, &state));
+            all.iter().for_each(|event| unwanted.remember(event, Refusal::Unrelated, true, &state));
             unwanted.on_taken_in(taken, false);
             all.iter().map(|event| !unwanted.contains(&event.id, &state)).collect::<Vec<_>>()
         };
@@ -202,10 +217,10 @@ mod tests {
     fn what_may_change_with_time_is_not_remembered_and_the_rest_is_bounded() {
         let (state, mut unwanted) = (State::new(settings()), Unwanted::default());
         let id = |n: usize| note(n as u64, &[]).id;
-        unwanted.remember(&note(0, &[]), Refusal::Future, &state);
-        unwanted.remember(&note(0, &[]), Refusal::Forged, &state);
+        unwanted.remember(&note(0, &[]), Refusal::Future, true, &state);
+        unwanted.remember(&note(0, &[]), Refusal::Forged, true, &state);
         assert!(!unwanted.contains(&id(0), &state));
-        (0..=UNWANTED_IDS_MAX).for_each(|n| unwanted.remember(&note(n as u64, &[]), Refusal::Unrelated, &state));
+        (0..=UNWANTED_IDS_MAX).for_each(|n| unwanted.remember(&note(n as u64, &[]), Refusal::Unrelated, true, &state));
         assert_eq!(unwanted.verdicts.len(), UNWANTED_IDS_MAX);
         assert!(!unwanted.contains(&id(0), &state) && unwanted.contains(&id(UNWANTED_IDS_MAX), &state));
     }

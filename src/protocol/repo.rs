@@ -13,7 +13,7 @@ use super::reference::distinct;
 use super::relay_url::RelayUrl;
 use super::roles::Roles;
 use super::{event_id, public_key};
-use crate::limits::IDENTIFIER_BYTES_MAX;
+use crate::limits::{IDENTIFIER_BYTES_MAX, ROOT_REPOS_MAX};
 use crate::time::UnixTime;
 
 /// Kind of a repository announcement.
@@ -139,20 +139,14 @@ pub fn event_references(event: &Event) -> impl Iterator<Item = EventId> {
     distinct(first_values(event, &["e", "E", "q"])).filter_map(event_id)
 }
 
-/// The repos of a root event: those of its `a` tags, each once, in order.
+/// The repos of a root event: those of its `a` tags, each once, in order, at most [`ROOT_REPOS_MAX`].
 pub fn root_repos(event: &Event) -> Vec<RepoAddr> {
-    each_once(first_values(event, &["a"]).filter_map(RepoAddr::parse))
+    first_repos(first_values(event, &["a"]))
 }
 
-/// The same repos without repetitions.
-pub(super) fn each_once(repos: impl Iterator<Item = RepoAddr>) -> Vec<RepoAddr> {
-    let mut repos: Vec<RepoAddr> = repos.collect();
-    // Nearly all name one.
-    if repos.len() > 1 {
-        let mut seen = BTreeSet::new();
-        repos.retain(|repo| seen.insert(repo.clone()));
-    }
-    repos
+/// The first repos that some values are addresses of, likewise.
+pub(super) fn first_repos<'a>(values: impl Iterator<Item = &'a str>) -> Vec<RepoAddr> {
+    distinct(values).filter_map(RepoAddr::parse).take(ROOT_REPOS_MAX).collect()
 }
 
 /// The identifier of an addressable event (NIP-01): the value of its first `d` tag, empty if that tag has none.

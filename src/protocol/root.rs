@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use super::event_id;
-use super::repo::{RepoAddr, each_once};
+use super::repo::{RepoAddr, first_repos};
 
 /// The id of a root event and its repos, as `root_repos` finds them in the event. `None` if it is no event's JSON.
 pub fn root_from_json(json: &str) -> Option<(EventId, Vec<RepoAddr>)> {
@@ -21,8 +21,8 @@ pub fn root_from_json(json: &str) -> Option<(EventId, Vec<RepoAddr>)> {
     }
 
     let fields: Fields<'_> = serde_json::from_str(json).ok()?;
-    let named = fields.tags.iter().filter_map(|tag| tag.0.as_deref()).filter_map(RepoAddr::parse);
-    Some((event_id(&fields.id)?, each_once(named)))
+    let named = fields.tags.iter().filter_map(|tag| tag.0.as_deref());
+    Some((event_id(&fields.id)?, first_repos(named)))
 }
 
 /// The first value of an `a` tag; `None` for any other.

@@ -9,6 +9,7 @@
 //! is anything ever walked. Who finds no place waits for one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use nostr::key::PublicKey;
 
@@ -142,11 +143,19 @@ impl Authority {
         self.numbers.get(identifier).copied()
     }
 
-    /// The repos of an identifier whose announcements are held.
-    pub fn repos(&self, identifier: IdentifierId) -> impl Iterator<Item = RepoId> {
+    /// The repos of an identifier whose announcements are held, with their authors: those after one, or all.
+    pub fn repos_after(
+        &self,
+        identifier: IdentifierId,
+        after: Option<PublicKey>,
+    ) -> impl Iterator<Item = (PublicKey, RepoId)> {
         let (first, last) = ([0; PublicKey::LEN], [u8::MAX; PublicKey::LEN]);
-        let all = (identifier, PublicKey::from_byte_array(first))..=(identifier, PublicKey::from_byte_array(last));
-        self.listings.by_author.range(all).map(|(_, listing)| listing.repo)
+        let from = match after {
+            Some(after) => Bound::Excluded((identifier, after)),
+            None => Bound::Included((identifier, PublicKey::from_byte_array(first))),
+        };
+        let to = Bound::Included((identifier, PublicKey::from_byte_array(last)));
+        self.listings.by_author.range((from, to)).map(|((_, author), listing)| (*author, listing.repo))
     }
 
     fn intern(&mut self, identifier: &str) -> IdentifierId {

@@ -55,6 +55,16 @@ impl Roots {
         Some(RootId(number))
     }
 
+    /// One that is there belongs to one more repo.
+    pub fn add_repo(&mut self, root: RootId, repo: RepoId) {
+        let mut repos = self.repos(root).to_vec();
+        if let Err(at) = repos.binary_search(&repo) {
+            repos.insert(at, repo);
+            self.repos[root.0 as usize] = NOT_ONE;
+            self.several.insert(root, repos.into());
+        }
+    }
+
     /// Removes one, whose number is not used again. Returns it and the repos that it belonged to.
     pub fn remove(&mut self, id: &EventId) -> Option<(RootId, Vec<RepoId>)> {
         let hash = hash_of(&self.hasher, id);
