@@ -32,6 +32,7 @@ use crate::sync::window::Window;
 use crate::time::{Duration, Instant, Now};
 use crate::timer_wheel::{TimerId, TimerWheel};
 
+mod authors;
 mod clients;
 mod damage;
 mod expiry;
@@ -43,6 +44,7 @@ mod report;
 mod sets;
 mod start;
 mod supply;
+mod threads;
 
 use isolation::AskedFor;
 use start::{Restored, load_progress, load_state};

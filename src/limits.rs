@@ -320,6 +320,14 @@ pub const THREAD_ENTRIES_MAX: usize = 1 << 20;
 pub const THREAD_LOOKUPS_AT_ONCE: usize = 8;
 /// See [`THREAD_LOOKUPS_AT_ONCE`].
 pub const THREAD_LOOKUP_PAUSE: Duration = Duration::from_millis(10);
+/// Authors looked up in one go, for the relays that ask about deletions; then comes a pause of [`LOOKUP_PAUSE`].
+pub const AUTHORS_PER_LOOKUP: usize = 4_000;
+/// See [`AUTHORS_PER_LOOKUP`].
+pub const LOOKUP_PAUSE: Duration = Duration::from_millis(10);
+/// Index entries looked at in one go for a set of ids, or for what tags a chunk; then comes a pause of [`LOOKUP_PAUSE`].
+pub const SEARCH_STEP_ENTRIES: usize = 20_000;
+/// The same in the first go, which comes at once: most sets are found by it.
+pub const SEARCH_FIRST_ENTRIES: usize = 5_000;
 /// Shortest time between two audits, on a relay that keeps missing something.
 pub const AUDIT_PERIOD_MIN: Duration = Duration::from_secs(900);
 /// Time after which a relay that refuses to answer us at all (it wants us to authenticate, or restricts itself to others)
@@ -507,6 +515,8 @@ pub const ADOPTION_STEP_CANDIDATES: usize = 1_000;
 pub const REQUERIED_REPOS_MAX: usize = 500;
 /// Ids refused for good that are remembered in memory. Beyond: the oldest is forgotten and judged again.
 pub const REFUSED_IDS_MAX: usize = 65_536;
+/// Events that have expired and wait to be removed, of which it is made sure that no set of ids has them.
+pub const EXPIRED_LEFT_OUT_MAX: usize = 4_096;
 /// Shortest time between two looks for events that have expired (NIP-40). Until then queries skip them.
 pub const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
 /// Events removed by one look for expired ones; the rest waits for the next.

@@ -32,6 +32,7 @@ mod query;
 mod reading;
 mod rules;
 mod schema;
+mod search;
 mod snapshot;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
@@ -42,8 +43,9 @@ mod verify;
 mod walk;
 
 pub use error::StoreError;
-pub use ids::{IdSet, Selected, Selection};
+pub use ids::{Selected, Selection};
 pub use query::{Query, QueryStep, matches_nothing};
+pub use search::{IdSearch, IdStep};
 pub use verify::Findings;
 pub use walk::{Pages, Salvaged, check_pages, salvage};
 

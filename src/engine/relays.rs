@@ -8,7 +8,7 @@ use super::supply::{Hints, supply};
 use super::{Engine, Entry};
 use crate::contract::{LinkId, Output};
 use crate::intake::Intake;
-use crate::limits::{FORGOTTEN_RELAYS_MAX, THROUGH_SAVE_AFTER};
+use crate::limits::{FORGOTTEN_RELAYS_MAX, LOOKUP_PAUSE, THROUGH_SAVE_AFTER};
 use crate::protocol::relay_url::RelayUrl;
 use crate::state::{Changes, RepoId};
 use crate::store::{Progress, Store, StoreError};
@@ -107,6 +107,7 @@ impl Engine {
         let rest = self.alone(now, key, |relays, _, _, _, cx| relays[key].relay.rest(now.mono, &cx.settings.timing));
         self.drive(now, key, |relay, cx| relay.close(why, cx))?;
         self.arm(key, None);
+        self.hints.forget(key);
         let relay = self.relays.remove(key).relay;
         self.keys.remove(relay.url());
         if let Some(rest) = rest.flatten() {
@@ -155,13 +156,15 @@ impl Engine {
         let acted: Option<Result<_, StoreError>> =
             self.alone_since(now, key, &before, |relays, store, intake, hints, cx| {
                 act(&mut relays[key].relay, cx);
-                while supply(relays, key, store, intake, hints, cx)? {}
+                let mut later = false;
+                while supply(relays, key, store, intake, hints, &mut later, cx)? {}
                 let relay = &mut relays[key].relay;
                 let mut said = cx.out.range(said_before..);
                 if said.any(|output| matches!(output, Output::Send { .. } | Output::Ping { .. })) {
                     relay.on_sent(now.mono);
                 }
-                Ok(relay.next_deadline(cx))
+                let again = later.then_some(now.mono + LOOKUP_PAUSE);
+                Ok(relay.next_deadline(cx).into_iter().chain(again).min())
             });
         if let Some(deadline) = acted {
             self.carry_away(key, &before, deadline?);

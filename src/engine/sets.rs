@@ -4,22 +4,30 @@
 //! several relays at about the same time. So what tags a chunk of them is looked up for all letters at once, and kept for a
 //! moment. A set that lacks what came since is as good: what the relay lists is compared with what is held when it does.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use nostr::event::EventId;
 
-use crate::limits::{SET_KEPT_FOR, SET_KEPT_IDS_MAX, SETS_KEPT_MAX, THREAD_ENTRIES_MAX};
+use crate::limits::{
+    LOOKUP_PAUSE, SEARCH_FIRST_ENTRIES, SEARCH_STEP_ENTRIES, SET_KEPT_FOR, SET_KEPT_IDS_MAX, SETS_KEPT_MAX,
+};
 use crate::protocol::repo::{ANNOUNCEMENT_KIND, DELETION_KIND, ROOT_KINDS, STATE_KIND, TAGGING_KINDS};
 use crate::state::{RootId, State};
-use crate::store::{IdSet, Selected, Selection, Store, StoreError};
-use crate::sync::filters::{REPO_TAG_LETTERS, ROOT_TAG_LETTERS, Subject, Unit, identifier};
-use crate::sync::session::{WantedSet, WantedThread};
+use crate::store::{IdSearch, IdStep, Selected, Selection, Store, StoreError};
+use crate::sync::filters::{ROOT_TAG_LETTERS, Subject, identifier};
+use crate::sync::session::WantedSet;
 use crate::time::{Instant, Now, UnixTime};
 
-/// What was looked up lately about root events, oldest first.
+/// What was looked up lately about root events, oldest first, and what is being looked up.
 #[derive(Debug, Default)]
-pub(super) struct Sets(VecDeque<Kept>);
+pub(super) struct Sets {
+    kept: VecDeque<Kept>,
+    /// By the key of the relay that asks.
+    open: BTreeMap<usize, Open>,
+    /// No search goes on before this.
+    next_at: Instant,
+}
 
 /// What tags some root events.
 #[derive(Debug)]
@@ -31,49 +39,126 @@ struct Kept {
     held: Vec<Selected>,
 }
 
+/// A search that takes several steps.
+#[derive(Debug)]
+struct Open {
+    subject: Subject,
+    names_kinds: bool,
+    since: Option<UnixTime>,
+    search: IdSearch,
+    held: Vec<Selected>,
+    asked_at: Instant,
+}
+
+/// What a look for a set has come to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum SetLookup<T> {
+    /// It takes longer: ask again after [`LOOKUP_PAUSE`].
+    Pending,
+    /// There is more than may be looked at.
+    TooLarge,
+    /// All of it.
+    Whole(Vec<T>),
+}
+
 impl Sets {
-    /// The ids of a set; `None` if more than `max` would have to be looked at.
+    /// The ids of a set that the relay `key` is to be told; no more than `max` are looked at.
     ///
     /// # Errors
     ///
     /// If the store cannot be read.
     pub(super) fn of(
         &mut self,
+        key: usize,
         wanted: &WantedSet<'_>,
         store: &Store,
         state: &State,
         now: Now,
         max: usize,
-    ) -> Result<Option<Vec<(UnixTime, EventId)>>, StoreError> {
-        let look_up = || -> Result<_, StoreError> {
-            let mut held = Vec::new();
-            let selection = selection(wanted.subject, wanted.names_kinds, state);
-            let selection = selection.since(wanted.since.unwrap_or(UnixTime::EPOCH));
-            let set = store.for_each_id(&selection, now.wall, max, &mut |selected| held.push(selected))?;
-            Ok((set == IdSet::Whole).then_some(held))
-        };
+    ) -> Result<SetLookup<(UnixTime, EventId)>, StoreError> {
         let Subject::RootTag(letter, roots) = wanted.subject else {
-            return Ok(look_up()?.map(|held| of_letter(&held, None)));
+            return Ok(self.look_up(key, wanted, store, state, now, max)?.map(|held| of_letter(&held, None)));
         };
-        self.0.retain(|kept| now.mono.since(kept.at) <= SET_KEPT_FOR);
+        self.kept.retain(|kept| now.mono.since(kept.at) <= SET_KEPT_FOR);
         let is_it =
             |kept: &Kept| kept.roots == *roots && kept.names_kinds == wanted.names_kinds && kept.since == wanted.since;
-        if let Some(kept) = self.0.iter().position(is_it) {
+        if let Some(kept) = self.kept.iter().position(is_it) {
             if !wanted.again {
-                return Ok(Some(of_letter(&self.0[kept].held, Some(*letter))));
+                return Ok(SetLookup::Whole(of_letter(&self.kept[kept].held, Some(*letter))));
             }
-            self.0.remove(kept);
+            self.kept.remove(kept);
         }
-        let Some(held) = look_up()? else { return Ok(None) };
-        let ids = of_letter(&held, Some(*letter));
-        if held.len() <= SET_KEPT_IDS_MAX {
-            if self.0.len() == SETS_KEPT_MAX {
-                self.0.pop_front();
+        let looked_up = self.look_up(key, wanted, store, state, now, max)?;
+        Ok(looked_up.map(|held| {
+            let ids = of_letter(&held, Some(*letter));
+            if held.len() <= SET_KEPT_IDS_MAX {
+                if self.kept.len() == SETS_KEPT_MAX {
+                    self.kept.pop_front();
+                }
+                let WantedSet { names_kinds, since, .. } = *wanted;
+                self.kept.push_back(Kept { roots: roots.clone(), names_kinds, since, at: now.mono, held });
             }
-            let WantedSet { names_kinds, since, .. } = *wanted;
-            self.0.push_back(Kept { roots: roots.clone(), names_kinds, since, at: now.mono, held });
+            ids
+        }))
+    }
+
+    /// Goes on looking for a set, or begins. The first step is short and comes at once; of all that go on, one does at a
+    /// time, with a pause between.
+    fn look_up(
+        &mut self,
+        key: usize,
+        wanted: &WantedSet<'_>,
+        store: &Store,
+        state: &State,
+        now: Now,
+        max: usize,
+    ) -> Result<SetLookup<Selected>, StoreError> {
+        self.open.retain(|_, open| now.mono.since(open.asked_at) <= SET_KEPT_FOR);
+        let (mut open, entries) = match self.open.remove(&key).filter(|open| open.is_for(wanted)) {
+            Some(mut open) => {
+                open.asked_at = now.mono;
+                if now.mono < self.next_at {
+                    self.open.insert(key, open);
+                    return Ok(SetLookup::Pending);
+                }
+                (open, SEARCH_STEP_ENTRIES)
+            }
+            None => (Open::new(wanted, state, now.mono, max), SEARCH_FIRST_ENTRIES),
+        };
+        let Open { search, held, .. } = &mut open;
+        match search.step(store, now.wall, entries, &mut |selected| held.push(selected))? {
+            IdStep::More => {
+                self.next_at = now.mono + LOOKUP_PAUSE;
+                self.open.insert(key, open);
+                Ok(SetLookup::Pending)
+            }
+            IdStep::Whole => Ok(SetLookup::Whole(open.held)),
+            IdStep::TooLarge => Ok(SetLookup::TooLarge),
         }
-        Ok(Some(ids))
+    }
+}
+
+impl Open {
+    fn new(wanted: &WantedSet<'_>, state: &State, now: Instant, max: usize) -> Open {
+        let WantedSet { subject, names_kinds, since, .. } = *wanted;
+        let selection = selection(subject, names_kinds, state).since(since.unwrap_or(UnixTime::EPOCH));
+        let search = IdSearch::new(selection, max);
+        Open { subject: subject.clone(), names_kinds, since, search, held: Vec::new(), asked_at: now }
+    }
+
+    fn is_for(&self, wanted: &WantedSet<'_>) -> bool {
+        let WantedSet { subject, names_kinds, since, .. } = *wanted;
+        self.subject == *subject && self.names_kinds == names_kinds && self.since == since
+    }
+}
+
+impl<T> SetLookup<T> {
+    fn map<U>(self, of: impl FnOnce(Vec<T>) -> Vec<U>) -> SetLookup<U> {
+        match self {
+            SetLookup::Pending => SetLookup::Pending,
+            SetLookup::TooLarge => SetLookup::TooLarge,
+            SetLookup::Whole(ids) => SetLookup::Whole(of(ids)),
+        }
     }
 }
 
@@ -108,46 +193,12 @@ fn selection(subject: &Subject, names_kinds: bool, state: &State) -> Selection {
     }
 }
 
-/// The events that tag some repos or root events and are no root events themselves: what tags them in turn belongs here, too.
-/// `None` if too many would have to be looked at.
-///
-/// # Errors
-///
-/// If the store cannot be read.
-pub(super) fn thread_of(
-    wanted: &WantedThread<'_>,
-    store: &Store,
-    state: &State,
-    now: UnixTime,
-) -> Result<Option<Vec<EventId>>, StoreError> {
-    let tagging = match wanted.unit {
-        Unit::Repos(repos) => {
-            Selection::tagging(&REPO_TAG_LETTERS, repos.iter().map(|repo| state.addr(*repo).to_string()), &[])
-        }
-        Unit::Roots(roots) => {
-            Selection::tagging_events(&ROOT_TAG_LETTERS, roots.iter().map(|root| state.root_event_id(*root)), &[])
-        }
-        Unit::Announcements | Unit::Identifiers(_) | Unit::Everything => return Ok(Some(Vec::new())),
-    };
-    let mut ids = Vec::new();
-    let mut note = |selected: Selected| {
-        if state.root_id(&selected.id).is_none() {
-            ids.push(selected.id);
-        }
-    };
-    let tagging = tagging.since(wanted.since.unwrap_or(UnixTime::EPOCH));
-    let set = store.for_each_id(&tagging, now, THREAD_ENTRIES_MAX, &mut note)?;
-    ids.sort_unstable();
-    ids.dedup();
-    Ok((set == IdSet::Whole).then_some(ids))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::testing::{author, event};
     use crate::store::{Query, QueryStep};
-    use crate::sync::filters::{THREAD_TAG_LETTERS, chunk};
+    use crate::sync::filters::{THREAD_TAG_LETTERS, Unit, chunk};
     use crate::sync::testing::{addr, announcement, root_id, settings};
     use crate::time::Duration;
     use nostr::filter::Filter;
@@ -188,6 +239,14 @@ mod tests {
         found
     }
 
+    fn whole<T>(found: SetLookup<T>) -> Option<Vec<T>> {
+        match found {
+            SetLookup::Whole(ids) => Some(ids),
+            SetLookup::TooLarge => None,
+            SetLookup::Pending => panic!("it takes one step"),
+        }
+    }
+
     const NOW: Now = Now { mono: Instant::ZERO, wall: UnixTime::EPOCH };
 
     #[test]
@@ -224,7 +283,7 @@ mod tests {
                 let asked = asked(&store, &subject.whole(since, names_kinds, &state));
                 assert!(!asked.is_empty(), "{subject:?} since {since:?}");
                 let wanted = WantedSet { subject, names_kinds, since, again: false };
-                let ids = sets.of(&wanted, &store, &state, NOW, usize::MAX).unwrap().expect("all of them");
+                let ids = whole(sets.of(0, &wanted, &store, &state, NOW, usize::MAX).unwrap()).expect("all of them");
                 assert_eq!(
                     ids.into_iter().map(|(_, id)| id).collect::<BTreeSet<_>>(),
                     asked,
@@ -235,35 +294,28 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_is_what_tags_repos_and_root_events_but_not_the_root_events() {
-        let mut state = State::new(settings());
-        state.set_announcement(&announcement(1, "repo", &["one"]), 1);
-        let address = addr(1, "repo").to_string();
-        let root = event(1, 1_621, 50, &[&["a", &address]], "");
-        state.add_root(root.id, 2, &[addr(1, "repo")]);
-        let id = root.id.to_hex();
-        let old = event(2, 1_111, 10, &[&["E", &id]], "");
-        let both = event(2, 1_630, 20, &[&["a", &address], &["e", &id]], "");
-        let quote = event(2, 1, 30, &[&["q", &address]], "");
-        let mut store = Store::in_memory();
-        for event in [&root, &old, &both, &quote, &event(2, 1, 40, &[&["t", &address]], "")] {
-            store.stage(event.clone()).unwrap();
-        }
+    fn a_large_set_takes_several_steps_and_others_wait_their_time_but_begin_at_once() {
+        let mut store = Store::in_memory().with_unindexed_max(0);
+        let count = SEARCH_FIRST_ENTRIES + 2 * SEARCH_STEP_ENTRIES + 5;
+        (0..count).for_each(|n| drop(store.stage(event(1, 1_111, n as u64, &[], "")).unwrap()));
         store.commit().unwrap();
-        let units = [
-            Unit::Announcements,
-            Unit::Repos([state.repo_id(&addr(1, "repo")).unwrap()].into()),
-            Unit::Roots([state.root_id(&root.id).unwrap()].into()),
-        ];
-        let found = |unit: &Unit, since: Option<u64>| -> BTreeSet<EventId> {
-            let wanted = WantedThread { unit, since: since.map(UnixTime::from_secs), may_wait: false };
-            thread_of(&wanted, &store, &state, UnixTime::EPOCH).unwrap().expect("few").into_iter().collect()
+        (0..3).for_each(|n| drop(store.stage(event(1, 30_617, n, &[&["d", &n.to_string()]], "")).unwrap()));
+        store.commit().unwrap();
+        let (state, mut sets) = (State::new(settings()), Sets::default());
+        let mut ask = |key, subject: &Subject, at: u64| {
+            let wanted = WantedSet { subject, names_kinds: false, since: None, again: false };
+            let now = Now { mono: Instant::ZERO + LOOKUP_PAUSE.saturating_mul(at), ..NOW };
+            match sets.of(key, &wanted, &store, &state, now, 1 << 20).unwrap() {
+                SetLookup::Whole(ids) => Some(ids.into_iter().collect::<BTreeSet<_>>().len()),
+                SetLookup::Pending => None,
+                SetLookup::TooLarge => panic!("it is not too large"),
+            }
         };
-        assert_eq!(
-            units.each_ref().map(|unit| found(unit, None)),
-            [BTreeSet::new(), BTreeSet::from([both.id, quote.id]), BTreeSet::from([old.id, both.id]),]
-        );
-        assert_eq!(found(&units[2], Some(20)), BTreeSet::from([both.id]));
+        assert_eq!(ask(0, &Subject::Everything, 0), None);
+        assert_eq!(ask(0, &Subject::Everything, 0), None, "it waits, and is not looked at again");
+        assert_eq!(ask(1, &Subject::Announcements, 0), Some(3), "a small one is there at once");
+        assert_eq!((ask(0, &Subject::Everything, 1), ask(0, &Subject::Everything, 2)), (None, None));
+        assert_eq!(ask(0, &Subject::Everything, 3), Some(count + 3));
     }
 
     #[test]
@@ -284,7 +336,7 @@ mod tests {
             let subject = Subject::RootTag(letter, roots.into());
             let wanted = WantedSet { subject: &subject, names_kinds: false, since: None, again };
             let now = Now { mono: Instant::ZERO + Duration::from_secs(secs), ..NOW };
-            sets.of(&wanted, store, &state, now, 1_000).unwrap().map(|ids| ids.len())
+            whole(sets.of(0, &wanted, store, &state, now, 1_000).unwrap()).map(|ids| ids.len())
         };
         assert_eq!(count(&store, 'e', &roots, false, 0), Some(1));
         store.stage(tagging(2, "e")).unwrap();
@@ -310,9 +362,9 @@ mod tests {
             state.add_root(root_id(n), u64::from(n) + 10, &[addr(1, "repo")]);
             let subject = Subject::RootTag('e', [state.root_id(&root_id(n)).unwrap()].into());
             let wanted = WantedSet { subject: &subject, names_kinds: false, since: None, again: false };
-            sets.of(&wanted, &Store::in_memory(), &state, NOW, 1_000).unwrap();
+            sets.of(0, &wanted, &Store::in_memory(), &state, NOW, 1_000).unwrap();
         }
-        assert_eq!(sets.0.len(), SETS_KEPT_MAX);
+        assert_eq!(sets.kept.len(), SETS_KEPT_MAX);
 
         let mut store = Store::in_memory();
         for n in 0..=SET_KEPT_IDS_MAX as u64 {
@@ -321,11 +373,11 @@ mod tests {
         store.commit().unwrap();
         let subject = Subject::RootTag('e', [state.root_id(&root_id(1)).unwrap()].into());
         let wanted = WantedSet { subject: &subject, names_kinds: false, since: None, again: true };
-        let ids = sets.of(&wanted, &store, &state, NOW, 10_000).unwrap().expect("all of them");
-        assert_eq!((ids.len(), sets.0.len()), (SET_KEPT_IDS_MAX + 1, SETS_KEPT_MAX - 1), "the old one is gone, too");
+        let ids = whole(sets.of(0, &wanted, &store, &state, NOW, 10_000).unwrap()).expect("all of them");
+        assert_eq!((ids.len(), sets.kept.len()), (SET_KEPT_IDS_MAX + 1, SETS_KEPT_MAX - 1), "the old one is gone, too");
         assert_eq!(
-            sets.of(&wanted, &store, &state, NOW, SET_KEPT_IDS_MAX).unwrap(),
-            None,
+            sets.of(0, &wanted, &store, &state, NOW, SET_KEPT_IDS_MAX).unwrap(),
+            SetLookup::TooLarge,
             "more than may be looked at"
         );
     }

@@ -1,26 +1,35 @@
 //! What the relays' machines want to know and only the store and intake can tell.
 
-use std::collections::BTreeSet;
-
 use nostr::event::EventId;
 use slab::Slab;
 
 use super::Entry;
-use super::sets::{Sets, thread_of};
+use super::authors::Authors;
+use super::sets::{SetLookup, Sets};
+use super::threads::Threads;
 use crate::fault::shared;
 use crate::intake::Intake;
 use crate::intake::recent::Recent;
 use crate::limits::{CLAIM_HOLDS_FOR, CLAIMED_IDS_MAX, RECONCILE_IDS_MAX};
 use crate::store::{Store, StoreError};
 use crate::sync::Cx;
-use crate::sync::session::{Classified, Found};
+use crate::sync::session::{Classified, Found, ThreadPart, WantedThread};
 use crate::time::Instant;
 
 /// What spares the relays and the store work. Nothing depends on it.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
+    authors: Authors,
     claims: Claims,
     sets: Sets,
+    threads: Threads,
+}
+
+impl Hints {
+    /// A relay is forgotten; another may get its key.
+    pub(super) fn forget(&mut self, key: usize) {
+        self.threads.forget(key);
+    }
 }
 
 impl Hints {
@@ -52,8 +61,9 @@ impl Claims {
     }
 }
 
-/// Answers one question of a relay's machine; says whether there was one. The machine is isolated meanwhile; what belongs to
-/// all relays is not.
+/// Answers one question of a relay's machine; says whether there was one. Where the answer takes longer than one turn of the
+/// loop may, it comes `later`, and the question is to be looked at again after [`LOOKUP_PAUSE`](crate::limits::LOOKUP_PAUSE).
+/// The machine is isolated meanwhile; what belongs to all relays is not.
 ///
 /// # Errors
 ///
@@ -64,22 +74,22 @@ pub(super) fn supply(
     store: &Store,
     intake: &Intake,
     hints: &mut Hints,
+    later: &mut bool,
     cx: &mut Cx<'_>,
 ) -> Result<bool, StoreError> {
     if relays[key].relay.wants_authors() {
-        let mut authors = BTreeSet::new();
-        shared(|| {
-            store.authors(&mut |author| {
-                authors.insert(author);
-            })
-        })?;
-        relays[key].relay.add_authors(authors, cx);
-        return Ok(true);
+        if let Some(authors) = shared(|| hints.authors.of(store, cx.now.mono))? {
+            relays[key].relay.add_authors(&authors, cx);
+            return Ok(true);
+        }
+        *later = true;
     }
     let pending = store.batch_events() > 0;
-    if let Some(wanted) = relays[key].relay.wanted_thread(cx).filter(|wanted| !(wanted.may_wait && pending)) {
-        let ids = shared(|| thread_of(&wanted, store, cx.state, cx.now.wall))?;
-        relays[key].relay.add_thread(ids, cx);
+    let waits = |wanted: &WantedThread<'_>| (wanted.may_wait && pending) || (wanted.is_begun && *later);
+    if let Some(wanted) = relays[key].relay.wanted_thread(cx).filter(|wanted| !waits(wanted)) {
+        let part = shared(|| hints.threads.next(key, &wanted, store, cx.state, cx.now.wall))?;
+        *later |= matches!(part, ThreadPart::More(_));
+        relays[key].relay.add_thread(part, cx);
         return Ok(true);
     }
     if let Some(Found { of, ids, may_wait }) = relays[key].relay.take_found(cx.now.mono) {
@@ -90,8 +100,16 @@ pub(super) fn supply(
     if let Some(wanted) = relays[key].relay.wanted_set() {
         let held: usize = relays.iter().map(|(_, entry)| entry.relay.ids_held()).sum();
         let ids = match RECONCILE_IDS_MAX.saturating_sub(held) {
-            0 => None,
-            room => shared(|| hints.sets.of(&wanted, store, cx.state, cx.now, room))?,
+            0 => SetLookup::TooLarge,
+            room => shared(|| hints.sets.of(key, &wanted, store, cx.state, cx.now, room))?,
+        };
+        let ids = match ids {
+            SetLookup::Pending => {
+                *later = true;
+                return Ok(false);
+            }
+            SetLookup::TooLarge => None,
+            SetLookup::Whole(ids) => Some(ids),
         };
         relays[key].relay.add_set(ids, cx);
         return Ok(true);

@@ -4,30 +4,27 @@
 //! nothing else, and what it lacks is known when it comes. So tags are looked up by their digest and not checked again
 //! on the event.
 
-use super::index::Index;
-use super::schema::{self, Place, TagDigest};
-use super::snapshot::Snapshot;
-use super::{Seq, Store, StoreError};
+use super::StoreError;
+use super::schema::{self, TagDigest};
 use crate::protocol::message::RawEvent;
 use crate::time::UnixTime;
 use nostr::event::EventId;
 use nostr::key::PublicKey;
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
 /// Which ids are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
-    by: By,
+    pub(super) by: By,
     /// Not created before then.
-    since: UnixTime,
+    pub(super) since: UnixTime,
     /// Whose. They have far more than what is found, so it is looked up on the events.
-    authors: Option<BTreeSet<PublicKey>>,
+    pub(super) authors: Option<BTreeSet<PublicKey>>,
 }
 
 /// What finds the ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum By {
+pub(super) enum By {
     Nothing,
     Kinds(Vec<u16>),
     Tags(Tags),
@@ -35,13 +32,13 @@ enum By {
 
 /// Tags of some letters with some values.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Tags {
+pub(super) struct Tags {
     /// In order: neighbours in the index are looked up together.
-    values: Vec<TagDigest>,
+    pub values: Vec<TagDigest>,
     /// In order, for the same reason: all of one value are one walk.
-    letters: Vec<u8>,
+    pub letters: Vec<u8>,
     /// Of any kind, if there are none.
-    kinds: Vec<u16>,
+    pub kinds: Vec<u16>,
 }
 
 /// One id of a selection.
@@ -100,203 +97,8 @@ impl Selection {
     }
 }
 
-/// Whether a set of ids is all of what was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IdSet {
-    /// Every id was given.
-    Whole,
-    /// There were more than the caller allowed; what was given is a part of no use.
-    TooLarge,
-}
-
-/// Of so many events one is wanted, at least, for a walk over all ids to be cheaper than looking up each.
-const SCAN_WORTH: u64 = 8;
-
-impl Store {
-    /// Gives every committed, unexpired event of a selection to `f`, under each letter by which it is found and some of
-    /// them twice, in no particular order: at most `max`. It looks at no more than that many.
-    ///
-    /// # Errors
-    ///
-    /// If the store cannot be read.
-    pub fn for_each_id(
-        &self,
-        selection: &Selection,
-        now: UnixTime,
-        max: usize,
-        f: &mut dyn FnMut(Selected),
-    ) -> Result<IdSet, StoreError> {
-        let snapshot = self.snapshot()?;
-        let expired = expired(snapshot, now)?;
-        let mut walk = Walk { snapshot, expired, since: selection.since, noted: Vec::new(), left: max };
-        let noted = match &selection.by {
-            By::Nothing if selection.since == UnixTime::EPOCH => return walk.all(f),
-            By::Nothing => walk.note(snapshot.by_time(), &[], &[], |_, _| Some(None))?,
-            By::Kinds(kinds) => walk.kinds(kinds)?,
-            By::Tags(tags) => walk.tags(tags)?,
-        };
-        if !noted {
-            return Ok(IdSet::TooLarge);
-        }
-        match &selection.authors {
-            Some(authors) => walk.give_by(authors, f)?,
-            None => walk.give(f)?,
-        }
-        Ok(IdSet::Whole)
-    }
-}
-
-/// The sequence numbers of events that have expired and wait to be removed.
-fn expired(snapshot: &Snapshot, now: UnixTime) -> Result<BTreeSet<Seq>, StoreError> {
-    let mut expired = BTreeSet::new();
-    for entry in snapshot.expirations.range::<(u64, u64)>(..=(now.as_secs(), u64::MAX))? {
-        expired.insert(entry?.0.value().1);
-    }
-    Ok(expired)
-}
-
-/// One look for ids.
-struct Walk<'a> {
-    snapshot: &'a Snapshot,
-    expired: BTreeSet<Seq>,
-    /// Nothing older is wanted.
-    since: UnixTime,
-    /// Where what is wanted stands, and by which letter it was found.
-    noted: Vec<(Place, Option<char>)>,
-    /// Entries that may still be looked at: the loop waits.
-    left: usize,
-}
-
-impl Walk<'_> {
-    /// Every event: the table of ids has all that is needed, in one piece.
-    fn all(&self, f: &mut dyn FnMut(Selected)) -> Result<IdSet, StoreError> {
-        if self.snapshot.ids_len()? > self.left as u64 {
-            return Ok(IdSet::TooLarge);
-        }
-        for entry in self.snapshot.ids()? {
-            let (id, seq, created_at) = entry?;
-            if seq != schema::DELETED && !self.expired.contains(&seq) {
-                f(Selected { created_at: UnixTime::from_secs(created_at), id, letter: None });
-            }
-        }
-        Ok(IdSet::Whole)
-    }
-
-    /// Notes what is of some kinds. Says whether that is not too much to look at.
-    fn kinds(&mut self, kinds: &[u16]) -> Result<bool, StoreError> {
-        for kind in kinds {
-            let prefix = kind.to_be_bytes();
-            if !self.note(self.snapshot.by_kind(), &prefix, &prefix, |_, _| Some(None))? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Notes what has some tags, likewise. All letters of a value are one walk, unless most of what that meets is too old.
-    fn tags(&mut self, tags: &Tags) -> Result<bool, StoreError> {
-        let per_walk = if self.since == UnixTime::EPOCH { tags.letters.len().max(1) } else { 1 };
-        for (value, letters) in
-            tags.values.iter().flat_map(|value| tags.letters.chunks(per_walk).map(move |of| (value, of)))
-        {
-            let (Some(first), Some(last)) = (letters.first(), letters.last()) else { continue };
-            let (first, last) = (schema::digest_prefix(*first, value), schema::digest_prefix(*last, value));
-            let wanted = |key: &[u8], kind: u16| {
-                let letter = key[schema::TAG_DIGEST_LEN];
-                let is_wanted = letters.contains(&letter) && (tags.kinds.is_empty() || tags.kinds.contains(&kind));
-                is_wanted.then_some(Some(char::from(letter)))
-            };
-            if !self.note(self.snapshot.by_tag(), &first, &last, wanted)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Notes of the entries from one prefix to another those that are `wanted`, which is asked for the letter by key and
-    /// kind. The walk ends where the entries of the last prefix are too old; before that they must be of one prefix, or of
-    /// any time.
-    fn note<const N: usize>(
-        &mut self,
-        index: Index<'_, N>,
-        first: &[u8],
-        last: &[u8],
-        wanted: impl Fn(&[u8], u16) -> Option<Option<char>>,
-    ) -> Result<bool, StoreError> {
-        let from = schema::index_key(first, &schema::FIRST_PLACE);
-        let to = schema::index_key(last, &schema::place_not_before(self.since.as_secs()));
-        let mut entries = index.range(Bound::Included(&from), &to)?;
-        while let Some((key, kind)) = entries.next()? {
-            if self.left == 0 {
-                return Ok(false);
-            }
-            self.left -= 1;
-            let place = schema::key_place(&key);
-            if let Some(letter) = wanted(&key, kind).filter(|_| !self.expired.contains(&schema::place_seq(&place))) {
-                self.noted.push((place, letter));
-            }
-        }
-        Ok(true)
-    }
-
-    /// Finds the whole ids of what was noted: a place has but the beginning of one.
-    fn give(mut self, f: &mut dyn FnMut(Selected)) -> Result<(), StoreError> {
-        if self.noted.len() as u64 * SCAN_WORTH >= self.snapshot.ids_len()? {
-            return self.give_by_scan(f);
-        }
-        self.look_at_each(|json| id_of(json).map(Some), f)
-    }
-
-    /// The same of those that are by some authors.
-    fn give_by(mut self, authors: &BTreeSet<PublicKey>, f: &mut dyn FnMut(Selected)) -> Result<(), StoreError> {
-        let by_them = |json: &str| author_of(json).map(|author| authors.contains(&author));
-        self.look_at_each(|json| by_them(json)?.then(|| id_of(json)).transpose(), f)
-    }
-
-    /// Looks at each event that was noted, once, and gives those of which `id` finds the id.
-    fn look_at_each(
-        &mut self,
-        id: impl Fn(&str) -> Result<Option<EventId>, StoreError>,
-        f: &mut dyn FnMut(Selected),
-    ) -> Result<(), StoreError> {
-        // Neighbours in the table of events are read together.
-        self.noted.sort_unstable_by_key(|(place, _)| schema::place_seq(place));
-        for same in self.noted.chunk_by(|(a, _), (b, _)| schema::place_seq(a) == schema::place_seq(b)) {
-            let place = &same[0].0;
-            let seq = schema::place_seq(place);
-            let Some(json) = self.snapshot.record(seq)? else { continue };
-            let Ok(id) = id(json.value()) else {
-                self.snapshot.note_damaged(seq);
-                continue;
-            };
-            let Some(id) = id else { continue };
-            let created_at = UnixTime::from_secs(schema::place_created_at(place));
-            same.iter().for_each(|(_, letter)| f(Selected { created_at, id, letter: *letter }));
-        }
-        Ok(())
-    }
-
-    fn give_by_scan(&self, f: &mut dyn FnMut(Selected)) -> Result<(), StoreError> {
-        let mut wanted: Vec<(Seq, Option<char>)> = Vec::with_capacity(self.noted.len());
-        wanted.extend(self.noted.iter().map(|(place, letter)| (schema::place_seq(place), *letter)));
-        wanted.sort_unstable();
-        wanted.dedup();
-        for entry in self.snapshot.ids()? {
-            let (id, seq, created_at) = entry?;
-            if seq == schema::DELETED {
-                continue;
-            }
-            let created_at = UnixTime::from_secs(created_at);
-            let first = wanted.partition_point(|(of, _)| *of < seq);
-            let these = wanted[first..].iter().take_while(|(of, _)| *of == seq);
-            these.for_each(|(_, letter)| f(Selected { created_at, id, letter: *letter }));
-        }
-        Ok(())
-    }
-}
-
 /// The id in an event's JSON. The store writes it first; a look at the whole is only for what once was written otherwise.
-fn id_of(json: &str) -> Result<EventId, StoreError> {
+pub(super) fn id_of(json: &str) -> Result<EventId, StoreError> {
     let hex = json.strip_prefix("{\"id\":\"").and_then(|rest| rest.get(..2 * EventId::LEN));
     if let Some(id) = hex.and_then(crate::protocol::event_id) {
         return Ok(id);
@@ -305,7 +107,7 @@ fn id_of(json: &str) -> Result<EventId, StoreError> {
 }
 
 /// The author in an event's JSON, likewise.
-fn author_of(json: &str) -> Result<PublicKey, StoreError> {
+pub(super) fn author_of(json: &str) -> Result<PublicKey, StoreError> {
     const BEFORE: usize = r#"{"id":"""#.len() + 2 * EventId::LEN;
     let hex = json.get(BEFORE..).and_then(|rest| rest.strip_prefix(",\"pubkey\":\""));
     if let Some(author) = hex.and_then(|rest| rest.get(..2 * PublicKey::LEN)).and_then(crate::protocol::public_key) {
@@ -317,6 +119,7 @@ fn author_of(json: &str) -> Result<PublicKey, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{author, event};
+    use super::super::{IdSearch, IdStep, Store};
     use super::*;
     use nostr::event::Event;
 
@@ -332,10 +135,21 @@ mod tests {
     }
 
     fn ids(store: &Store, selection: &Selection, max: usize) -> Option<BTreeSet<(u64, EventId)>> {
-        let mut found = BTreeSet::new();
-        let mut take = |held: Selected| _ = found.insert((held.created_at.as_secs(), held.id));
-        let set = store.for_each_id(selection, NOW, max, &mut take).unwrap();
-        (set == IdSet::Whole).then_some(found)
+        // Whatever the size of its steps, a search finds the same.
+        let found = [1, 2, 7, usize::MAX].map(|entries| {
+            let mut found = BTreeSet::new();
+            let mut take = |held: Selected| _ = found.insert((held.created_at.as_secs(), held.id));
+            let mut search = IdSearch::new(selection.clone(), max);
+            let end = loop {
+                match search.step(store, NOW, entries, &mut take).unwrap() {
+                    IdStep::More => assert!(entries < usize::MAX),
+                    end => break end,
+                }
+            };
+            (end == IdStep::Whole).then_some(found)
+        });
+        assert!(found.iter().all(|other| *other == found[0]), "{selection:?}");
+        found.into_iter().next().unwrap()
     }
 
     fn placed(events: &[&Event]) -> Option<BTreeSet<(u64, EventId)>> {

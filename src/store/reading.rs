@@ -139,21 +139,30 @@ impl Store {
         query.step(self.snapshot()?, now, candidates_max, f)
     }
 
-    /// Gives every author of a committed event to `f`, once, in the order of the keys.
+    /// Gives the next authors of committed events to `f`, each once, in the order of the keys, at most `max`: those after a
+    /// key, or the first. Says whether there may be more.
     ///
     /// # Errors
     ///
     /// If the store cannot be read.
-    pub fn authors(&self, f: &mut dyn FnMut(PublicKey)) -> Result<(), StoreError> {
+    pub fn authors_after(
+        &self,
+        after: Option<&PublicKey>,
+        max: usize,
+        f: &mut dyn FnMut(PublicKey),
+    ) -> Result<bool, StoreError> {
         let index = self.snapshot()?.by_author();
-        let mut from: Bound<[u8; schema::BY_AUTHOR_LEN]> = Bound::Unbounded;
-        loop {
-            let Some((key, _)) = index.range(from.as_ref(), &blocks::last_fence())?.next()? else { return Ok(()) };
+        let behind = |author: &[u8]| Bound::Excluded(schema::index_key(author, &[0xff; schema::PLACE_LEN]));
+        let mut from: Bound<[u8; schema::BY_AUTHOR_LEN]> =
+            after.map_or(Bound::Unbounded, |author| behind(author.as_bytes()));
+        for _ in 0..max {
+            let Some((key, _)) = index.range(from.as_ref(), &blocks::last_fence())?.next()? else { return Ok(false) };
             let mut author = [0; 32];
             author.copy_from_slice(&key[..32]);
             f(PublicKey::from_byte_array(author));
-            from = Bound::Excluded(schema::index_key(&author, &[0xff; schema::PLACE_LEN]));
+            from = behind(&author);
         }
+        Ok(true)
     }
 
     /// Whether any event of this author is held, stored or in the batch: one lookup, and a look at the batch.

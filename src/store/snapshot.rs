@@ -10,11 +10,15 @@ use super::{Seq, StoreError};
 use nostr::event::{Event, EventId};
 use redb::{AccessGuard, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// A sequence number and the text that stands under it.
 pub(super) type Record = (Seq, AccessGuard<'static, &'static str>);
 type OpenIndex<const N: usize> = ReadOnlyTable<&'static [u8; N], &'static [u8]>;
+
+/// An id with `(seq, created_at)`.
+type PlacedId = (EventId, Seq, u64);
 
 pub(super) struct Snapshot {
     pub next_seq: Seq,
@@ -161,14 +165,28 @@ impl Snapshot {
     }
 
     /// Every id with `(seq, created_at)`, in no particular order.
-    pub(super) fn ids(&self) -> Result<impl Iterator<Item = Result<(EventId, Seq, u64), StoreError>>, StoreError> {
-        let stored = self.ids.range::<&[u8; 32]>(..)?.map(|entry| {
+    pub(super) fn ids(&self) -> Result<impl Iterator<Item = Result<PlacedId, StoreError>>, StoreError> {
+        Ok(self.written_ids(None)?.chain(self.waiting_ids().map(Ok)))
+    }
+
+    /// Those that are written, after an id, in the order of ids.
+    pub(super) fn written_ids(
+        &self,
+        after: Option<&EventId>,
+    ) -> Result<impl Iterator<Item = Result<PlacedId, StoreError>> + use<>, StoreError> {
+        let after = after.map(|id| id.to_bytes());
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        Ok(self.ids.range::<&[u8; 32]>((from, Bound::Unbounded))?.map(|entry| {
             let (id, value) = entry?;
             let (seq, created_at) = value.value();
             Ok((EventId::from_byte_array(*id.value()), seq, created_at))
-        });
+        }))
+    }
+
+    /// Those that wait to be written.
+    pub(super) fn waiting_ids(&self) -> impl Iterator<Item = PlacedId> {
         let unindexed = self.unindexed.ids.entries.iter();
-        Ok(stored.chain(unindexed.map(|(id, (seq, at))| Ok((EventId::from_byte_array(id.0), *seq, *at)))))
+        unindexed.map(|(id, (seq, at))| (EventId::from_byte_array(id.0), *seq, *at))
     }
 
     /// How many ids there are, those of deleted events included.

@@ -34,7 +34,7 @@ fn content(store: &Store) -> String {
         })
         .expect("the disk works");
     lines += &format!("{:?}\n{:?}\n", store.progress(), store.next_expiration());
-    store.authors(&mut |author| lines += &format!("{author}\n")).expect("the disk works");
+    store.authors_after(None, usize::MAX, &mut |author| lines += &format!("{author}\n")).expect("the disk works");
     lines
 }
 
@@ -472,7 +472,7 @@ fn kinds_and_authors_are_walked_whole() {
     let expected = roots.iter().enumerate().map(|(n, root)| (n as u64 + 1, root.kind.as_u16(), root.id));
     assert_eq!(seen, expected.collect::<Vec<_>>());
     let mut authors = Vec::new();
-    store.authors(&mut |author| authors.push(author)).unwrap();
+    store.authors_after(None, usize::MAX, &mut |author| authors.push(author)).unwrap();
     assert_eq!(authors, [author(0), author(1), author(2), author(0xff)]);
 }
 

@@ -102,6 +102,8 @@ enum Asking {
     ThreadOf {
         unit: Unit,
         live: bool,
+        /// A part of it was had.
+        begun: bool,
     },
     /// Authors are to be looked up.
     Authors,
@@ -187,7 +189,7 @@ impl Audits {
                 Some(Step::Unit { unit, live }) if unit.is_layer_1() => {
                     return Poll::Ask(audit.ask(unit.subjects(), live));
                 }
-                Some(Step::Unit { unit, live }) => audit.asking = Asking::ThreadOf { unit, live },
+                Some(Step::Unit { unit, live }) => audit.asking = Asking::ThreadOf { unit, live, begun: false },
                 Some(Step::Ask(subjects)) => return Poll::Ask(audit.ask(subjects, false)),
                 Some(Step::Authors) => audit.asking = Asking::Authors,
                 Some(Step::Threads) => {
@@ -217,13 +219,16 @@ impl Audits {
         }
     }
 
-    /// Events that tag it. Returns what is to be asked, and how many of them are beyond the bound.
-    pub fn add_thread(&mut self, ids: impl IntoIterator<Item = EventId>) -> (Vec<Subject>, u64) {
-        let nothing = (Vec::new(), 0);
-        let Some(audit) = &mut self.open else { return nothing };
-        let Asking::ThreadOf { unit, live } = std::mem::replace(&mut audit.asking, Asking::Nothing) else {
-            return nothing;
-        };
+    /// Whether some of what tags it was had already.
+    pub fn has_begun_thread(&self) -> bool {
+        self.open.as_ref().is_some_and(|audit| matches!(audit.asking, Asking::ThreadOf { begun: true, .. }))
+    }
+
+    /// Events that tag it. Returns how many of them are beyond the bound.
+    pub fn add_thread(&mut self, ids: impl IntoIterator<Item = EventId>) -> u64 {
+        let Some(audit) = &mut self.open else { return 0 };
+        let Asking::ThreadOf { begun, .. } = &mut audit.asking else { return 0 };
+        *begun = true;
         let mut left_out = 0;
         for id in ids {
             match audit.thread.len() < AUDIT_THREAD_IDS_MAX || audit.thread.contains(&id) {
@@ -231,7 +236,19 @@ impl Audits {
                 false => left_out += 1,
             }
         }
-        (audit.ask(unit.subjects(), live), left_out)
+        left_out
+    }
+
+    /// Those were all. Returns what is to be asked.
+    pub fn end_thread(&mut self) -> Vec<Subject> {
+        let Some(audit) = &mut self.open else { return Vec::new() };
+        match std::mem::replace(&mut audit.asking, Asking::Nothing) {
+            Asking::ThreadOf { unit, live, .. } => audit.ask(unit.subjects(), live),
+            other => {
+                audit.asking = other;
+                Vec::new()
+            }
+        }
     }
 
     /// Whether the authors whose events are held are to be looked up.
@@ -240,11 +257,11 @@ impl Audits {
     }
 
     /// The authors whose events are held. Returns how many are beyond the bound.
-    pub fn add_authors(&mut self, authors: BTreeSet<PublicKey>, values_max: usize) -> u64 {
+    pub fn add_authors(&mut self, authors: &[PublicKey], values_max: usize) -> u64 {
         let Some(audit) = self.open.as_mut().filter(|audit| matches!(audit.asking, Asking::Authors)) else { return 0 };
         audit.asking = Asking::Nothing;
         let left_out = authors.len().saturating_sub(AUDIT_AUTHORS_MAX) as u64;
-        let chunks = chunk(authors.into_iter().take(AUDIT_AUTHORS_MAX), values_max);
+        let chunks = chunk(authors.iter().copied().take(AUDIT_AUTHORS_MAX), values_max);
         for authors in chunks.into_iter().rev() {
             audit.steps.push_front(Step::Ask(vec![Subject::Deletions(authors)]));
         }
@@ -357,10 +374,19 @@ mod tests {
                 }
                 Poll::Ask(subjects) => asked.extend(subjects),
                 Poll::Wait if audits.wants_authors() => {
-                    assert_eq!(audits.add_authors((1..=authors).map(author).collect(), 2), 0);
+                    assert_eq!(
+                        audits.add_authors(
+                            &(1..=authors).map(author).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(),
+                            2
+                        ),
+                        0
+                    );
                     continue;
                 }
-                Poll::Wait => asked.extend(audits.add_thread((0..ids).map(root_id)).0),
+                Poll::Wait => {
+                    audits.add_thread((0..ids).map(root_id));
+                    asked.extend(audits.end_thread());
+                }
             }
             while audits.next_at().is_none() {
                 audits.on_sweep_end(true);
@@ -478,6 +504,6 @@ mod tests {
         audits.begin(vec![(repos(), true)], By::Pages, now(0).wall, OVERLAP, now(100));
         assert_eq!((audits.poll(100), audits.wanted_thread()), (Poll::Wait, Some(&repos())));
         let ids = (0..AUDIT_THREAD_IDS_MAX as u32 + 3).chain(0..5).map(root_id);
-        assert_eq!(audits.add_thread(ids).1, 3, "those that are there already count once");
+        assert_eq!(audits.add_thread(ids), 3, "those that are there already count once");
     }
 }

@@ -257,8 +257,10 @@ pub fn unit_sweeps(units: impl Iterator<Item = Unit>, since: Option<UnixTime>) -
 }
 
 /// The sweeps for deletions by the authors whose events we hold.
-pub fn deletion_sweeps(authors: BTreeSet<PublicKey>, shape: Shape) -> impl Iterator<Item = Sweep> {
-    chunk(authors, shape.values).into_iter().map(|authors| Sweep::new(Subject::Deletions(authors), None))
+pub fn deletion_sweeps(authors: &[PublicKey], shape: Shape) -> impl Iterator<Item = Sweep> {
+    chunk(authors.iter().copied(), shape.values)
+        .into_iter()
+        .map(|authors| Sweep::new(Subject::Deletions(authors), None))
 }
 
 #[cfg(test)]

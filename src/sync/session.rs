@@ -41,7 +41,7 @@ pub use invariants::Followed;
 pub use next::{Line, Wait};
 pub use reconciling::{Classified, Found, WantedSet};
 pub use refused::Lockout;
-pub use threads::WantedThread;
+pub use threads::{ThreadPart, WantedThread};
 
 use late::Lateness;
 use queue::Queue;

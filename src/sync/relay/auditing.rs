@@ -1,15 +1,12 @@
 //! What a relay's machine has to do with audits, and with what full catch-ups ask beyond the three layers: it passes on what
 //! its session wants to know of the store.
 
-use std::collections::BTreeSet;
-
-use nostr::event::EventId;
 use nostr::key::PublicKey;
 
 use super::{Deletions, Relay, State};
 use crate::sync::Cx;
 use crate::sync::plan::deletion_sweeps;
-use crate::sync::session::{Session, WantedThread};
+use crate::sync::session::{Session, ThreadPart, WantedThread};
 
 impl Relay {
     /// Whether the machine waits for [`Relay::add_authors`].
@@ -21,8 +18,8 @@ impl Relay {
         matches!(self.state, State::Catchup { deletions: Deletions::AuthorsWanted, .. })
     }
 
-    /// The authors whose events are held: their deletions are asked for.
-    pub fn add_authors(&mut self, authors: BTreeSet<PublicKey>, cx: &mut Cx<'_>) {
+    /// The authors whose events are held, in the order of their keys: their deletions are asked for.
+    pub fn add_authors(&mut self, authors: &[PublicKey], cx: &mut Cx<'_>) {
         match &mut self.state {
             State::Catchup { linked, deletions: deletions @ Deletions::AuthorsWanted, .. } => {
                 *deletions = Deletions::Settled;
@@ -40,9 +37,9 @@ impl Relay {
         self.session()?.wanted_thread(cx)
     }
 
-    /// Events that tag the unit of [`Relay::wanted_thread`]; `None` if there are more than may be looked at.
-    pub fn add_thread(&mut self, ids: Option<Vec<EventId>>, cx: &mut Cx<'_>) {
-        self.tell(cx, |session, cx| session.add_thread(ids, cx));
+    /// Events that tag the unit of [`Relay::wanted_thread`].
+    pub fn add_thread(&mut self, part: ThreadPart, cx: &mut Cx<'_>) {
+        self.tell(cx, |session, cx| session.add_thread(part, cx));
     }
 
     /// Whether only the policy can tell whether what comes for a subscription was asked for.

@@ -7,6 +7,7 @@ use crate::limits::THREAD_LOOKUPS_AT_ONCE;
 use crate::protocol::relay_info::RelayInfo;
 use crate::sync::budget::Budget;
 use crate::sync::paging::Paging;
+use crate::sync::session::ThreadPart;
 use crate::sync::testing::{Bench, addr, announcement, relay, root_id};
 
 mod agenda;
@@ -106,10 +107,10 @@ impl Rig {
     /// Of what the machine wants to know of the store, nothing is held.
     fn tell_of_the_store(&mut self) {
         while self.relay.wanted_thread(&self.bench.cx()).is_some() {
-            self.relay.add_thread(Some(Vec::new()), &mut self.bench.cx());
+            self.relay.add_thread(ThreadPart::Last(Vec::new()), &mut self.bench.cx());
         }
         if self.relay.wants_authors() {
-            self.relay.add_authors(BTreeSet::new(), &mut self.bench.cx());
+            self.relay.add_authors(&[], &mut self.bench.cx());
         }
     }
 

@@ -1,7 +1,5 @@
 //! What is asked when nothing else is to be: polls of what is not live, and audits, one at a time and in turn.
 
-use std::collections::BTreeSet;
-
 use nostr::key::PublicKey;
 
 use super::Session;
@@ -102,7 +100,7 @@ impl Session {
     }
 
     /// The authors whose events are held.
-    pub fn add_authors(&mut self, authors: BTreeSet<PublicKey>, cx: &mut Cx<'_>) {
+    pub fn add_authors(&mut self, authors: &[PublicKey], cx: &mut Cx<'_>) {
         let values_max = self.shape(cx).values;
         cx.metrics.audit_left_out += self.audits.add_authors(authors, values_max);
         self.pump(cx);

@@ -23,6 +23,8 @@ pub(super) struct Threads {
     ids: BTreeSet<EventId>,
     /// When the sweeps before them had ended; `None` until then.
     ready_at: Option<Instant>,
+    /// A part of what tags the first unit was had.
+    is_begun: bool,
     /// Lookups since the last pause.
     lookups: usize,
     /// No lookup before this.
@@ -38,6 +40,19 @@ pub struct WantedThread<'a> {
     pub since: Option<UnixTime>,
     /// It may wait until what came before has been committed.
     pub may_wait: bool,
+    /// A part of it was had already: what comes next is wanted.
+    pub is_begun: bool,
+}
+
+/// Events that tag it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ThreadPart {
+    /// Some of them.
+    More(Vec<EventId>),
+    /// The rest.
+    Last(Vec<EventId>),
+    /// There are more than may be looked at.
+    TooLarge,
 }
 
 impl Threads {
@@ -72,12 +87,12 @@ impl Session {
     pub fn wanted_thread(&self, cx: &Cx<'_>) -> Option<WantedThread<'_>> {
         if let Some(unit) = self.audits.wanted_thread() {
             let since = Some(cx.now.wall.minus_secs(AUDIT_THREAD_SECS));
-            return Some(WantedThread { unit, since, may_wait: false });
+            return Some(WantedThread { unit, since, may_wait: false, is_begun: self.audits.has_begun_thread() });
         }
         let settled_at = self.threads.settled_at()?;
         let is_next = self.queue.is_empty() && self.threads.pause_until <= cx.now.mono;
         let unit = self.threads.units.front().filter(|_| is_next)?;
-        Some(WantedThread { unit, since: None, may_wait: cx.now.mono < settled_at })
+        Some(WantedThread { unit, since: None, may_wait: cx.now.mono < settled_at, is_begun: self.threads.is_begun })
     }
 
     /// When a thread that is wanted is to be looked up at the latest.
@@ -87,21 +102,31 @@ impl Session {
         waits.into_iter().filter(|at| *at > now && !self.threads.units.is_empty()).min()
     }
 
-    /// The events that tag the unit of [`Session::wanted_thread`]; `None` if there are more than may be looked at.
-    pub fn add_thread(&mut self, ids: Option<Vec<EventId>>, cx: &mut Cx<'_>) {
-        cx.metrics.audit_left_out += u64::from(ids.is_none());
-        let ids = ids.unwrap_or_default();
+    /// Events that tag the unit of [`Session::wanted_thread`].
+    pub fn add_thread(&mut self, part: ThreadPart, cx: &mut Cx<'_>) {
+        cx.metrics.audit_left_out += u64::from(part == ThreadPart::TooLarge);
+        let is_last = !matches!(part, ThreadPart::More(_));
+        let ids = match part {
+            ThreadPart::More(ids) | ThreadPart::Last(ids) => ids,
+            ThreadPart::TooLarge => Vec::new(),
+        };
         if self.audits.wanted_thread().is_some() {
-            let (subjects, left_out) = self.audits.add_thread(ids);
-            cx.metrics.audit_left_out += left_out;
-            self.ask_audit(subjects);
+            cx.metrics.audit_left_out += self.audits.add_thread(ids);
+            if is_last {
+                let subjects = self.audits.end_thread();
+                self.ask_audit(subjects);
+            }
             return self.pump(cx);
         }
-        if self.threads.units.pop_front().is_none() {
+        if self.threads.units.is_empty() {
             return;
         }
+        if is_last {
+            self.threads.units.pop_front();
+        }
+        self.threads.is_begun = !is_last;
         self.threads.lookups += 1;
-        if self.threads.lookups == THREAD_LOOKUPS_AT_ONCE {
+        if self.threads.lookups >= THREAD_LOOKUPS_AT_ONCE || !is_last {
             self.threads.lookups = 0;
             self.threads.pause_until = cx.now.mono + THREAD_LOOKUP_PAUSE;
         }
@@ -115,7 +140,9 @@ impl Session {
                 self.queue.push_back(Task::new(Sweep::new(subject, None), Purpose::Round));
             }
         }
-        self.round.on_lookup();
+        if is_last {
+            self.round.on_lookup();
+        }
         self.pump(cx);
     }
 }

@@ -14,7 +14,7 @@ use crate::fuzzing::refusals::{REFUSALS, refusal};
 use crate::protocol::auth::AuthKey;
 use crate::state::Changes;
 use crate::store::testing::Random;
-use crate::sync::session::{Classified, Found};
+use crate::sync::session::{Classified, Found, ThreadPart};
 use crate::time::Duration;
 
 /// Runs of a plain `cargo test`.
@@ -122,15 +122,16 @@ impl Game {
     fn supply(&mut self) -> bool {
         let now = self.bench.now.mono;
         if self.relay.wanted_thread(&self.bench.cx()).is_some() {
-            let ids = match self.below(4) {
-                0 => None,
-                n => Some((0..n as u32).map(|n| crate::sync::testing::root_id(900 + n)).collect()),
+            let ids = |n: u64| (0..n as u32).map(|n| crate::sync::testing::root_id(900 + n)).collect();
+            let part = match self.below(6) {
+                0 => ThreadPart::TooLarge,
+                1 => ThreadPart::More(ids(3)),
+                n => ThreadPart::Last(ids(n - 1)),
             };
-            self.relay.add_thread(ids, &mut self.bench.cx());
+            self.relay.add_thread(part, &mut self.bench.cx());
         } else if self.relay.wants_authors() {
-            let authors =
-                if self.random.chance(2) { BTreeSet::new() } else { [crate::sync::testing::author(1)].into() };
-            self.relay.add_authors(authors, &mut self.bench.cx());
+            let authors = if self.random.chance(2) { Vec::new() } else { vec![crate::sync::testing::author(1)] };
+            self.relay.add_authors(&authors, &mut self.bench.cx());
         } else if let Some(Found { of, ids, .. }) = self.relay.take_found(now) {
             let mut classified = Classified::default();
             for id in ids {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::*;
 use crate::limits::FETCH_IDS_MAX;
 use crate::sync::filters::Subject;
-use crate::sync::session::{Classified, Found, WantedSet};
+use crate::sync::session::{Classified, Found, ThreadPart, WantedSet};
 use crate::time::Duration;
 
 const DAY: u64 = 86_400;
@@ -90,9 +90,9 @@ impl Rig {
     /// Tells the machine what it wants to know.
     fn supply(&mut self, peer: &Peer) -> bool {
         if self.relay.wanted_thread(&self.bench.cx()).is_some() {
-            self.tell(|relay, cx| relay.add_thread(Some(Vec::new()), cx));
+            self.tell(|relay, cx| relay.add_thread(ThreadPart::Last(Vec::new()), cx));
         } else if self.relay.wants_authors() {
-            self.tell(|relay, cx| relay.add_authors(BTreeSet::new(), cx));
+            self.tell(|relay, cx| relay.add_authors(&[], cx));
         } else if let Some(Found { of, mut ids, .. }) = self.relay.take_found(self.bench.now.mono) {
             ids.retain(|id| !peer.ours.contains(id));
             self.tell(|relay, cx| relay.add_needed(of, Classified { needed: ids, elsewhere: Vec::new() }, cx));
