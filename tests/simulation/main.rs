@@ -36,6 +36,7 @@ mod regressions;
 mod rng;
 mod script;
 mod setup;
+mod shares;
 mod speed;
 mod swarm;
 mod trace;
