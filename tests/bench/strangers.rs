@@ -5,6 +5,7 @@ use crate::support::process::cpu_time_of_thread;
 use grasp_sync::contract::{CloseReason, Input, LinkId, Output};
 use grasp_sync::engine::{Engine, Settings};
 use grasp_sync::protocol::relay_url::Service;
+use grasp_sync::shares::Account;
 use grasp_sync::store::Store;
 use grasp_sync::time::{Duration, Instant, Now, UnixTime};
 use nostr::event::{Event, EventId, Kind, Signature, Tag};
@@ -55,7 +56,7 @@ impl Loop {
     fn client(&mut self) -> LinkId {
         self.clients += 1;
         let link = LinkId::Client(self.clients);
-        self.give(Input::Accepted { link });
+        self.give(Input::Accepted { link, account: Account::of([127, 0, 0, 1].into()) });
         link
     }
 
@@ -97,6 +98,7 @@ impl Loop {
     fn carry_out(&mut self) {
         while let Some(output) = self.engine.poll_output() {
             match output {
+                Output::Hold { .. } => {}
                 Output::Dial { link, .. } => self.give(Input::Opened { link }),
                 Output::Inquire { link, .. } if self.reconciles => {
                     self.give(Input::Info { link, document: Ok(r#"{"supported_nips":[1,77]}"#) });

@@ -6,7 +6,7 @@ use super::*;
 use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
 use crate::store::testing::{Disk, Random};
-use crate::store::{IdSet, Known, Pages, Progress, Query, QueryStep, Selection, Store, StoreError, Verdict};
+use crate::store::{IdSearch, IdStep, Known, Pages, Progress, Query, QueryStep, Selection, Store, StoreError, Verdict};
 use crate::store::{check_pages, salvage};
 use crate::time::UnixTime;
 use nostr::event::{Event, Kind, Signature, Tag, UnsignedEvent};
@@ -133,9 +133,9 @@ fn examine(disk: &Disk, held: &[Event]) -> Result<End, StoreError> {
     let progress = store.progress()?;
     store.next_expiration()?;
     let mut selected = BTreeSet::new();
-    let set = store
-        .for_each_id(&Selection::all(), UnixTime::EPOCH, usize::MAX, &mut |found| _ = selected.insert(found.id))?;
-    assert_eq!(set, IdSet::Whole);
+    let mut search = IdSearch::new(Selection::all(), usize::MAX);
+    let end = search.step(&store, UnixTime::EPOCH, usize::MAX, &mut |found| _ = selected.insert(found.id))?;
+    assert_eq!(end, IdStep::Whole);
     let whole: BTreeSet<EventId> = held.iter().map(|event| event.id).collect();
     if answers.iter().all(|answer| *answer == whole) && !store.damage_found() {
         assert_eq!((selected, progress.len()), (whole, 3));
