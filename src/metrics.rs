@@ -129,7 +129,6 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_queue_limit", "gauge", "The bound of each {queue}"),
     ("grasp_sync_clients", "gauge", "Clients connected to the own relay"),
     ("grasp_sync_client_subscriptions", "gauge", "Subscriptions that clients have open"),
-    ("grasp_sync_buffers_bytes", "gauge", "Memory in use that all links share; at most limits.buffers_mib"),
     ("grasp_sync_clients_refused_total", "counter", "Clients turned away because there were clients_max"),
     ("grasp_sync_clients_closed_total", "counter", "Clients closed by us, by {reason}"),
     ("grasp_sync_client_events_sent_total", "counter", "Events sent to clients, by {part}: stored or live"),

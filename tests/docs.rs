@@ -90,6 +90,9 @@ fn readable(name: &str, value: &str) -> String {
     if let Some(millis) = argument("Duration::from_millis(") {
         return format!("{} ms", number(millis));
     }
+    if let Some((rate, burst)) = argument("Rate::per_second(").and_then(|both| both.split_once(", ")) {
+        return format!("{} a second, {} at once", number(rate), number(burst));
+    }
     let n = number(value);
     match n {
         _ if !name.contains("BYTES") => n.to_string(),

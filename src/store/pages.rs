@@ -136,9 +136,9 @@ fn root(bytes: &[u8], geometry: Geometry, shape: Shape) -> Option<Named> {
 
 /// The low half of the checksum that names a page; `None` if it is no page of this shape.
 pub(super) fn sum(page: &[u8], shape: Shape) -> Option<u64> {
-    let used = match page.first()? {
-        &LEAF => Leaf::of(page, shape)?.end()?,
-        &BRANCH => branch_end(page, shape)?,
+    let used = match *page.first()? {
+        LEAF => Leaf::of(page, shape)?.end()?,
+        BRANCH => branch_end(page, shape)?,
         _ => return None,
     };
     low_half(&XxHash3_128::oneshot(page.get(..used)?).to_le_bytes())
@@ -151,11 +151,11 @@ pub(super) fn whole_sum(page: &[u8]) -> u64 {
 
 /// Gives each page that a page names to `f`. What it names is as good as the page itself.
 pub(super) fn for_each_named(page: &[u8], shape: Shape, geometry: Geometry, f: impl FnMut(Named)) {
-    match page.first() {
-        Some(&BRANCH) => {
+    match page.first().copied() {
+        Some(BRANCH) => {
             (0..children(page)).filter_map(|n| child(page, n, shape, geometry)).for_each(f);
         }
-        Some(&LEAF) if shape.role == Role::Tables => {
+        Some(LEAF) if shape.role == Role::Tables => {
             let tables = Leaf::of(page, shape).into_iter().flat_map(|leaf| leaf.pairs());
             tables.filter_map(|(key, value)| table(&page[key], &page[value], geometry)).for_each(f);
         }

@@ -342,10 +342,11 @@ mod tests {
     #[test]
     fn each_repo_has_its_turn_and_the_latest_is_first() {
         let mut state = world(3);
+        state.set_announcement(&announcement(2, "flood", &["one"]), 5);
         for n in 3..6 {
-            state.add_root(root_id(n), u64::from(n) + 2, &[addr(2, "flood")]);
+            state.add_root(root_id(n), u64::from(n) + 3, &[addr(2, "flood")]);
         }
-        state.add_root(root_id(6), 8, &[addr(1, "repo"), addr(2, "flood")]);
+        state.add_root(root_id(6), 9, &[addr(1, "repo"), addr(2, "flood")]);
         let roots: Vec<RootId> = (0..7).map(|n| state.root_id(&root_id(n)).unwrap()).collect();
         let order = |roots: &[RootId]| {
             let of = |root: &RootId| roots_number(&state, *root);
