@@ -278,7 +278,7 @@ pub enum Output {
     Hold {
         /// The link.
         link: LinkId,
-        /// Bytes, rounded.
+        /// Bytes, about.
         bytes: usize,
     },
 }

@@ -557,6 +557,9 @@ pub const CLIENT_FILTER_VALUES_MAX: usize = 2_000;
 pub const QUERY_LIMIT_MAX: usize = 500;
 /// Bytes of stored events put into one client's link before it must have drained.
 pub const CLIENT_PAGE_BYTES: usize = 64 << 10;
+/// Bytes on one client's link up to which a live event is put there at once. Beyond: it waits as a sequence number, and is
+/// read from the store again.
+pub const CLIENT_LIVE_BYTES: usize = 256 << 10;
 /// Candidates that one client's query may look at before the next client has its turn.
 pub const CLIENT_STEP_CANDIDATES: usize = 100;
 /// Live events that wait, as sequence numbers, for one client to read on. Beyond: the client is closed with 1013
@@ -654,7 +657,7 @@ const _: () = {
     // Three filters with one address each, every byte of its identifier escaped, and what is around them.
     assert!(3 * (6 * IDENTIFIER_BYTES_MAX + 1_024) < REQ_BYTES_MIN);
     assert!(LINK_WRITE_BUFFER_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
-    assert!(CLIENT_PAGE_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
+    assert!(CLIENT_PAGE_BYTES <= CLIENT_LIVE_BYTES && CLIENT_LIVE_BYTES + MESSAGE_BYTES_MAX < LINK_OUT_BYTES_MAX);
     assert!(LINK_CLOSE_TIMEOUT.as_micros() < STOP_TIMEOUT.as_micros());
     assert!(LINK_READ_BYTES_PER_TURN >= LINK_READ_BUFFER_BYTES);
     assert!(LINK_LARGE_FRAME_BYTES > LINK_READ_BUFFER_BYTES && LINK_HOLD_STEP_BYTES < LINK_OWN_BYTES);

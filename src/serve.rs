@@ -56,7 +56,7 @@ pub enum ServeOutput {
     Hold {
         /// For whom.
         client: u64,
-        /// Bytes, in steps of [`crate::limits::LINK_HOLD_STEP_BYTES`].
+        /// Bytes, about.
         bytes: usize,
     },
 }
@@ -386,12 +386,17 @@ impl Serve {
     }
 
     fn note_work(&mut self, client: u64) {
-        if self.sessions.get(&client).is_some_and(Session::has_work) {
+        let Some(session) = self.sessions.get_mut(&client) else {
+            self.busy.remove(&client);
+            return;
+        };
+        let (has_work, hold) = (session.has_work(), session.take_hold());
+        if has_work {
             self.busy.insert(client);
         } else {
             self.busy.remove(&client);
         }
-        if let Some(bytes) = self.sessions.get_mut(&client).and_then(Session::take_hold) {
+        if let Some(bytes) = hold {
             self.out.push_back(ServeOutput::Hold { client, bytes });
         }
     }

@@ -163,8 +163,12 @@ impl Engine {
                 if said.any(|output| matches!(output, Output::Send { .. } | Output::Ping { .. })) {
                     relay.on_sent(now.mono);
                 }
-                let again = later.then_some(now.mono + LOOKUP_PAUSE);
-                Ok(relay.next_deadline(cx).into_iter().chain(again).min())
+                let deadline = relay.next_deadline(cx);
+                if !later {
+                    return Ok(deadline);
+                }
+                let again = now.mono + LOOKUP_PAUSE;
+                Ok(Some(deadline.map_or(again, |deadline| deadline.min(again))))
             });
         if let Some(deadline) = acted {
             self.carry_away(key, &before, deadline?);

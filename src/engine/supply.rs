@@ -77,24 +77,25 @@ pub(super) fn supply(
     later: &mut bool,
     cx: &mut Cx<'_>,
 ) -> Result<bool, StoreError> {
-    if relays[key].relay.wants_authors() {
+    let relay = &mut relays[key].relay;
+    if relay.wants_authors() {
         if let Some(authors) = shared(|| hints.authors.of(store, cx.now.mono))? {
-            relays[key].relay.add_authors(&authors, cx);
+            relay.add_authors(&authors, cx);
             return Ok(true);
         }
         *later = true;
     }
-    let pending = store.batch_events() > 0;
-    let waits = |wanted: &WantedThread<'_>| (wanted.may_wait && pending) || (wanted.is_begun && *later);
-    if let Some(wanted) = relays[key].relay.wanted_thread(cx).filter(|wanted| !waits(wanted)) {
+    let is_early = |wanted: &WantedThread<'_>| wanted.may_wait && store.batch_events() > 0;
+    let waits = |wanted: &WantedThread<'_>| is_early(wanted) || (wanted.is_begun && *later);
+    if let Some(wanted) = relay.wanted_thread(cx).filter(|wanted| !waits(wanted)) {
         let part = shared(|| hints.threads.next(key, &wanted, store, cx.state, cx.now.wall))?;
         *later |= matches!(part, ThreadPart::More(_));
-        relays[key].relay.add_thread(part, cx);
+        relay.add_thread(part, cx);
         return Ok(true);
     }
-    if let Some(Found { of, ids, may_wait }) = relays[key].relay.take_found(cx.now.mono) {
+    if let Some(Found { of, ids, may_wait }) = relay.take_found(cx.now.mono) {
         let classified = shared(|| sift(ids, may_wait, key, store, intake, hints, cx))?;
-        relays[key].relay.add_needed(of, classified, cx);
+        relay.add_needed(of, classified, cx);
         return Ok(true);
     }
     if let Some(wanted) = relays[key].relay.wanted_set() {

@@ -4,6 +4,7 @@
 //! second of two equal tag lists win, and takes an empty list of ids, authors or kinds for no condition. A client that
 //! asks for no authors wants no events. And a list from outside must not grow beyond what may be asked for.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
@@ -35,37 +36,42 @@ pub fn filter_matches(filter: &Filter, event: &Event) -> bool {
     matches_but_for_tags(filter, event) && filter.generic_tags.iter().all(|(letter, values)| has(letter, values))
 }
 
-/// The tags of an event that filters ask for, by letter and first value in order: one event is compared with many filters.
+/// The tags of an event that filters ask for, by letter and first value: put in order for the first filter that asks, for one
+/// event is compared with many.
 #[derive(Debug)]
-pub struct EventTags<'a>(Vec<(u8, &'a str)>);
+pub struct EventTags<'a> {
+    event: &'a Event,
+    in_order: OnceCell<Vec<(u8, &'a str)>>,
+}
 
 impl<'a> EventTags<'a> {
     /// Those of an event.
     pub fn of(event: &'a Event) -> EventTags<'a> {
-        let letter_of = |tag: &Tag| match tag.kind().as_bytes() {
-            [letter] => Some(*letter),
-            _ => None,
-        };
-        let named = |tag: &'a Tag| Some((letter_of(tag)?, tag.content()?));
-        let mut tags: Vec<(u8, &str)> = event.tags.iter().filter_map(named).collect();
-        tags.sort_unstable();
-        tags.dedup();
-        EventTags(tags)
+        EventTags { event, in_order: OnceCell::new() }
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
+    /// How many there are at most.
+    pub fn len_max(&self) -> usize {
+        self.event.tags.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    fn in_order(&self) -> &[(u8, &'a str)] {
+        self.in_order.get_or_init(|| {
+            let letter_of = |tag: &Tag| match tag.kind().as_bytes() {
+                [letter] => Some(*letter),
+                _ => None,
+            };
+            let named = |tag: &'a Tag| Some((letter_of(tag)?, tag.content()?));
+            let mut tags: Vec<(u8, &str)> = self.event.tags.iter().filter_map(named).collect();
+            tags.sort_unstable();
+            tags.dedup();
+            tags
+        })
     }
 
     fn of_letter(&self, letter: u8) -> &[(u8, &'a str)] {
-        let first = self.0.partition_point(|(of, _)| *of < letter);
-        let these = &self.0[first..];
+        let tags = self.in_order();
+        let these = &tags[tags.partition_point(|(of, _)| *of < letter)..];
         &these[..these.partition_point(|(of, _)| *of == letter)]
     }
 

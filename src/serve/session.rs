@@ -15,7 +15,9 @@ use nostr::filter::Filter;
 
 use super::{Outbox, ServeOutput};
 use crate::fault::shared;
-use crate::limits::{CLIENT_HELD_EVENTS_MAX, CLIENT_PAGE_BYTES, LINK_HOLD_STEP_BYTES, QUERY_LIMIT_MAX};
+use crate::limits::{
+    CLIENT_HELD_EVENTS_MAX, CLIENT_LIVE_BYTES, CLIENT_PAGE_BYTES, LINK_HOLD_STEP_BYTES, QUERY_LIMIT_MAX,
+};
 use crate::metrics::Metrics;
 use crate::protocol::message::{self, EventTags};
 use crate::shares::Account;
@@ -95,7 +97,7 @@ pub struct Session {
     undrained: usize,
     /// Bytes of memory that all subscriptions take, about.
     bytes: usize,
-    /// What was last said of [`Session::held_bytes`].
+    /// What [`Session::take_hold`] last said.
     told: usize,
 }
 
@@ -129,11 +131,15 @@ impl Session {
         self.bytes
     }
 
-    /// What is held for this client, if it is another step of [`LINK_HOLD_STEP_BYTES`] than was last said.
+    /// What is held for this client, if it is [`LINK_HOLD_STEP_BYTES`] more or less than was last said.
     pub fn take_hold(&mut self) -> Option<usize> {
         let querying = self.running.as_ref().map_or(0, |running| running.bytes + running.sent.len() * SEQ_BYTES);
-        let step = (self.bytes + querying + self.held * SEQ_BYTES) / LINK_HOLD_STEP_BYTES * LINK_HOLD_STEP_BYTES;
-        (step != std::mem::replace(&mut self.told, step)).then_some(step)
+        let bytes = self.bytes + querying + self.held * SEQ_BYTES;
+        if bytes.abs_diff(self.told) < LINK_HOLD_STEP_BYTES {
+            return None;
+        }
+        self.told = bytes;
+        Some(bytes)
     }
 
     /// Live events that wait for this client.
@@ -207,7 +213,7 @@ impl Session {
         if stored.seq <= subscription.snapshot || !subscription.matches(event, tags) {
             return true;
         }
-        if subscription.eose && subscription.held.is_empty() && self.undrained < CLIENT_PAGE_BYTES {
+        if subscription.eose && subscription.held.is_empty() && self.undrained < CLIENT_LIVE_BYTES {
             let text = message::event_message(&subscription.id, &stored.json);
             metrics.client_events_live += 1;
             self.send(text, out);

@@ -146,7 +146,7 @@ impl Serve {
             let cost = self.alone(key.client, metrics, |serve, metrics| {
                 // The client may have been closed by an earlier subscription of its own.
                 let Some(session) = serve.sessions.get_mut(&key.client) else { return 1 };
-                let cost = session.cost_of(key.number, tags.len()) + stored.json.len() as u64 / 256;
+                let cost = session.cost_of(key.number, tags.len_max()) + stored.json.len() as u64 / 256;
                 if session.on_stored(key.number, stored, event, &tags, &mut serve.out, metrics) {
                     serve.note_work(key.client);
                 } else {

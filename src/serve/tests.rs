@@ -6,7 +6,8 @@ use nostr::types::Timestamp;
 
 use super::*;
 use crate::limits::{
-    CLIENT_HELD_EVENTS_MAX, CLIENT_PAGE_BYTES, FANOUT_BACKLOG_MAX, FANOUT_STEP_COST, MESSAGE_BYTES_MAX, QUERY_LIMIT_MAX,
+    CLIENT_HELD_EVENTS_MAX, CLIENT_LIVE_BYTES, CLIENT_PAGE_BYTES, FANOUT_BACKLOG_MAX, FANOUT_STEP_COST,
+    MESSAGE_BYTES_MAX, QUERY_LIMIT_MAX,
 };
 use crate::store::StoredEvent;
 use crate::time::UnixTime;
@@ -385,7 +386,7 @@ fn a_client_too_far_behind_is_closed_and_others_are_not() {
     world.ask(r#"["REQ","s",{}]"#);
     world.say(2, r#"["REQ","s",{"kinds":[2]}]"#);
     world.answers(2);
-    let big = event(1, 1, 1, &[], &"x".repeat(CLIENT_PAGE_BYTES));
+    let big = event(1, 1, 1, &[], &"x".repeat(CLIENT_LIVE_BYTES));
     world.publish(&[big]);
     let stored = StoredEvent { seq: 2, json: note(2).as_json().into() };
     for seq in 0..=CLIENT_HELD_EVENTS_MAX as u64 {

@@ -70,12 +70,12 @@ impl Relay {
 
     /// An event came for a subscription of ours and was judged. Says whether it has cost the link.
     pub(super) fn note_judged(&mut self, fate: Fate, origin: Option<Origin>, cx: &mut Cx<'_>) -> bool {
-        let Some(linked) = linked_in(&mut self.state) else { return false };
         // A relay that does not verify may have stored what others forged, and serve it among the rest; what comes for pages
         // has a measure of its own: `unproductive`.
         if origin != Some(Origin::Live) {
             return false;
         }
+        let Some(linked) = linked_in(&mut self.state) else { return false };
         let Some(why) = linked.useless.on_live_event(fate, cx.now.mono) else { return false };
         self.hang_up(1008, why, cx);
         true
