@@ -17,6 +17,7 @@
 //! | [`state`] | what is followed: the two maps, a room of their own because `policy` and `intake` judge by them too |
 //! | [`store`] | what is kept |
 //! | [`contract`], [`settings`] | the engine's words with its caller, and what it is told about its service; apart from it because `sync` speaks them |
+//! | [`shares`] | who pays for what strangers make us hold and do: accounts, the pool of memory, rates |
 //! | [`protocol`] | what travels |
 //! | [`timer_wheel`], [`metrics`], [`fault`], [`time`], [`limits`] | deadlines, counters, whose panic ends what, time as a value, bounds |
 //!

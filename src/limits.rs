@@ -3,8 +3,23 @@
 //! [`Limits`] and [`Timing`] hold the few that an operator may set (spec section 12); their `Default` is the contract's.
 //! All others are constants. Relations that must hold between them are checked at compile time at the end of the file.
 
-use crate::shares::buckets::Rate;
 use crate::time::Duration;
+
+/// So many at once, and one more in each interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many at once.
+    pub burst: u64,
+    /// Time in which one more is allowed.
+    pub interval: Duration,
+}
+
+impl Rate {
+    /// `per_second` in the long run, `burst` at once.
+    pub const fn per_second(per_second: u64, burst: u64) -> Rate {
+        Rate { burst, interval: Duration::from_micros(1_000_000 / per_second) }
+    }
+}
 
 /// Bounds that the configuration may set, table `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -212,7 +212,7 @@ pub struct EventLoop {
     known_names: Vec<(LinkId, Answer)>,
     connections: Connections,
     places: Places,
-    pool: Pool,
+    pool: Pool<LinkId>,
     next_client: u64,
     /// Links to be flushed at the end of the turn.
     touched: BTreeSet<usize>,

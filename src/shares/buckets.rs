@@ -2,24 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::limits::BUCKETS_MAX;
-use crate::time::{Duration, Instant};
-
-/// So many at once, and one more in each interval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// How many at once.
-    pub burst: u64,
-    /// Time in which one more is allowed.
-    pub interval: Duration,
-}
-
-impl Rate {
-    /// `per_second` in the long run, `burst` at once.
-    pub const fn per_second(per_second: u64, burst: u64) -> Rate {
-        Rate { burst, interval: Duration::from_micros(1_000_000 / per_second) }
-    }
-}
+use crate::limits::{BUCKETS_MAX, Rate};
+use crate::time::Instant;
 
 /// The buckets of one rate. Of a key without one, the bucket is full.
 #[derive(Debug)]
@@ -69,6 +53,7 @@ impl<K: Ord + Copy> Buckets<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Duration;
 
     const RATE: Rate = Rate::per_second(2, 5);
 

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::contract::LinkId;
 use crate::limits::LINK_OWN_BYTES;
 use crate::shares::Account;
 
@@ -18,12 +17,12 @@ pub enum Holder {
     Engine,
 }
 
-/// Memory shared by all links.
+/// Memory shared by all links, which are known by some name.
 #[derive(Debug)]
-pub struct Pool {
+pub struct Pool<L> {
     bytes: usize,
     used: usize,
-    links: BTreeMap<LinkId, Share>,
+    links: BTreeMap<L, Share>,
 }
 
 /// What one link holds.
@@ -44,14 +43,14 @@ impl Share {
     }
 }
 
-impl Pool {
+impl<L: Ord + Copy> Pool<L> {
     /// A pool of so many bytes, of which nothing is used.
-    pub fn new(bytes: usize) -> Pool {
+    pub fn new(bytes: usize) -> Pool<L> {
         Pool { bytes, used: 0, links: BTreeMap::new() }
     }
 
     /// A link holds so much now, in place of what the same holder said before.
-    pub fn set(&mut self, link: LinkId, account: Account, holder: Holder, bytes: usize) {
+    pub fn set(&mut self, link: L, account: Account, holder: Holder, bytes: usize) {
         let share = self.links.entry(link).or_insert(Share { account, shell: 0, engine: 0 });
         self.used -= share.pooled();
         match holder {
@@ -65,7 +64,7 @@ impl Pool {
     }
 
     /// A link is gone, with all that it held.
-    pub fn remove(&mut self, link: LinkId) {
+    pub fn remove(&mut self, link: L) {
         self.used -= self.links.remove(&link).map_or(0, |share| share.pooled());
     }
 
@@ -76,7 +75,7 @@ impl Pool {
 
     /// The link that has to go because the pool is used up; to be asked again once it is [removed](Pool::remove). `None`
     /// when there is room.
-    pub fn excess(&self) -> Option<LinkId> {
+    pub fn excess(&self) -> Option<L> {
         if self.used <= self.bytes {
             return None;
         }
@@ -105,20 +104,16 @@ mod tests {
         Account::of([192, 0, 2, n].into())
     }
 
-    fn link(n: u64) -> LinkId {
-        LinkId::Client(n)
-    }
-
     #[test]
     fn a_link_has_its_own_bytes_before_it_uses_the_pool() {
         let mut pool = Pool::new(1_000);
-        pool.set(link(1), account(1), Holder::Shell, LINK_OWN_BYTES);
+        pool.set(1, account(1), Holder::Shell, LINK_OWN_BYTES);
         assert_eq!((pool.used(), pool.excess()), (0, None));
-        pool.set(link(1), account(1), Holder::Engine, 1_000);
+        pool.set(1, account(1), Holder::Engine, 1_000);
         assert_eq!((pool.used(), pool.excess()), (1_000, None));
-        pool.set(link(1), account(1), Holder::Engine, 1_001);
-        assert_eq!(pool.excess(), Some(link(1)));
-        pool.remove(link(1));
+        pool.set(1, account(1), Holder::Engine, 1_001);
+        assert_eq!(pool.excess(), Some(1));
+        pool.remove(1);
         pool.assert_invariants();
         assert_eq!((pool.used(), pool.excess()), (0, None));
     }
@@ -126,16 +121,16 @@ mod tests {
     #[test]
     fn the_account_that_holds_most_loses_its_largest_link_and_a_larger_newcomer_none() {
         let mut pool = Pool::new(10_100);
-        for n in 0..8 {
-            pool.set(link(n), account(1), Holder::Shell, LINK_OWN_BYTES + 1_000 + n as usize);
+        for n in 0..8_u64 {
+            pool.set(n, account(1), Holder::Shell, LINK_OWN_BYTES + 1_000 + n as usize);
         }
-        pool.set(link(8), account(2), Holder::Shell, LINK_OWN_BYTES + 5_000);
-        assert_eq!(pool.excess(), Some(link(7)));
-        pool.remove(link(7));
-        assert_eq!(pool.excess(), Some(link(6)));
-        pool.remove(link(6));
-        assert_eq!(pool.excess(), Some(link(5)));
-        pool.remove(link(5));
+        pool.set(8, account(2), Holder::Shell, LINK_OWN_BYTES + 5_000);
+        assert_eq!(pool.excess(), Some(7));
+        pool.remove(7);
+        assert_eq!(pool.excess(), Some(6));
+        pool.remove(6);
+        assert_eq!(pool.excess(), Some(5));
+        pool.remove(5);
         assert_eq!(pool.excess(), None);
         pool.assert_invariants();
     }
@@ -155,24 +150,24 @@ mod tests {
             match draw(8) {
                 0 => {
                     said.remove(&n);
-                    pool.remove(link(n));
+                    pool.remove(n);
                 }
                 holder => {
                     let bytes = if draw(4) == 0 { 0 } else { draw(200_000) as usize };
                     let (at, holder) = if holder < 4 { (0, Holder::Shell) } else { (1, Holder::Engine) };
                     said.entry(n).or_default()[at] = bytes;
-                    pool.set(link(n), account((n % 5) as u8), holder, bytes);
+                    pool.set(n, account((n % 5) as u8), holder, bytes);
                 }
             }
             let over = |held: &[usize; 2]| (held[0] + held[1]).saturating_sub(LINK_OWN_BYTES);
             assert_eq!(pool.used(), said.values().map(over).sum::<usize>());
             pool.assert_invariants();
-            while let Some(LinkId::Client(gone)) = pool.excess() {
+            while let Some(gone) = pool.excess() {
                 let sum = |account: u64| said.iter().filter(|(n, _)| *n % 5 == account).map(|(_, h)| over(h)).sum();
                 let sums: Vec<usize> = (0..5).map(sum).collect();
                 assert_eq!(sums[(gone % 5) as usize], *sums.iter().max().unwrap());
                 said.remove(&gone);
-                pool.remove(link(gone));
+                pool.remove(gone);
             }
             assert!(pool.used() <= 500_000);
         }
