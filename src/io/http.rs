@@ -4,6 +4,8 @@
 //! admin one serves `/metrics`, `/health` and `/status.json`. Neither takes a request body; every answer that is not an
 //! upgrade ends the connection.
 
+use std::net::{IpAddr, SocketAddr};
+
 use httparse::Header;
 use tungstenite::handshake::derive_accept_key;
 
@@ -36,6 +38,8 @@ pub struct Request {
     pub path: Path,
     /// Whether `Accept` names `application/nostr+json` (NIP-11).
     pub accepts_relay_info: bool,
+    /// Whether `Host` is this machine itself, by address or as `localhost`, or is left out.
+    pub host_is_loopback: bool,
     /// Whether it is an upgrade to WebSocket.
     pub upgrade: Upgrade,
     /// Bytes of the head.
@@ -138,7 +142,23 @@ pub fn parse_head(bytes: &[u8]) -> Result<Parsed, HttpError> {
         check_upgrade(request.headers)
     };
     let accepts_relay_info = has_token(request.headers, "Accept", "application/nostr+json");
-    Ok(Parsed::Complete(Request { method, path, accepts_relay_info, upgrade, head_len }))
+    let mut hosts = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case("Host"));
+    let host_is_loopback = hosts.all(|h| is_loopback(h.value));
+    Ok(Parsed::Complete(Request { method, path, accepts_relay_info, host_is_loopback, upgrade, head_len }))
+}
+
+/// Whether the value of `Host`, with or without a port, is this machine itself.
+fn is_loopback(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host.trim_ascii()) else { return false };
+    if let Ok(address) = host.parse::<SocketAddr>() {
+        return address.ip().is_loopback();
+    }
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or_else(|_| name.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
 }
 
 fn check_upgrade(headers: &[Header<'_>]) -> Upgrade {
@@ -308,6 +328,7 @@ fn reason_phrase(status: u16) -> &'static str {
         400 => "Bad Request",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        421 => "Misdirected Request",
         426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
@@ -395,6 +416,18 @@ mod tests {
         assert_eq!(route(Door::Admin, &parse("GET /metrics?x=1 HTTP/1.1\r\n\r\n")), Route::Metrics);
         assert_eq!(route(Door::Admin, &parse("HEAD /health HTTP/1.0\r\n\r\n")), Route::Health);
         assert_eq!(route(Door::Admin, &parse("GET /status.json HTTP/1.1\r\n\r\n")), Route::Status);
+    }
+
+    #[test]
+    fn this_machine_itself_is_told_from_other_hosts() {
+        let is_own = |lines: &str| parse(&format!("GET / HTTP/1.1\r\n{lines}\r\n")).host_is_loopback;
+        for host in ["127.0.0.1:7335", "127.0.0.1", "localhost", "LOCALHOST:80", "[::1]:7335", "[::1]", "127.8.9.10"] {
+            assert!(is_own(&format!("Host: {host}\r\n")), "{host}");
+        }
+        for host in ["evil.example:7335", "localhost.evil.example", "192.0.2.1:7335", "[2001:db8::1]:80", "", "::"] {
+            assert!(!is_own(&format!("Host: {host}\r\n")), "{host}");
+        }
+        assert!(is_own("") && !is_own("Host: localhost\r\nHost: evil.example\r\n"));
     }
 
     #[test]

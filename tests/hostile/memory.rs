@@ -114,7 +114,7 @@ fn documents_that_are_never_taken() {
     let mut scene = Scene::new(&setup);
     let mut strangers = Vec::new();
     for _ in 0..200 {
-        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
         strangers.push(Stranger::ask(scene.process.admin(), request).expect("a connection"));
     }
     scene.judge("200 answers of /metrics that are not read", MIB_MAX);

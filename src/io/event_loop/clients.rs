@@ -70,7 +70,13 @@ impl EventLoop {
     }
 
     fn answer(&mut self, now: Now, key: usize, door: Door, request: &Request, core: &mut impl Core) {
-        let route = route(door, request);
+        // A page in a browser on this machine may have a name of its own lead here (DNS rebinding), but it cannot ask for us
+        // by address.
+        let is_misdirected = door == Door::Admin && self.admin_addr().ip().is_loopback() && !request.host_is_loopback;
+        let route = match is_misdirected {
+            true => Route::Answer(Response::text(421, "Ask for this by address, or as localhost.\n")),
+            false => route(door, request),
+        };
         if matches!(route, Route::Metrics | Route::Status)
             && let Some(oldest) = self.places.add_document(key)
         {

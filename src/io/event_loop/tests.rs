@@ -598,16 +598,18 @@ mod who_comes_in {
         let hidden = ask(&mut world, public, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(hidden.starts_with("HTTP/1.1 404 "), "{hidden}");
 
-        let metrics = ask(&mut world, admin, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        let metrics = ask(&mut world, admin, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert!(metrics.contains("Content-Type: application/openmetrics-text; version=1.0.0"), "{metrics}");
         assert!(metrics.contains("\ngrasp_sync_http_answers_total 3\n"), "{metrics}");
         assert!(metrics.ends_with("# EOF\n"), "{metrics}");
-        let health = ask(&mut world, admin, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+        let health = ask(&mut world, admin, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert!(health.starts_with("HTTP/1.1 200 OK\r\n") && health.ends_with("\r\n\r\nok\n"), "{health}");
-        let head = ask(&mut world, admin, "HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n");
+        let head = ask(&mut world, admin, "HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert!(head.contains("Content-Length: 3\r\n") && head.ends_with("\r\n\r\n"), "{head}");
-        let status = ask(&mut world, admin, "GET /status.json HTTP/1.1\r\nHost: x\r\n\r\n");
+        let status = ask(&mut world, admin, "GET /status.json HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert!(status.ends_with(r#"{"relays":[]}"#), "{status}");
+        let rebound = ask(&mut world, admin, "GET /status.json HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+        assert!(rebound.starts_with("HTTP/1.1 421 "), "{rebound}");
     }
 
     #[test]

@@ -154,12 +154,12 @@ fn documents_that_nobody_takes_make_room_for_the_next() {
     let mut idle = Vec::new();
     for _ in 0..2 * ADMIN_DOCUMENTS_MAX {
         let mut socket = bounded(TcpStream::connect(admin).unwrap());
-        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         idle.push(socket);
         world.turn(Duration::from_millis(100));
         world.turn(Duration::from_millis(1));
     }
     assert_eq!(world.event_loop.counters.connections_refused, ADMIN_DOCUMENTS_MAX as u64);
-    let metrics = ask(&mut world, admin, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let metrics = ask(&mut world, admin, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
 }
