@@ -8,6 +8,7 @@ use super::{Engine, Entry};
 use crate::limits::PLACES_PERIOD;
 use crate::protocol::relay_url::RelayUrl;
 use crate::store::{Progress, StoreError};
+use crate::sync::budget::Budget;
 use crate::sync::places::{Candidate, LeftOut, Standing, assign};
 use crate::sync::relay::{Relay, Why};
 use crate::time::Now;
@@ -68,7 +69,7 @@ impl Engine {
             }
             let (progress, budget) = restored.entry(url.clone()).or_default();
             budget.note_standing(|standing| standing.on_listed(now.wall));
-            unsaved.extend(budget.take_record().map(|record| Progress::Budget { relay: url.clone(), record }));
+            unsaved.extend(unsaved_budget(url, budget));
             budget.standing.reached_by(progress.through().max(progress.full_catchup()))
         };
         let candidate = |url: &RelayUrl| Candidate {
@@ -83,7 +84,7 @@ impl Engine {
     fn give_place(&mut self, now: Now, url: RelayUrl) {
         let (progress, mut budget) = self.restored.remove(&url).unwrap_or_default();
         budget.note_standing(|standing| standing.on_place(true, now.wall));
-        self.unsaved.extend(budget.take_record().map(|record| Progress::Budget { relay: url.clone(), record }));
+        self.unsaved.extend(unsaved_budget(&url, &mut budget));
         let forgotten = self.forgotten.remove(&url);
         let (.., mut cx) = self.split(now);
         let mut relay = Relay::new(url.clone(), progress, budget, &mut cx);
@@ -101,7 +102,7 @@ impl Engine {
         self.unsaved.extend(relay.take_moved_through());
         let (url, progress, mut budget) = relay.into_known();
         budget.note_standing(|standing| standing.on_place(false, now.wall));
-        self.unsaved.extend(budget.take_record().map(|record| Progress::Budget { relay: url.clone(), record }));
+        self.unsaved.extend(unsaved_budget(&url, &mut budget));
         self.restored.insert(url, (progress, budget));
         Ok(())
     }
@@ -120,4 +121,9 @@ impl Engine {
         self.places_due = waits.then(|| now.mono + PLACES_PERIOD);
         self.left_out = left_out;
     }
+}
+
+/// What is to be written of a relay's budget, if it has changed.
+fn unsaved_budget(url: &RelayUrl, budget: &mut Budget) -> Option<Progress> {
+    budget.take_record().map(|record| Progress::Budget { relay: url.clone(), record })
 }

@@ -30,9 +30,7 @@ impl Hints {
     pub(super) fn forget(&mut self, key: usize) {
         self.threads.forget(key);
     }
-}
 
-impl Hints {
     /// Events that were held are not: sets that count with them are of no use.
     pub(super) fn on_events_lost(&mut self) {
         self.sets = Sets::default();

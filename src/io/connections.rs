@@ -83,7 +83,7 @@ impl Connections {
     pub fn dial_mut(&mut self, key: usize) -> Option<(&mut Dial, &mut Crowd)> {
         match self.slots.get_mut(key)?.connection.as_mut()? {
             Connection::Dial(dial) => Some((dial, &mut self.crowd)),
-            Connection::Inbound(_) | Connection::Open { .. } | Connection::Closing(_) => None,
+            Connection::Inbound(_) | Connection::Open(_) | Connection::Closing(_) => None,
         }
     }
 

@@ -4,32 +4,20 @@
 //! be dialled that is judged, like by the guard against private ones.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use crate::io::address::is_public;
 use crate::limits::ADDRESS_LINKS_MAX;
+use crate::shares::Account;
 
-/// What counts as one address: IPv4, or the network of an IPv6 one (`/64`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place(IpAddr);
-
-impl Place {
-    fn of(address: IpAddr) -> Place {
-        match address {
-            IpAddr::V4(_) => Place(address),
-            IpAddr::V6(address) => Place(Ipv6Addr::from(u128::from(address) >> 64 << 64).into()),
-        }
-    }
-}
-
-/// The links to relays, by address, dialled and closing ones included; and our own doors.
+/// The links to relays, by the account of their address, dialled and closing ones included; and our own doors.
 #[derive(Debug, Default)]
 pub struct Crowd {
     doors: Vec<SocketAddr>,
     /// Whether private addresses take as many links as there are.
     private_exempt: bool,
-    places: BTreeMap<usize, Place>,
-    links: BTreeMap<Place, usize>,
+    accounts: BTreeMap<usize, Account>,
+    links: BTreeMap<Account, usize>,
 }
 
 impl Crowd {
@@ -53,23 +41,23 @@ impl Crowd {
         if self.private_exempt && !is_public(address) {
             return true;
         }
-        let place = Place::of(address);
-        let links = self.links.entry(place).or_default();
+        let account = Account::of(address);
+        let links = self.links.entry(account).or_default();
         let has_room = *links < ADDRESS_LINKS_MAX;
         if has_room {
             *links += 1;
-            self.places.insert(key, place);
+            self.accounts.insert(key, account);
         }
         has_room
     }
 
     /// The connection `key` leads nowhere any more.
     pub fn leave(&mut self, key: usize) {
-        let Some(place) = self.places.remove(&key) else { return };
-        let links = self.links.get_mut(&place).expect("who leaves has entered");
+        let Some(account) = self.accounts.remove(&key) else { return };
+        let links = self.links.get_mut(&account).expect("who leaves has entered");
         *links -= 1;
         if *links == 0 {
-            self.links.remove(&place);
+            self.links.remove(&account);
         }
     }
 }
@@ -99,7 +87,7 @@ mod tests {
         assert!(crowd.enter(5, ip("9.9.9.7")), "one that goes elsewhere");
         assert!(crowd.enter(101, ip("9.9.9.9")) && !crowd.enter(102, ip("9.9.9.9")));
         (0..200).for_each(|key| crowd.leave(key));
-        assert!(crowd.places.is_empty() && crowd.links.is_empty());
+        assert!(crowd.accounts.is_empty() && crowd.links.is_empty());
     }
 
     #[test]

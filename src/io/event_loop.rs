@@ -395,8 +395,8 @@ impl EventLoop {
         stop
     }
 
-    /// Drives those that were ready when the turn began, until the turn's share of messages and time is used up. What each wants
-    /// done is done before the next, so that a hundred relays that open at once do not fill memory with their REQs.
+    /// Drives those that were ready when the turn began, until the turn's share of messages and time is used up. What each
+    /// wants done is done before the next, so that a hundred relays that open at once do not fill memory with their REQs.
     fn drive_ready(&mut self, now: Now, core: &mut impl Core) -> Result<(), RunError> {
         let mut reads = 0;
         let ready = self.connections.ready_len();

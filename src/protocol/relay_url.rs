@@ -103,6 +103,9 @@ impl Hash for RelayUrl {
     }
 }
 
+/// The host and the port of a URL.
+pub type HostAndPort = (String, u16);
+
 impl RelayUrl {
     /// Brings a URL into its normal form: ASCII white space around it trimmed, scheme and host lower-cased, IDNA, the
     /// root dot of a host name, default port, empty query, empty path and trailing slashes dropped. A path that is not
@@ -192,6 +195,11 @@ impl RelayUrl {
     pub fn port(&self) -> u16 {
         let (_, port) = split_port(self.authority());
         port.unwrap_or(if self.is_tls() { 443 } else { 80 })
+    }
+
+    /// Both, as a key of what goes by them.
+    pub fn host_and_port(&self) -> HostAndPort {
+        (self.host().to_owned(), self.port())
     }
 
     /// Whether the scheme is `wss`.

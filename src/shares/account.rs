@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Bits of an IPv6 address that tell one customer of a network from another; the rest is the customer's to choose.
 const IPV6_CUSTOMER_BITS: u32 = 64;
 
-/// Who pays for a link: an IPv4 address, or the first half of an IPv6 address.
+/// Who pays for a link, whoever has begun it: an IPv4 address, or the first half of an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Account(IpAddr);
 

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::limits::{DIALS_PER_SEC, HOST_DIAL_PERIOD};
-use crate::protocol::relay_url::RelayUrl;
+use crate::protocol::relay_url::{HostAndPort, RelayUrl};
 use crate::time::{Duration, Instant};
 
 /// Who wants to be dialled.
@@ -23,9 +23,6 @@ pub enum Caller {
     /// Any other.
     Stranger,
 }
-
-/// A host and its port.
-type Host = (String, u16);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ticket {
@@ -41,9 +38,9 @@ pub struct Dials {
     /// When the next dial of all may begin.
     next_at: Instant,
     /// When each host that was dialled of late may be dialled again.
-    hosts: BTreeMap<Host, Instant>,
+    hosts: BTreeMap<HostAndPort, Instant>,
     /// The same, soonest first: no more than [`DIALS_PER_SEC`] times [`HOST_DIAL_PERIOD`].
-    by_end: VecDeque<(Instant, Host)>,
+    by_end: VecDeque<(Instant, HostAndPort)>,
     /// Those who wait; no more than relays are followed.
     tickets: BTreeMap<RelayUrl, Ticket>,
     /// Of these, whose host may be dialled, first come first.
@@ -105,8 +102,8 @@ impl Dials {
         // One less in a second, because a dial may come late by a turn of the loop and the next may not.
         self.next_at = now + Duration::from_micros(1_000_000 / (DIALS_PER_SEC - 1));
         let free_at = now + HOST_DIAL_PERIOD;
-        self.hosts.insert(host_of(relay), free_at);
-        self.by_end.push_back((free_at, host_of(relay)));
+        self.hosts.insert(relay.host_and_port(), free_at);
+        self.by_end.push_back((free_at, relay.host_and_port()));
     }
 
     /// The relay that may be dialled now, if one may.
@@ -175,12 +172,8 @@ impl Dials {
     }
 
     fn free_at(&self, relay: &RelayUrl) -> Instant {
-        self.hosts.get(&host_of(relay)).copied().unwrap_or(Instant::ZERO)
+        self.hosts.get(&relay.host_and_port()).copied().unwrap_or(Instant::ZERO)
     }
-}
-
-fn host_of(relay: &RelayUrl) -> Host {
-    (relay.host().to_owned(), relay.port())
 }
 
 #[cfg(test)]

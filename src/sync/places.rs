@@ -21,7 +21,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{AUTHOR_RELAYS_MAX, AUTHOR_SHARE_STEP, HOST_URLS_MAX, PLACE_KEPT_FOR};
-use crate::protocol::relay_url::RelayUrl;
+use crate::protocol::relay_url::{HostAndPort, RelayUrl};
 use crate::state::AuthorId;
 use crate::time::UnixTime;
 
@@ -201,7 +201,7 @@ pub fn assign(mut candidates: Vec<Candidate>, now: UnixTime, max: usize) -> Plac
     let mut alone: BTreeMap<AuthorId, usize> = BTreeMap::new();
     let mut places = Places::default();
     for (_, Candidate { url, is_bootstrap, authors, .. }) in ranked {
-        let host = hosts.get_mut(&host_of(&url)).expect("each was counted");
+        let host = hosts.get_mut(&url.host_and_port()).expect("each was counted");
         let author = if let [author] = authors[..] { alone.entry(author).or_default() } else { &mut 0 };
         let why = match is_bootstrap {
             _ if places.given.len() >= max => Some(LeftOut::RelaysMax),
@@ -261,17 +261,13 @@ fn shares(candidates: &[Candidate]) -> Vec<usize> {
 
 /// For each host and port, how many URLs with a path may be followed: one without is most likely where the relay is, and
 /// always has a place among the host's.
-fn hosts<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> BTreeMap<(String, u16), usize> {
+fn hosts<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> BTreeMap<HostAndPort, usize> {
     let mut hosts = BTreeMap::new();
     for Candidate { url, .. } in candidates {
-        let free = hosts.entry(host_of(url)).or_insert(HOST_URLS_MAX);
+        let free = hosts.entry(url.host_and_port()).or_insert(HOST_URLS_MAX);
         *free -= usize::from(is_root(url));
     }
     hosts
-}
-
-fn host_of(url: &RelayUrl) -> (String, u16) {
-    (url.host().to_owned(), url.port())
 }
 
 fn is_root(url: &RelayUrl) -> bool {

@@ -15,13 +15,8 @@ fn closed_for_memory(scene: &Scene) -> f64 {
 #[test]
 fn messages_that_are_never_whole() {
     let mut scene = Scene::new(&Setup::new(DOMAIN));
-    let mut strangers = Vec::new();
-    for _ in 0..400 {
-        let mut stranger = Stranger::connect(scene.process.relay()).expect("a place");
-        // It may be cut off while it writes.
-        let _ = stranger.begin_message(1 << 20);
-        strangers.push(stranger);
-    }
+    // Each may be cut off while it writes.
+    let _strangers = scene.strangers(400, |_, stranger| _ = stranger.begin_message(1 << 20));
     wait_until("links are closed", SOON, || closed_for_memory(&scene) > 300.0);
     scene.judge("400 clients with a message of 1 MiB without end", MIB_MAX);
 }
@@ -30,23 +25,16 @@ fn messages_that_are_never_whole() {
 fn replies_that_are_never_read() {
     let mut scene = Scene::new(&Setup::new(DOMAIN));
     (0..30).for_each(|_| scene.issue(100_000));
-    let mut strangers = Vec::new();
-    for _ in 0..400 {
-        let mut stranger = Stranger::connect(scene.process.relay()).expect("a place");
-        for n in 0..20 {
-            let _ = stranger.send(&format!(r#"["REQ","{n}",{{}}]"#));
-        }
-        strangers.push(stranger);
-    }
+    let _strangers = scene.strangers(400, |_, stranger| {
+        (0..20).for_each(|n| _ = stranger.send(&format!(r#"["REQ","{n}",{{}}]"#)));
+    });
     scene.judge("400 clients that do not read their replies", MIB_MAX);
 }
 
 #[test]
 fn filters_of_many_values() {
     let mut scene = Scene::new(&Setup::new(DOMAIN));
-    let mut strangers = Vec::new();
-    for n in 0..100_u64 {
-        let mut stranger = Stranger::connect(scene.process.relay()).expect("a place");
+    let _strangers = scene.strangers(100, |n, stranger| {
         for m in 0..5_u64 {
             let filter = |f: u64| {
                 let ids: Vec<String> =
@@ -56,8 +44,7 @@ fn filters_of_many_values() {
             let filters: Vec<String> = (0..20).map(filter).collect();
             let _ = stranger.send(&format!("[\"REQ\",\"{m}\",{}]", filters.join(",")));
         }
-        strangers.push(stranger);
-    }
+    });
     wait_until("links are closed", SOON, || closed_for_memory(&scene) > 0.0);
     scene.judge("100 clients with 60,000 values each", MIB_MAX);
 }
@@ -66,14 +53,11 @@ fn filters_of_many_values() {
 fn filters_of_many_kinds() {
     let mut scene = Scene::new(&Setup::new(DOMAIN));
     let kinds: Vec<String> = (0..2_000).map(|kind| (2_000 + kind).to_string()).collect();
-    let mut strangers = Vec::new();
-    for _ in 0..70 {
-        let mut stranger = Stranger::connect(scene.process.relay()).expect("a place");
+    let _strangers = scene.strangers(70, |_, stranger| {
         for n in 0..64 {
             let _ = stranger.send(&format!("[\"REQ\",\"{n}\",{{\"kinds\":[{}]}}]", kinds.join(",")));
         }
-        strangers.push(stranger);
-    }
+    });
     wait_until("links are closed", SOON, || closed_for_memory(&scene) > 0.0);
     scene.judge("70 clients with 64 filters of 2,000 kinds", MIB_MAX);
 }
@@ -82,15 +66,12 @@ fn filters_of_many_kinds() {
 fn subscriptions_to_everything() {
     for reads in [true, false] {
         let mut scene = Scene::new(&Setup::new(DOMAIN));
-        let mut strangers = Vec::new();
-        for _ in 0..400 {
-            let mut stranger = Stranger::connect(scene.process.relay()).expect("a place");
+        let mut strangers = scene.strangers(400, |_, stranger| {
             for n in 0..64 {
                 stranger.send(&format!(r#"["REQ","{n}",{{"limit":0}}]"#)).expect("it is served");
             }
             stranger.wait_for(r#"["EOSE","63"]"#).expect("it is answered");
-            strangers.push(stranger);
-        }
+        });
         let readers: Vec<_> = if reads {
             strangers.drain(..).map(|stranger| std::thread::spawn(|| stranger.drain())).collect()
         } else {

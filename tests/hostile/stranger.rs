@@ -130,6 +130,16 @@ impl Scene {
         longest
     }
 
+    /// So many clients, each of which has done something; they stay connected.
+    pub fn strangers(&self, count: u64, act: impl Fn(u64, &mut Stranger)) -> Vec<Stranger> {
+        let one = |n| {
+            let mut stranger = Stranger::connect(self.process.relay()).expect("a place");
+            act(n, &mut stranger);
+            stranger
+        };
+        (0..count).map(one).collect()
+    }
+
     /// Whether somebody new is served.
     pub fn newcomer(&self) -> usize {
         self.process.client().query(&json!({"kinds": [30617]})).len()

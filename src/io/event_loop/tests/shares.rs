@@ -97,10 +97,7 @@ fn when_memory_is_used_up_the_largest_link_is_closed_and_the_others_go_on() {
     let stuck = |bytes: usize| {
         move || {
             let mut peer = connect(address).unwrap();
-            let mut frame = vec![0x81, 0xff];
-            frame.extend((bytes as u64 + 1).to_be_bytes());
-            frame.extend(vec![0; 4 + bytes]);
-            peer.get_mut().write_all(&frame).unwrap();
+            peer.get_mut().write_all(&[masked_head(bytes + 1), vec![0; bytes]].concat()).unwrap();
             peer
         }
     };
@@ -130,10 +127,7 @@ fn who_does_not_read_is_not_read_until_there_is_room_again() {
     // Far more than the kernel holds of either direction.
     const MESSAGES: usize = 400;
     let mut socket = peer.get_ref().try_clone().unwrap();
-    let mut frame = vec![0x81, 0xff];
-    frame.extend((text.len() as u64).to_be_bytes());
-    frame.extend([0; 4]);
-    frame.extend(text.as_bytes());
+    let frame = [&masked_head(text.len()), text.as_bytes()].concat();
     let writer = thread::spawn(move || (0..MESSAGES).for_each(|_| socket.write_all(&frame).unwrap()));
     for _ in 0..50 {
         world.turn(Duration::from_millis(20));
@@ -162,4 +156,9 @@ fn documents_that_nobody_takes_make_room_for_the_next() {
     assert_eq!(world.event_loop.counters.connections_refused, ADMIN_DOCUMENTS_MAX as u64);
     let metrics = ask(&mut world, admin, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+}
+
+/// The head of a whole text message, masked with nothing, in its longest form.
+fn masked_head(bytes: usize) -> Vec<u8> {
+    [&[0x81, 0xff][..], &(bytes as u64).to_be_bytes(), &[0; 4]].concat()
 }

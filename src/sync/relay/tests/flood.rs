@@ -48,11 +48,7 @@ fn a_relay_that_breaks_the_rules_again_and_again_waits_longer_though_it_answers(
     for reason in [CloseReason::TooLarge, CloseReason::Protocol, CloseReason::TooLarge] {
         rig.lose_link(reason);
         assert_eq!(rig.state(), StateName::Backoff);
-        let wait = rig.relay.next_deadline(&rig.bench.cx()).unwrap().since(rig.bench.now.mono).as_secs();
-        waits.push(wait);
-        rig.bench.advance(wait);
-        rig.open();
-        rig.answer_all();
+        waits.push(wait_and_open(&mut rig));
     }
     assert_eq!(waits, [5, 10, 20]);
     rig.bench.advance(61);
@@ -106,11 +102,7 @@ fn a_relay_that_forges_loses_its_link_past_a_hundred_events_and_waits_longer_eac
         assert_eq!(until_lost(&mut rig, &[Fate::Forged], 10_000), FORGED_EVENTS_MAX + 1);
         assert_eq!((rig.state(), rig.relay.entered().1), (StateName::Backoff, Why::Forged));
         assert!(matches!(rig.bench.out.back(), Some(Output::Close { code: 1008, .. })));
-        let wait = rig.relay.next_deadline(&rig.bench.cx()).unwrap().since(rig.bench.now.mono).as_secs();
-        waits.push(wait);
-        rig.bench.advance(wait);
-        rig.open();
-        rig.answer_all();
+        waits.push(wait_and_open(&mut rig));
     }
     assert_eq!(waits, [5, 10, 20]);
     assert_eq!(rig.bench.metrics.relay_links_closed.count("forged"), 3);
@@ -198,4 +190,13 @@ fn pages_with_something_new_are_free_and_what_was_used_outlives_the_link() {
 fn page_open(texts: &[String]) -> String {
     let page = texts.iter().rfind(|text| text.starts_with("[\"REQ\"") && !text.contains("\"since\"")).expect("a page");
     page.split('"').nth(3).expect("its name").to_owned()
+}
+
+/// Waits until the relay is dialled again, and answers everything. How many seconds that took.
+fn wait_and_open(rig: &mut Rig) -> u64 {
+    let wait = rig.relay.next_deadline(&rig.bench.cx()).unwrap().since(rig.bench.now.mono).as_secs();
+    rig.bench.advance(wait);
+    rig.open();
+    rig.answer_all();
+    wait
 }
