@@ -57,8 +57,8 @@ impl Fanout {
     }
 
     /// The subscriptions with a filter that may match, in the order of their keys.
-    pub fn candidates(&self, event: &Event) -> BTreeSet<SubscriptionKey> {
-        let mut found = BTreeSet::new();
+    pub fn candidates(&self, event: &Event) -> Vec<SubscriptionKey> {
+        let mut found = Vec::new();
         if self.entries.is_empty() {
             return found;
         }
@@ -76,6 +76,8 @@ impl Fanout {
                 look_up(anchor(Field::Tag(letter.as_byte()), value));
             }
         }
+        found.sort_unstable();
+        found.dedup();
         found
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! Events that wait are held as sequence numbers and read from the store again, like those that wait for one client.
 
-use std::collections::{BTreeMap, VecDeque, btree_set};
+use std::collections::{BTreeMap, VecDeque};
+use std::vec;
 
 use nostr::event::Event;
 
@@ -30,7 +31,7 @@ pub(super) struct Spread {
 struct Spreading {
     stored: StoredEvent,
     event: Event,
-    keys: btree_set::IntoIter<SubscriptionKey>,
+    keys: vec::IntoIter<SubscriptionKey>,
 }
 
 impl Spreading {

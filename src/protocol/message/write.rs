@@ -6,7 +6,7 @@ use nostr::event::EventId;
 pub fn event_message(sub: &str, event_json: &str) -> String {
     let mut message = String::with_capacity(event_json.len() + sub.len() + 16);
     message.push_str(r#"["EVENT","#);
-    message.push_str(&json_text(sub));
+    push_json_text(&mut message, sub);
     message.push(',');
     message.push_str(event_json);
     message.push(']');
@@ -74,5 +74,30 @@ pub fn neg_err_message(sub: &str, why: &str, max_records: Option<u64>) -> String
 }
 
 fn json_text(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let mut json = String::with_capacity(text.len() + 2);
+    push_json_text(&mut json, text);
+    json
+}
+
+/// Hardly a subscription's name needs escaping, and every event that goes out begins with one.
+fn push_json_text(json: &mut String, text: &str) {
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        json.push_str(&serde_json::Value::from(text).to_string());
+    } else {
+        json.push('"');
+        json.push_str(text);
+        json.push('"');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_escaped_as_json_asks() {
+        for text in ["", "live", "é\u{7f}\u{2028}", "a\"b", "a\\b", "\u{0}", "\u{1f}", "\n\t", " "] {
+            assert_eq!(json_text(text), serde_json::Value::from(text).to_string(), "{text:?}");
+        }
+    }
 }
