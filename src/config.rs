@@ -232,6 +232,7 @@ impl RawConfig {
             buffers_bytes: self.size("limits.buffers_mib")? << 20,
             clients_per_address: self.size("limits.clients_per_address")?,
             loopback_exempt: self.switch("limits.loopback_exempt"),
+            private_relays_exempt: self.switch("allow_private_relays") && self.switch("limits.loopback_exempt"),
         })
     }
 

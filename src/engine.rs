@@ -38,6 +38,7 @@ mod damage;
 mod expiry;
 mod isolation;
 mod network;
+mod news;
 mod places;
 mod relays;
 mod report;
@@ -85,6 +86,8 @@ pub struct Engine {
     intake: Intake,
     hints: Hints,
     window: Window,
+    /// While relays are told of a window that has closed.
+    untold: Option<news::Untold>,
     relays: Slab<Entry>,
     keys: BTreeMap<RelayUrl, usize>,
     /// Relays that the state names and that are not followed, and why: no more than it names.
@@ -131,11 +134,13 @@ impl Engine {
         let mut engine = Engine {
             window: Window::new(settings.timing.batch_window),
             serve: Serve::new(&settings.limits, &settings.timing),
+            dials: Dials::new(settings.limits.private_relays_exempt),
             store,
             settings,
             state,
             intake: Intake::default(),
             hints: Hints::default(),
+            untold: None,
             relays: Slab::new(),
             keys: BTreeMap::new(),
             left_out: BTreeMap::new(),
@@ -143,7 +148,6 @@ impl Engine {
             links: BTreeMap::new(),
             next_link: 0,
             network: Network::new(now),
-            dials: Dials::default(),
             wheel: TimerWheel::new(),
             owed: Owed::default(),
             commit_at: Instant::ZERO,
@@ -171,6 +175,7 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input<'_>) -> Result<(), StoreError> {
         // Before anything else: what woke up late must not go on with a relay that nobody needs any more.
         if !self.stopping
+            && self.untold.is_none()
             && let Some(changes) = self.window.close_if_due(now.mono)
         {
             self.act_on_window(now, changes)?;
@@ -234,7 +239,7 @@ impl Engine {
         let queries = (self.serve.has_work() || self.intake.is_adopting()).then_some(Instant::ZERO);
         let due = [
             self.wheel.next_deadline(),
-            self.window.closes_at(),
+            if self.untold.is_some() { Some(Instant::ZERO) } else { self.window.closes_at() },
             self.serve.next_deadline(),
             self.through_due,
             self.expiry_due,
@@ -465,6 +470,7 @@ impl Engine {
         if self.stopping {
             return Ok(());
         }
+        self.tell_on(now)?;
         self.assign_places_if_due(now)?;
         for progress in self.unsaved.drain(..) {
             self.store.stage_progress(progress);

@@ -1,6 +1,5 @@
 //! The world: sockets, clocks, names, signals. Everything here is a thin, bounded layer under the engine.
 
-pub mod address;
 pub mod answer;
 pub mod clock;
 pub mod connections;

@@ -46,6 +46,8 @@ pub struct Limits {
     /// Whether clients of this machine itself, where a proxy may stand for everybody, and relays at private and loopback
     /// addresses are free of bounds that go by address.
     pub loopback_exempt: bool,
+    /// Whether relays may be dialled at private and loopback addresses, and are free of bounds that go by host and port.
+    pub private_relays_exempt: bool,
 }
 
 impl Default for Limits {
@@ -60,6 +62,7 @@ impl Default for Limits {
             buffers_bytes: 32 << 20,
             clients_per_address: 32,
             loopback_exempt: true,
+            private_relays_exempt: false,
         }
     }
 }
@@ -335,6 +338,8 @@ pub const THREAD_ENTRIES_MAX: usize = 1 << 20;
 pub const THREAD_LOOKUPS_AT_ONCE: usize = 8;
 /// See [`THREAD_LOOKUPS_AT_ONCE`].
 pub const THREAD_LOOKUP_PAUSE: Duration = Duration::from_millis(10);
+/// Repos and root events of which relays are told in one turn of the loop, once a window has closed.
+pub const NEWS_STEP_ITEMS: usize = 2_000;
 /// Authors looked up in one go, for the relays that ask about deletions; then comes a pause of [`LOOKUP_PAUSE`].
 pub const AUTHORS_PER_LOOKUP: usize = 4_000;
 /// See [`AUTHORS_PER_LOOKUP`].

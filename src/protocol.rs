@@ -1,5 +1,6 @@
 //! What travels between relays and clients, as types that cannot hold nonsense.
 
+pub mod address;
 pub mod auth;
 pub mod canonical;
 mod filter;

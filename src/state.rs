@@ -42,9 +42,25 @@ pub struct RootId(u32);
 pub struct AuthorId(u32);
 
 #[cfg(test)]
-impl AuthorId {
-    pub(crate) fn of_number(n: u32) -> AuthorId {
-        AuthorId(n)
+mod numbered {
+    use super::{AuthorId, RepoId, RootId};
+
+    impl AuthorId {
+        pub(crate) fn of_number(n: u32) -> AuthorId {
+            AuthorId(n)
+        }
+    }
+
+    impl RepoId {
+        pub(crate) fn of_number(n: u32) -> RepoId {
+            RepoId(n)
+        }
+    }
+
+    impl RootId {
+        pub(crate) fn of_number(n: u32) -> RootId {
+            RootId(n)
+        }
     }
 }
 

@@ -22,7 +22,9 @@ impl Engine {
     /// If the store cannot be read.
     pub(super) fn assign_places(&mut self, now: Now) -> Result<(), StoreError> {
         self.forget_records();
-        let places = assign(self.candidates(now), now.wall, self.settings.limits.relays_max);
+        let candidates = self.candidates(now);
+        let limits = &self.settings.limits;
+        let places = assign(candidates, now.wall, limits.relays_max, limits.private_relays_exempt);
         let given: BTreeSet<&RelayUrl> = places.given.iter().collect();
         let outranked = self.keys.iter().filter(|(url, _)| !given.contains(url)).map(|(_, key)| *key);
         for key in outranked.collect::<Vec<_>>() {
@@ -48,7 +50,7 @@ impl Engine {
             return Ok(());
         }
         self.places_due = Some(now.mono + PLACES_PERIOD);
-        let waits = self.network.is_offline() || self.window.closes_at().is_some();
+        let waits = self.network.is_offline() || self.window.closes_at().is_some() || self.untold.is_some();
         if waits { Ok(()) } else { self.assign_places(now) }
     }
 

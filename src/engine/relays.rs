@@ -1,6 +1,6 @@
-//! The engine's relays: which exist, how their machines are driven, and what a closed window means to each.
+//! The engine's relays: which exist, and how their machines are driven.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use slab::Slab;
 
@@ -14,28 +14,10 @@ use crate::state::{Changes, RepoId};
 use crate::store::{Progress, Store, StoreError};
 use crate::sync::Cx;
 use crate::sync::health::Rest;
-use crate::sync::relay::{Before, News, Relay, Why};
+use crate::sync::relay::{Before, Relay, Why};
 use crate::time::{Instant, Now};
 
 impl Engine {
-    /// The window has closed: relays without repos are forgotten, followed ones are asked for what is new to them, and
-    /// new ones are followed.
-    pub(super) fn act_on_window(&mut self, now: Now, changes: Changes) -> Result<(), StoreError> {
-        self.metrics.windows += 1;
-        self.state.on_window_closed();
-        let unneeded = self.keys.iter().filter(|(url, _)| !self.state.needs(url)).map(|(_, key)| *key);
-        for key in unneeded.collect::<Vec<_>>() {
-            self.forget_relay(now, key)?;
-        }
-        for (key, news) in self.news_by_relay(&changes) {
-            self.drive(now, key, |relay, cx| relay.on_window(&news, cx))?;
-        }
-        let more = self.state.requery_more();
-        self.unconfirm(&more);
-        self.window.add(now.mono, Changes { upto: self.store.last_seq(), ..more });
-        self.assign_places(now)
-    }
-
     /// What came of some repos was refused until now, or will be from here on. So nothing is complete of them any longer, by
     /// the batch that changes it: until a window has had them asked for anew, however soon that comes and whatever comes
     /// between.
@@ -65,34 +47,8 @@ impl Engine {
         }
     }
 
-    /// What each followed relay is to be told: what is new to it, or nothing, if it has only lost something.
-    fn news_by_relay(&self, changes: &Changes) -> BTreeMap<usize, News> {
-        let mut by_relay: BTreeMap<usize, News> = BTreeMap::new();
-        let mut tell = |url: &RelayUrl, what: &dyn Fn(&mut News)| {
-            self.keys.get(url).into_iter().for_each(|key| what(by_relay.entry(*key).or_default()));
-        };
-        for (url, repos) in &changes.gained {
-            tell(url, &|news| news.gained.extend(repos));
-        }
-        for (url, repos) in &changes.maintainers_changed {
-            tell(url, &|news| news.maintainers_changed.extend(repos));
-        }
-        for url in changes.lost.keys() {
-            tell(url, &|_| ());
-        }
-        for root in &changes.roots {
-            for repo in self.state.repos_of_root(*root) {
-                for url in self.state.relays_of(*repo) {
-                    tell(url, &|news| news.roots.extend([root]));
-                }
-            }
-        }
-        by_relay.values_mut().for_each(|news| news.upto = changes.upto);
-        by_relay
-    }
-
     /// No repo needs this relay any more: nothing is known of it from here on, but that it was failing.
-    fn forget_relay(&mut self, now: Now, key: usize) -> Result<(), StoreError> {
+    pub(super) fn forget_relay(&mut self, now: Now, key: usize) -> Result<(), StoreError> {
         let relay = self.let_go(now, key, Why::Unneeded)?;
         self.store.stage_progress(Progress::ForgetRelay { relay: relay.url().clone() });
         Ok(())
@@ -108,6 +64,9 @@ impl Engine {
         self.drive(now, key, |relay, cx| relay.close(why, cx))?;
         self.arm(key, None);
         self.hints.forget(key);
+        if let Some(untold) = &mut self.untold {
+            untold.forget(key);
+        }
         let relay = self.relays.remove(key).relay;
         self.keys.remove(relay.url());
         if let Some(rest) = rest.flatten() {

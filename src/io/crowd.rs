@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use crate::io::address::is_public;
 use crate::limits::ADDRESS_LINKS_MAX;
+use crate::protocol::address::is_public;
 use crate::shares::Account;
 
 /// The links to relays, by the account of their address, dialled and closing ones included; and our own doors.

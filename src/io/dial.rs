@@ -24,7 +24,6 @@ use mio::{Interest, Registry, Token};
 use rustls::ClientConfig;
 
 use crate::contract::{CloseReason, LinkId, RedirectRefusal};
-use crate::io::address::is_public;
 use crate::io::answer::{Moved, Refused};
 use crate::io::crowd::Crowd;
 use crate::io::fetch::Fetch;
@@ -34,6 +33,7 @@ use crate::io::resolver::{Answer, LookupId, ResolveError};
 use crate::io::tls;
 use crate::io::transport::Transport;
 use crate::limits::{DIAL_ADDRESSES_MAX, DIAL_ATTEMPT_TIMEOUT, INFO_TIMEOUT, LINK_READ_BYTES_PER_TURN};
+use crate::protocol::address::is_public;
 use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::time::Instant;
 

@@ -28,11 +28,11 @@ use self::exchange::{Exchange, Step, Task};
 use self::known::Known;
 use self::name::Host;
 use self::packet::{Family, Reply};
-use super::address;
 use crate::limits::{
     DNS_ADDRESSES_MAX, DNS_CACHE_NAMES_MAX, DNS_LOOKUPS_MAX, DNS_NEGATIVE_TTL, DNS_OTHER_FAMILY_WAIT,
     DNS_STRANGER_TIME, DNS_STRANGERS_MAX, DNS_TTL_SECS_MAX, DNS_TTL_SECS_MIN, DNS_WAITING_MAX,
 };
+use crate::protocol::address;
 use crate::time::{Duration, Instant, Now};
 
 pub use self::config::ResolverConfig;

@@ -20,6 +20,7 @@ use nostr::key::PublicKey;
 use nostr::nips::nip19::FromBech32;
 use url::{Host, Url};
 
+use super::address::is_public;
 use crate::limits::RELAY_URL_BYTES_MAX;
 
 /// The bad ports of the Fetch standard (section 2.9), in ascending order: behind each is a protocol whose servers might
@@ -200,6 +201,11 @@ impl RelayUrl {
     /// Both, as a key of what goes by them.
     pub fn host_and_port(&self) -> HostAndPort {
         (self.host().to_owned(), self.port())
+    }
+
+    /// Whether the host is written as an address, and no public one.
+    pub fn is_at_private_address(&self) -> bool {
+        self.host().parse().is_ok_and(|ip| !is_public(ip))
     }
 
     /// Whether the scheme is `wss`.

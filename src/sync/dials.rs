@@ -35,6 +35,8 @@ struct Ticket {
 /// The row of those who wait, and the rates.
 #[derive(Debug, Default)]
 pub struct Dials {
+    /// Whether hosts at private addresses may be dialled as often as anybody likes.
+    private_exempt: bool,
     /// When the next dial of all may begin.
     next_at: Instant,
     /// When each host that was dialled of late may be dialled again.
@@ -54,6 +56,11 @@ pub struct Dials {
 }
 
 impl Dials {
+    /// Nobody waits. `private_exempt`: [`crate::limits::Limits::private_relays_exempt`].
+    pub fn new(private_exempt: bool) -> Dials {
+        Dials { private_exempt, ..Dials::default() }
+    }
+
     /// A relay wants to be dialled. True if it may be at once; else it waits until [`Dials::next`] names it.
     pub fn ask(&mut self, now: Instant, relay: &RelayUrl, caller: Caller) -> bool {
         if self.tickets.contains_key(relay) {
@@ -172,6 +179,9 @@ impl Dials {
     }
 
     fn free_at(&self, relay: &RelayUrl) -> Instant {
+        if self.private_exempt && relay.is_at_private_address() {
+            return Instant::ZERO;
+        }
         self.hosts.get(&relay.host_and_port()).copied().unwrap_or(Instant::ZERO)
     }
 }
@@ -230,6 +240,17 @@ mod tests {
         let times: Vec<u64> = named(&mut dials, 500, 20_000).into_iter().map(|(millis, _)| millis).collect();
         let period = HOST_DIAL_PERIOD.as_micros() / 1_000;
         assert_eq!(times, [period, 2 * period, 3 * period]);
+    }
+
+    #[test]
+    fn private_addresses_are_exempt_if_the_operator_wants_it() {
+        let period = HOST_DIAL_PERIOD.as_micros() / 1_000;
+        for (exempt, named_at) in [(false, period), (true, 21)] {
+            let mut dials = Dials::new(exempt);
+            assert!(dials.ask(at(0), &url("ws://127.0.0.1:7777/a"), Caller::Stranger));
+            assert!(!dials.ask(at(1), &url("ws://127.0.0.1:7777/b"), Caller::Stranger));
+            assert_eq!(named(&mut dials, 1, 2_000), [(named_at, "ws://127.0.0.1:7777/b".to_owned())]);
+        }
     }
 
     #[test]

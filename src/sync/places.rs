@@ -187,8 +187,8 @@ pub struct Places {
     pub left_out: Vec<(RelayUrl, LeftOut)>,
 }
 
-/// Gives `max` places.
-pub fn assign(mut candidates: Vec<Candidate>, now: UnixTime, max: usize) -> Places {
+/// Gives `max` places. `private_exempt`: [`crate::limits::Limits::private_relays_exempt`].
+pub fn assign(mut candidates: Vec<Candidate>, now: UnixTime, max: usize, private_exempt: bool) -> Places {
     let latest = candidates.iter().map(|candidate| candidate.standing.reached).max().unwrap_or_default();
     candidates.sort_unstable_by(|a, b| age(a).cmp(&age(b)));
     let shares = shares(&candidates);
@@ -202,11 +202,12 @@ pub fn assign(mut candidates: Vec<Candidate>, now: UnixTime, max: usize) -> Plac
     let mut places = Places::default();
     for (_, Candidate { url, is_bootstrap, authors, .. }) in ranked {
         let host = hosts.get_mut(&url.host_and_port()).expect("each was counted");
+        let is_free = is_root(&url) || private_exempt && url.is_at_private_address();
         let author = if let [author] = authors[..] { alone.entry(author).or_default() } else { &mut 0 };
         let why = match is_bootstrap {
             _ if places.given.len() >= max => Some(LeftOut::RelaysMax),
             true => None,
-            false if !is_root(&url) && *host == 0 => Some(LeftOut::Host),
+            false if !is_free && *host == 0 => Some(LeftOut::Host),
             false if *author >= AUTHOR_RELAYS_MAX => Some(LeftOut::Author),
             false => None,
         };
@@ -217,7 +218,7 @@ pub fn assign(mut candidates: Vec<Candidate>, now: UnixTime, max: usize) -> Plac
         if !is_bootstrap {
             *author += 1;
         }
-        if !is_root(&url) {
+        if !is_free {
             *host = host.saturating_sub(1);
         }
         places.given.push(url);
@@ -305,7 +306,7 @@ mod tests {
     }
 
     fn given(candidates: Vec<Candidate>, max: usize) -> Vec<String> {
-        let places = assign(candidates, NOW, max);
+        let places = assign(candidates, NOW, max, false);
         places.given.iter().map(|url| url.host().trim_end_matches(".example").to_owned()).collect()
     }
 
@@ -325,7 +326,7 @@ mod tests {
         let order = ["boot", "reached", "just-reached", "many", "older", "young", "failing", "dead"];
         assert_eq!(given(all.clone(), 8), order);
         assert_eq!(given(all.clone(), 3), order[..3]);
-        let places = assign(all, NOW, 6);
+        let places = assign(all, NOW, 6, false);
         assert_eq!(places.left_out, [(relay("failing"), LeftOut::RelaysMax), (relay("dead"), LeftOut::RelaysMax)]);
     }
 
@@ -346,13 +347,13 @@ mod tests {
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         for day in 0..12 {
             let now = NOW.plus_secs(day * (DAY + 1));
-            let mut places = assign(relays.clone(), now, 2);
+            let mut places = assign(relays.clone(), now, 2, false);
             for of in &mut relays {
                 of.standing.on_place(places.given.contains(&of.url), now);
                 of.standing.on_failure(now);
             }
             places.given.iter().for_each(|url| *seen.entry(url.to_string()).or_default() += 1);
-            let mut later = assign(relays.clone(), now.plus_secs(DAY - 1), 2);
+            let mut later = assign(relays.clone(), now.plus_secs(DAY - 1), 2, false);
             [&mut places, &mut later].into_iter().for_each(|places| places.given.sort());
             assert_eq!(later.given, places.given, "for a day");
         }
@@ -372,7 +373,7 @@ mod tests {
     fn one_author_alone_has_few() {
         let mut all: Vec<Candidate> = (0..100).map(|n| candidate(&format!("alone{n}"), &[1], 1_000)).collect();
         all.push(candidate("together", &[1, 2], 1));
-        let places = assign(all, NOW, 1_024);
+        let places = assign(all, NOW, 1_024, false);
         assert_eq!((places.given.len(), places.left_out.len()), (AUTHOR_RELAYS_MAX + 1, 100 - AUTHOR_RELAYS_MAX));
         assert!(places.given.contains(&relay("together")));
         assert!(places.left_out.iter().all(|(_, why)| *why == LeftOut::Author));
@@ -385,15 +386,23 @@ mod tests {
             Candidate { url, ..candidate("x", &[age], u64::from(age)) }
         };
         let mut all: Vec<Candidate> = (0..10).map(|n| at(&format!("/{n}"), 100 + n)).collect();
-        assert_eq!(assign(all.clone(), NOW, 1_024).given.len(), HOST_URLS_MAX);
+        assert_eq!(assign(all.clone(), NOW, 1_024, false).given.len(), HOST_URLS_MAX);
         all.push(at("", 1));
         all.push(at(":444/a", 1));
-        let places = assign(all, NOW, 1_024);
+        let places = assign(all, NOW, 1_024, false);
         let given: Vec<&str> = places.given.iter().map(RelayUrl::as_str).collect();
         let older = ["wss://victim.example/9", "wss://victim.example/8", "wss://victim.example/7"];
         assert_eq!(given[..3], older);
         assert!(given[3..].contains(&"wss://victim.example") && given[3..].contains(&"wss://victim.example:444/a"));
         assert_eq!((given.len(), places.left_out[0].1), (5, LeftOut::Host));
+    }
+
+    #[test]
+    fn private_addresses_have_as_many_urls_as_are_listed_if_the_operator_wants_it() {
+        let url = |n| RelayUrl::parse(&format!("ws://10.0.0.1:7777/{n}")).unwrap();
+        let all: Vec<Candidate> = (0..10).map(|n| Candidate { url: url(n), ..candidate("x", &[n], 1) }).collect();
+        assert_eq!(assign(all.clone(), NOW, 1_024, false).given.len(), HOST_URLS_MAX);
+        assert_eq!(assign(all, NOW, 1_024, true).given.len(), 10);
     }
 
     #[test]

@@ -106,6 +106,36 @@ pub struct News {
     pub upto: Seq,
 }
 
+impl News {
+    /// Repos and root events in it.
+    pub fn len(&self) -> usize {
+        self.gained.len() + self.maintainers_changed.len() + self.roots.len()
+    }
+
+    /// Whether nothing is new.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes out at most `max` repos and root events. Only the last part says how far windows have come with it.
+    pub fn take(&mut self, max: usize) -> News {
+        let mut left = max;
+        let gained = take_first(&mut self.gained, &mut left);
+        let maintainers_changed = take_first(&mut self.maintainers_changed, &mut left);
+        let roots = take_first(&mut self.roots, &mut left);
+        let upto = if self.is_empty() { self.upto } else { 0 };
+        News { gained, maintainers_changed, roots, upto }
+    }
+}
+
+/// At most `left` of them, which are then fewer.
+fn take_first<T: Copy + Ord>(of: &mut BTreeSet<T>, left: &mut usize) -> BTreeSet<T> {
+    let rest = of.iter().nth(*left).copied().map_or_else(BTreeSet::new, |next| of.split_off(&next));
+    let first = std::mem::replace(of, rest);
+    *left -= first.len();
+    first
+}
+
 /// One remote relay.
 #[derive(Debug)]
 pub struct Relay {
