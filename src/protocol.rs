@@ -3,7 +3,7 @@
 pub mod address;
 pub mod auth;
 pub mod canonical;
-mod filter;
+pub mod filter;
 pub mod message;
 pub mod plain;
 pub mod reference;

@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use log::error;
 use nostr::event::EventId;
-use nostr::filter::Filter;
 
 use self::fanout::{Fanout, SubscriptionKey};
 use self::session::{Session, Subscription};
@@ -25,9 +24,10 @@ use crate::limits::{
     CLIENT_SUBSCRIPTIONS_MAX, EVENT_RATE, Limits, QUERY_STEP_CANDIDATES, REQ_RATE, SUBSCRIPTION_ID_CHARS_MAX, Timing,
 };
 use crate::metrics::{Metrics, Side};
+use crate::protocol::filter::Filter;
 use crate::protocol::message::{self, ClientMessage, MessageError, RawEvent};
 use crate::shares::{Account, Buckets};
-use crate::store::{Store, StoreError, matches_nothing};
+use crate::store::{Store, StoreError};
 use crate::time::{Duration, Instant, Now};
 
 /// What the own relay wants done. `client` is the number that the caller of [`Serve::on_accepted`] gave.
@@ -333,8 +333,8 @@ impl Serve {
             return Err(Refusal::TooManyReqs);
         }
         check_filters(&filters)?;
-        let filters: Vec<Filter> = filters.into_iter().filter(|filter| !matches_nothing(filter)).collect();
-        let subscription = Subscription::new(id.to_owned(), filters, store.last_seq());
+        let filters: Vec<Filter> = filters.into_iter().filter(|filter| !filter.matches_nothing()).collect();
+        let mut subscription = Subscription::new(id.to_owned(), filters, store.last_seq());
         let session = self.sessions.get_mut(&client).expect("the client was heard");
         if session.subscriptions().len() >= CLIENT_SUBSCRIPTIONS_MAX {
             return Err(Refusal::TooManySubscriptions);
@@ -344,7 +344,7 @@ impl Serve {
         }
         self.subscriptions_opened += 1;
         let number = self.subscriptions_opened;
-        self.fanout.insert(SubscriptionKey { client, number }, &subscription.filters);
+        subscription.slot = Some(self.fanout.insert(SubscriptionKey { client, number }, &subscription.filters));
         self.subscriptions += 1;
         session.open(number, subscription, &mut self.out);
         Ok(())
@@ -352,8 +352,8 @@ impl Serve {
 
     fn close_subscription(&mut self, client: u64, id: &str) {
         let session = self.sessions.get_mut(&client).expect("the client was heard");
-        if let Some((number, subscription)) = session.close(id) {
-            self.fanout.remove(SubscriptionKey { client, number }, &subscription.filters);
+        if let Some(subscription) = session.close(id) {
+            remove(&mut self.fanout, &subscription);
             self.subscriptions -= 1;
         }
     }
@@ -448,9 +448,7 @@ impl Serve {
 
     fn forget(&mut self, client: u64) {
         let Some(session) = self.sessions.remove(&client) else { return };
-        for (number, subscription) in session.subscriptions() {
-            self.fanout.remove(SubscriptionKey { client, number }, &subscription.filters);
-        }
+        session.subscriptions().for_each(|subscription| remove(&mut self.fanout, subscription));
         self.subscriptions -= session.subscriptions().len();
         self.busy.remove(&client);
         self.deadlines.retain(|(_, c)| *c != client);
@@ -517,12 +515,18 @@ impl Refusal {
     }
 }
 
+/// Takes a subscription that was open out of the fan-out.
+fn remove(fanout: &mut Fanout, subscription: &Subscription) {
+    let slot = subscription.slot.expect("what is open is entered");
+    fanout.remove(slot, &subscription.filters);
+}
+
 fn check_filters(filters: &[Filter]) -> Result<(), Refusal> {
     if filters.len() > CLIENT_FILTERS_MAX {
         return Err(Refusal::TooManyFilters);
     }
     for filter in filters {
-        if message::filter_values(filter) > CLIENT_FILTER_VALUES_MAX {
+        if filter.values() > CLIENT_FILTER_VALUES_MAX {
             return Err(Refusal::TooManyValues);
         }
     }

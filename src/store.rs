@@ -44,7 +44,7 @@ mod walk;
 
 pub use error::StoreError;
 pub use ids::{Selected, Selection};
-pub use query::{Query, QueryStep, matches_nothing};
+pub use query::{Query, QueryStep};
 pub use search::{IdSearch, IdStep};
 pub use verify::Findings;
 pub use walk::{Pages, Salvaged, check_pages, salvage};

@@ -196,12 +196,12 @@ fn selection(subject: &Subject, names_kinds: bool, state: &State) -> Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::filter::Filter;
     use crate::store::testing::{author, event};
     use crate::store::{Query, QueryStep};
     use crate::sync::filters::{THREAD_TAG_LETTERS, Unit, chunk};
     use crate::sync::testing::{addr, announcement, root_id, settings};
     use crate::time::Duration;
-    use nostr::filter::Filter;
     use std::collections::BTreeSet;
     use std::ops::ControlFlow;
 

@@ -9,7 +9,6 @@ mod talk;
 use std::ops::ControlFlow;
 
 use nostr::event::EventId;
-use nostr::filter::Filter;
 
 use self::checks::Checks;
 use self::pool::{BEGIN, DOMAIN, Pool};
@@ -18,6 +17,7 @@ use crate::engine::Engine;
 use crate::intake::Rules;
 use crate::limits::Limits;
 use crate::protocol::event_id;
+use crate::protocol::filter::Filter;
 use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::protocol::repo::RepoAddr;
 use crate::settings::Settings;
@@ -311,7 +311,7 @@ impl<'a> World<'a> {
     /// Notes that an event is handed in: if it is not committed, nobody may be told that it is. Only a query tells, for
     /// what the store knows of an id is ahead by what the batch deletes.
     fn hand_in(&mut self, id: EventId) {
-        let mut query = Query::new(Filter::new().id(id), Seq::MAX, 1);
+        let mut query = Query::new(Filter::from(nostr::filter::Filter::new().id(id)), Seq::MAX, 1);
         let mut is_committed = false;
         let note = &mut |_, _: &str| {
             is_committed = true;

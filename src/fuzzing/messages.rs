@@ -1,12 +1,13 @@
 //! Messages of relays and clients.
 
 use nostr::event::Event;
+use nostr::filter::Filter;
 use serde_json::Value;
 
 use crate::limits::{CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX};
 use crate::protocol::canonical::Canonical;
 use crate::protocol::message::{
-    self, ClientMessage, RawEvent, RelayMessage, filter_values, parse_client_message, parse_relay_message,
+    self, ClientMessage, RawEvent, RelayMessage, parse_client_message, parse_relay_message,
 };
 
 /// What a relay may send: an EVENT's parts are what a full parse finds there, and what we write is read back the same.
@@ -54,9 +55,9 @@ pub fn client_message(data: &[u8]) {
         ClientMessage::Req { subscription, filters } => {
             assert_eq!(refused.as_ref(), Some(subscription));
             assert!((1..=CLIENT_FILTERS_MAX + 1).contains(&filters.len()));
-            assert!(filters.iter().all(|filter| filter_values(filter) <= CLIENT_FILTER_VALUES_MAX + 1));
+            assert!(filters.iter().all(|filter| filter.values() <= CLIENT_FILTER_VALUES_MAX + 1));
             let mut parts = vec![Value::from("REQ"), Value::from(subscription.as_ref())];
-            parts.extend(filters.iter().map(|filter| serde_json::to_value(filter).unwrap()));
+            parts.extend(filters.iter().map(|filter| serde_json::to_value(Filter::from(filter)).unwrap()));
             Value::from(parts).to_string()
         }
         ClientMessage::Close { subscription } => message::close_message(subscription),

@@ -249,7 +249,7 @@ impl Run<'_> {
         let limit = if which & 32 == 0 { usize::MAX } else { usize::from(self.below(8)) };
         wanted.sort_by_key(|event| (u64::MAX - event.created_at.as_secs(), event.id));
         wanted.truncate(limit);
-        let mut query = Query::new(filter, self.store.last_seq(), limit);
+        let mut query = Query::new(crate::protocol::filter::Filter::from(filter), self.store.last_seq(), limit);
         let per_step = usize::from(self.below(16)) + 1;
         let mut found = Vec::new();
         loop {

@@ -5,11 +5,11 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use nostr::event::{EventId, Kind};
-use nostr::filter::{Filter, SingleLetterTag};
+use nostr::event::EventId;
 
 use super::Desk;
 use crate::limits::ADOPTION_STEP_CANDIDATES;
+use crate::protocol::filter::Filter;
 use crate::protocol::repo::{ROOT_KINDS, RepoAddr};
 use crate::protocol::root::root_from_json;
 use crate::state::{Changes, RepoId};
@@ -29,8 +29,7 @@ impl Adoptions {
     /// A repo has been announced for the first time.
     pub fn begin(&mut self, addr: &RepoAddr, desk: &mut Desk<'_>) -> Result<(), StoreError> {
         let Some(repo) = desk.state.repo_id(addr) else { return Ok(()) };
-        let kinds = ROOT_KINDS.into_iter().map(Kind::from_u16);
-        let filter = Filter::new().kinds(kinds).custom_tag(SingleLetterTag::LOWERCASE_A, addr.to_string());
+        let filter = Filter::of_tag(ROOT_KINDS, b'a', &addr.to_string());
         let query = Query::new(filter, desk.store.last_seq(), usize::MAX);
         let mut adoption = Adoption { repo, query };
         if adoption.step(desk)? == QueryStep::More {

@@ -5,17 +5,15 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use nostr::event::{EventId, Kind};
-use nostr::filter::{Filter, SingleLetterTag};
-use nostr::types::Timestamp;
+use nostr::event::EventId;
 
 use crate::limits::{TAGGED_CANDIDATES_MAX, TAGGED_SEARCHES_MAX};
+use crate::protocol::filter::Filter;
 use crate::protocol::repo::{ANNOUNCEMENT_KIND, ROOT_KINDS};
 use crate::store::{Query, QueryStep, Store, StoreError};
 use crate::time::UnixTime;
 
-const LETTERS: [SingleLetterTag; 3] =
-    [SingleLetterTag::LOWERCASE_E, SingleLetterTag::UPPERCASE_E, SingleLetterTag::LOWERCASE_Q];
+const LETTERS: &[u8] = b"eEq";
 
 /// How far the searches are that were too long for one judgement: at most [`TAGGED_SEARCHES_MAX`].
 #[derive(Debug, Default)]
@@ -32,7 +30,7 @@ pub struct Tagged {
 /// What is left of one search: letters that were not begun, and the one under way.
 #[derive(Clone, Debug)]
 struct Search {
-    letters: &'static [SingleLetterTag],
+    letters: &'static [u8],
     query: Option<Query>,
 }
 
@@ -54,7 +52,7 @@ impl Tagged {
     ///
     /// If the store cannot be read.
     pub(super) fn has(&mut self, id: &EventId, store: &Store) -> Result<bool, StoreError> {
-        let mut search = self.take(id).unwrap_or(Search { letters: &LETTERS, query: None });
+        let mut search = self.take(id).unwrap_or(Search { letters: LETTERS, query: None });
         let found = search.step(id, &mut self.left, store)?;
         if found.is_none() {
             self.cut_short = true;
@@ -116,10 +114,9 @@ impl Search {
 /// Candidates of one step: of most events nothing is tagged, or little, and what was not looked at is not charged.
 const STEP: usize = 100;
 
-fn query_for(id: &EventId, letter: SingleLetterTag, store: &Store) -> Query {
-    let kinds = ROOT_KINDS.into_iter().chain([ANNOUNCEMENT_KIND]).map(Kind::from_u16);
-    let by = Filter::new().kinds(kinds).until(Timestamp::from_secs(u64::MAX)).limit(1);
-    Query::new(by.custom_tag(letter, id.to_hex()), store.last_seq(), 1)
+fn query_for(id: &EventId, letter: u8, store: &Store) -> Query {
+    let kinds = ROOT_KINDS.into_iter().chain([ANNOUNCEMENT_KIND]);
+    Query::new(Filter::of_tag(kinds, letter, &id.to_hex()), store.last_seq(), 1)
 }
 
 #[cfg(test)]
@@ -185,7 +182,7 @@ mod tests {
     fn of_too_many_searches_the_oldest_is_forgotten() {
         let mut tagged = Tagged::default();
         let id = |n: usize| event(9, 1, n as u64, &[], "").id;
-        let search = Search { letters: &LETTERS, query: None };
+        let search = Search { letters: LETTERS, query: None };
         (0..=TAGGED_SEARCHES_MAX).for_each(|n| tagged.put(id(n), search.clone()));
         assert_eq!((tagged.searches.len(), tagged.order.len()), (TAGGED_SEARCHES_MAX, TAGGED_SEARCHES_MAX));
         assert!(

@@ -9,14 +9,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use nostr::event::{Event, EventId, Kind, Signature, Tags};
-use nostr::filter::Filter;
 use nostr::types::Timestamp;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::filter::ClientFilter;
-pub use super::filter::{EventTags, filter_matches, filter_matches_tags, filter_values};
+use super::filter::Filter;
 use super::plain::Plain;
 use super::{Text, event_id, is_lower_hex, public_key};
 use crate::limits::{CLIENT_FILTERS_MAX, EVENT_ESCAPE_BYTES_MAX};
@@ -429,9 +427,9 @@ impl<'a> Visitor<'a> for ClientMessageVisitor {
             "EVENT" => ClientMessage::Event(raw_event(&mut seq)?),
             "REQ" => {
                 let subscription = text(&mut seq)?;
-                let mut filters = vec![argument::<ClientFilter, A>(&mut seq)?.0];
+                let mut filters = vec![argument::<Filter, A>(&mut seq)?];
                 while filters.len() <= CLIENT_FILTERS_MAX
-                    && let Some(ClientFilter(filter)) = seq.next_element()?
+                    && let Some(filter) = seq.next_element()?
                 {
                     filters.push(filter);
                 }
@@ -684,7 +682,8 @@ mod tests {
     fn client_messages() {
         assert_eq!(parse_client_message(&format!(r#"["EVENT",{EVENT}]"#)).unwrap(), ClientMessage::Event(raw()));
         let text = r#"["REQ","s",{"kinds":[1]},{"limit":0}]"#;
-        let filters = vec![Filter::new().kind(Kind::TextNote), Filter::new().limit(0)];
+        let asked = nostr::filter::Filter::new;
+        let filters = vec![asked().kind(Kind::TextNote).into(), asked().limit(0).into()];
         assert_eq!(parse_client_message(text).unwrap(), ClientMessage::Req { subscription: "s".into(), filters });
         for text in
             [r#"["REQ"]"#, r#"["REQ","s"]"#, r#"["REQ",{}]"#, r#"["REQ","s",[]]"#, r#"["CLOSE"]"#, r#"["EVENT"]"#]

@@ -3,14 +3,15 @@
 //! Every filter is entered under the values of *one* of its fields, the most selective one it has: ids, then the shortest
 //! tag list, then authors, then kinds; a filter with none of these is entered under "any". An event that matches the filter
 //! has one of those values, so looking up the event's own values finds a superset of the subscriptions that match, and only
-//! those are compared in full. Values are kept as 64-bit hashes: a collision costs a comparison, never an answer. What a
-//! subscription then does with the event is the session's business.
+//! those are compared in full. Values are kept as 32 bits of theirs, for clients choose how many there are: two with the same bits cost a
+//! comparison, never an answer. What a subscription then does with the event is the session's business.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use nostr::event::Event;
-use nostr::filter::Filter;
+use slab::Slab;
+
+use crate::protocol::filter::{Bytes32, EventTags, Filter, Narrowest, TagValue};
 
 /// One subscription: its client's number and its own, which is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,111 +22,137 @@ pub struct SubscriptionKey {
     pub number: u64,
 }
 
+/// Where the index has a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slot(u32);
+
 /// The index. Bounded by what the sessions hold ([`crate::limits::CLIENT_BYTES_MAX`]).
 #[derive(Debug, Default)]
 pub struct Fanout {
-    entries: BTreeSet<(u64, SubscriptionKey)>,
+    /// Values as the anchors below have them, each with the slot of a subscription.
+    entries: BTreeSet<(u32, Slot)>,
+    keys: Slab<SubscriptionKey>,
 }
 
+/// Bytes of memory of one entry, about: nodes of the set are full by two thirds.
+const ENTRY_BYTES: usize = 20;
+
 impl Fanout {
-    /// Enters a subscription.
-    pub fn insert(&mut self, key: SubscriptionKey, filters: &[Filter]) {
+    /// Enters a subscription, once.
+    pub fn insert<F: AsRef<Filter>>(&mut self, key: SubscriptionKey, filters: &[F]) -> Slot {
+        let slot = u32::try_from(self.keys.insert(key)).expect("the memory of all clients has no room for so many");
+        let slot = Slot(slot);
         for filter in filters {
-            for_each_anchor(filter, |anchor| {
-                self.entries.insert((anchor, key));
+            for_each_anchor(filter.as_ref(), |anchor| {
+                self.entries.insert((anchor, slot));
             });
         }
+        slot
     }
 
     /// Takes a subscription out again; `filters` as they were entered.
-    pub fn remove(&mut self, key: SubscriptionKey, filters: &[Filter]) {
+    pub fn remove<F: AsRef<Filter>>(&mut self, slot: Slot, filters: &[F]) {
+        self.keys.remove(slot.0 as usize);
         for filter in filters {
-            for_each_anchor(filter, |anchor| {
-                self.entries.remove(&(anchor, key));
+            for_each_anchor(filter.as_ref(), |anchor| {
+                self.entries.remove(&(anchor, slot));
             });
         }
     }
 
     /// Takes out whatever is entered for a client, by looking at everything.
     pub fn forget_client(&mut self, client: u64) {
-        self.entries.retain(|(_, key)| key.client != client);
+        self.keys.retain(|_, key| key.client != client);
+        self.entries.retain(|(_, slot)| self.keys.contains(slot.0 as usize));
     }
 
-    /// Whether no subscription is entered.
+    /// Whether no subscription is entered under anything.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
+    /// Bytes of memory that a filter takes here, about.
+    pub fn bytes_of(filter: &Filter) -> usize {
+        ENTRY_BYTES * filter.narrowest().values()
+    }
+
     /// The subscriptions with a filter that may match, in the order of their keys.
-    pub fn candidates(&self, event: &Event) -> Vec<SubscriptionKey> {
-        let mut found = Vec::new();
-        if self.entries.is_empty() {
-            return found;
-        }
-        let mut look_up = |anchor: u64| {
-            let first = SubscriptionKey { client: 0, number: 0 };
-            let last = SubscriptionKey { client: u64::MAX, number: u64::MAX };
-            found.extend(self.entries.range((anchor, first)..=(anchor, last)).map(|(_, key)| *key));
+    pub fn candidates(&self, tags: &EventTags<'_>) -> Vec<SubscriptionKey> {
+        let (event, mut found): (_, Vec<Slot>) = (tags.event(), Vec::new());
+        let Some((last, _)) = self.entries.last() else { return Vec::new() };
+        let mut look_up = |anchor: u32| {
+            let entries = self.entries.range((anchor, Slot(0))..=(anchor, Slot(u32::MAX)));
+            found.extend(entries.map(|(_, slot)| *slot));
         };
-        look_up(anchor(Field::Any, &()));
-        look_up(anchor(Field::Id, event.id.as_bytes()));
-        look_up(anchor(Field::Author, event.pubkey.as_bytes()));
-        look_up(anchor(Field::Kind, &event.kind.as_u16()));
-        for tag in event.tags.iter() {
-            if let (Some(letter), Some(value)) = (tag.single_letter_tag(), tag.content()) {
-                look_up(anchor(Field::Tag(letter.as_byte()), value));
-            }
+        look_up(ANY);
+        look_up(anchor_of_bytes(ID, event.id.as_bytes()));
+        look_up(anchor_of_bytes(AUTHOR, event.pubkey.as_bytes()));
+        look_up(anchor_of_kind(event.kind.as_u16()));
+        if *last >= TAG {
+            tags.in_order().iter().for_each(|(letter, value)| look_up(anchor_of_tag(*letter, value)));
         }
         found.sort_unstable();
         found.dedup();
-        found
+        let mut keys: Vec<_> = found.into_iter().map(|slot| self.keys[slot.0 as usize]).collect();
+        keys.sort_unstable();
+        keys
     }
 }
 
-/// The field under whose values a filter is entered.
-#[derive(Hash)]
-enum Field {
-    Any,
-    Id,
-    Author,
-    Kind,
-    Tag(u8),
+/// What a filter without a list is entered under.
+const ANY: u32 = 0;
+/// Tags stand last, so that one look tells whether any are asked for.
+const TAG: u32 = 1 << 31;
+const ID: u32 = 0x1234_5678;
+const AUTHOR: u32 = 0x2345_6789;
+const KIND: u32 = 0x3456_789a;
+
+/// The end, for some make an effort that their ids and keys begin alike.
+fn anchor_of_bytes(field: u32, bytes: &Bytes32) -> u32 {
+    let [.., a, b, c, d] = *bytes;
+    (u32::from_le_bytes([a, b, c, d]) ^ field) & !TAG
 }
 
-/// `DefaultHasher::new` has fixed keys, so equal runs stay equal.
-fn anchor<V: Hash + ?Sized>(field: Field, value: &V) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    field.hash(&mut hasher);
-    value.hash(&mut hasher);
-    hasher.finish()
+fn anchor_of_kind(kind: u16) -> u32 {
+    KIND ^ u32::from(kind)
+}
+
+fn anchor_of_tag(letter: u8, value: &TagValue<'_>) -> u32 {
+    let letter = u32::from(letter).wrapping_mul(0x9e37_79b1);
+    let value = match value {
+        TagValue::Bytes(bytes) => anchor_of_bytes(letter, bytes),
+        TagValue::Text(text) => {
+            // `new` has fixed keys, so equal runs stay equal.
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            hasher.finish() as u32 ^ letter
+        }
+    };
+    value | TAG
 }
 
 /// Calls `f` with each value of the filter's most selective field. Filters with an empty list do not come here: they match
-/// nothing ([`crate::store::matches_nothing`]).
-fn for_each_anchor(filter: &Filter, mut f: impl FnMut(u64)) {
-    let tags = filter.generic_tags.iter().min_by_key(|(_, values)| values.len());
-    if let Some(ids) = &filter.ids {
-        ids.iter().for_each(|id| f(anchor(Field::Id, id.as_bytes())));
-    } else if let Some((letter, values)) = tags {
-        values.iter().for_each(|value| f(anchor(Field::Tag(letter.as_byte()), value.as_str())));
-    } else if let Some(authors) = &filter.authors {
-        authors.iter().for_each(|author| f(anchor(Field::Author, author.as_bytes())));
-    } else if let Some(kinds) = &filter.kinds {
-        kinds.iter().for_each(|kind| f(anchor(Field::Kind, &kind.as_u16())));
-    } else {
-        f(anchor(Field::Any, &()));
+/// nothing ([`Filter::matches_nothing`]).
+fn for_each_anchor(filter: &Filter, mut f: impl FnMut(u32)) {
+    match filter.narrowest() {
+        Narrowest::Ids(ids) => ids.iter().for_each(|id| f(anchor_of_bytes(ID, id))),
+        Narrowest::Tag(tag) => tag.iter().for_each(|value| f(anchor_of_tag(tag.letter(), &value))),
+        Narrowest::Authors(authors) => authors.iter().for_each(|author| f(anchor_of_bytes(AUTHOR, author))),
+        Narrowest::Kinds(kinds) => kinds.iter().for_each(|kind| f(anchor_of_kind(*kind))),
+        Narrowest::Any => f(ANY),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use nostr::event::{Kind, Signature, Tag, UnsignedEvent};
-    use nostr::filter::{MatchEventOptions, SingleLetterTag};
+    use nostr::event::{Event, Kind, Signature, Tag, UnsignedEvent};
+    use nostr::filter::{Filter as Asked, MatchEventOptions, SingleLetterTag};
     use nostr::key::PublicKey;
     use nostr::types::Timestamp;
 
+    use std::rc::Rc;
+
     use super::*;
-    use crate::store::matches_nothing;
 
     fn event(n: u8) -> Event {
         let tags = [vec!["e".to_owned(), format!("{}", n % 5)], vec!["A".to_owned(), format!("{}", n % 3)]];
@@ -139,8 +166,8 @@ mod tests {
     }
 
     /// A filter for each choice of fields that `bits` makes.
-    fn filter(bits: u8, n: u8) -> Filter {
-        let mut filter = Filter::new();
+    fn filter(bits: u8, n: u8) -> Asked {
+        let mut filter = Asked::new();
         if bits & 1 != 0 {
             filter = filter.ids([event(n).id, event(n.wrapping_add(1)).id]);
         }
@@ -170,16 +197,18 @@ mod tests {
             for n in [3, 10, 29] {
                 let key = SubscriptionKey { client: (bits % 7).into(), number: entered.len() as u64 };
                 let filters = vec![filter(bits, n), filter(bits.reverse_bits() >> 2, n + 1)];
-                assert!(!filters.iter().any(matches_nothing));
-                fanout.insert(key, &filters);
-                entered.push((key, filters));
+                let entered_as: Vec<Rc<Filter>> = filters.iter().cloned().map(|f| Rc::new(f.into())).collect();
+                assert!(!entered_as.iter().any(|filter| filter.matches_nothing()));
+                let slot = fanout.insert(key, &entered_as);
+                entered.push((key, filters, slot, entered_as));
             }
         }
         let mut found = 0;
         for n in 0..60 {
             let event = event(n);
-            let candidates = fanout.candidates(&event);
-            for (key, filters) in &entered {
+            let candidates = fanout.candidates(&EventTags::of(&event));
+            assert!(candidates.is_sorted_by(|a, b| a < b), "each once, in order");
+            for (key, filters, ..) in &entered {
                 if filters.iter().any(|filter| filter.match_event(&event, MatchEventOptions::new())) {
                     assert!(candidates.contains(key), "{filters:?} {event:?}");
                     found += 1;
@@ -187,8 +216,8 @@ mod tests {
             }
         }
         assert!(found > 1_000, "the filters are worth a test: {found}");
-        for (key, filters) in &entered {
-            fanout.remove(*key, filters);
+        for (.., slot, filters) in &entered {
+            fanout.remove(*slot, filters);
         }
         assert!(fanout.is_empty());
     }
@@ -198,9 +227,9 @@ mod tests {
         let mut fanout = Fanout::default();
         let tag = SingleLetterTag::from_char('e').unwrap();
         for number in 0..1_000 {
-            let filter = Filter::new().kind(Kind::from_u16(1)).custom_tag(tag, format!("other {number}"));
-            fanout.insert(SubscriptionKey { client: 1, number }, &[filter]);
+            let filter = Asked::new().kind(Kind::from_u16(1)).custom_tag(tag, format!("other {number}"));
+            fanout.insert(SubscriptionKey { client: 1, number }, &[Rc::new(filter.into())]);
         }
-        assert!(fanout.candidates(&event(1)).is_empty());
+        assert!(fanout.candidates(&EventTags::of(&event(1))).is_empty());
     }
 }

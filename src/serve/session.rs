@@ -9,23 +9,26 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
-use nostr::event::Event;
-use nostr::filter::Filter;
-
+use super::fanout::{Fanout, Slot};
 use super::{Outbox, ServeOutput};
 use crate::fault::shared;
 use crate::limits::{
     CLIENT_HELD_EVENTS_MAX, CLIENT_LIVE_BYTES, CLIENT_PAGE_BYTES, LINK_HOLD_STEP_BYTES, QUERY_LIMIT_MAX,
 };
 use crate::metrics::Metrics;
-use crate::protocol::message::{self, EventTags};
+use crate::protocol::filter::{EventTags, Filter};
+use crate::protocol::message;
 use crate::shares::Account;
 use crate::store::{Query, QueryStep, Seq, Store, StoreError, StoredEvent};
 use crate::time::{Instant, UnixTime};
 
 /// Bytes of memory that a subscription takes beside its filters, about.
 const SUBSCRIPTION_BYTES: usize = 512;
+/// Bytes of memory that a filter takes beside its own and those of its values, about: what counts who shares it, and what
+/// the allocator adds to some pieces.
+const SHARED_FILTER_BYTES: usize = 96;
 /// Bytes of memory for one sequence number, in the sets and queues that hold them, about.
 const SEQ_BYTES: usize = 12;
 
@@ -35,7 +38,9 @@ pub struct Subscription {
     /// The id the client gave it.
     pub id: String,
     /// What it asks for.
-    pub filters: Vec<Filter>,
+    pub filters: Box<[Rc<Filter>]>,
+    /// Where the fan-out has it, if it is open.
+    pub slot: Option<Slot>,
     /// Bytes of memory that it takes, about.
     pub bytes: usize,
     /// The store's last sequence number when it was opened.
@@ -51,13 +56,18 @@ pub struct Subscription {
 impl Subscription {
     /// A subscription whose stored events are still owed.
     pub fn new(id: String, filters: Vec<Filter>, snapshot: Seq) -> Subscription {
-        let bytes = SUBSCRIPTION_BYTES + filters.iter().map(filter_bytes).sum::<usize>();
-        let values = filters.iter().map(message::filter_values).sum();
-        Subscription { id, filters, bytes, snapshot, values, eose: false, held: VecDeque::new() }
+        let bytes_of = |filter: &Filter| SHARED_FILTER_BYTES + filter.bytes() + Fanout::bytes_of(filter);
+        let bytes = SUBSCRIPTION_BYTES + filters.iter().map(bytes_of).sum::<usize>();
+        let values = filters.iter().map(Filter::values).sum();
+        // Not in place, for what is shrunk is of no use to the next REQ.
+        let mut shared = Vec::with_capacity(filters.len());
+        shared.extend(filters.into_iter().map(Rc::new));
+        let filters = shared.into();
+        Subscription { id, filters, slot: None, bytes, snapshot, values, eose: false, held: VecDeque::new() }
     }
 
-    fn matches(&self, event: &Event, tags: &EventTags<'_>) -> bool {
-        self.filters.iter().any(|filter| message::filter_matches_tags(filter, event, tags))
+    fn matches(&self, tags: &EventTags<'_>) -> bool {
+        self.filters.iter().any(|filter| filter.matches_tags(tags))
     }
 }
 
@@ -68,8 +78,6 @@ struct Running {
     query: Query,
     /// Events sent for this subscription, kept only where filters may overlap.
     sent: BTreeSet<Seq>,
-    /// Bytes of memory that the filter takes, about: it is here once more.
-    bytes: usize,
     /// Candidates that the filters before it have looked at.
     looked_at: usize,
 }
@@ -121,9 +129,9 @@ impl Session {
         }
     }
 
-    /// Its open subscriptions, with their numbers.
-    pub fn subscriptions(&self) -> impl ExactSizeIterator<Item = (u64, &Subscription)> {
-        self.subscriptions.iter().map(|(number, subscription)| (*number, subscription))
+    /// Its open subscriptions.
+    pub fn subscriptions(&self) -> impl ExactSizeIterator<Item = &Subscription> {
+        self.subscriptions.values()
     }
 
     /// Bytes of memory that its open subscriptions take, about.
@@ -133,7 +141,8 @@ impl Session {
 
     /// What is held for this client, if it is [`LINK_HOLD_STEP_BYTES`] more or less than was last said.
     pub fn take_hold(&mut self) -> Option<usize> {
-        let querying = self.running.as_ref().map_or(0, |running| running.bytes + running.sent.len() * SEQ_BYTES);
+        let querying =
+            self.running.as_ref().map_or(0, |running| running.query.bytes() + running.sent.len() * SEQ_BYTES);
         let bytes = self.bytes + querying + self.held * SEQ_BYTES;
         if bytes.abs_diff(self.told) < LINK_HOLD_STEP_BYTES {
             return None;
@@ -166,7 +175,7 @@ impl Session {
     /// Opens a subscription; none of that id may be open. One that wants no stored events has its EOSE at once.
     pub fn open(&mut self, number: u64, subscription: Subscription, out: &mut Outbox) {
         self.bytes += subscription.bytes;
-        let queries = subscription.filters.iter().any(wants_stored);
+        let queries = subscription.filters.iter().any(|filter| wants_stored(filter));
         let before = self.numbers.insert(subscription.id.clone(), number);
         assert!(before.is_none(), "a subscription id names two subscriptions");
         self.subscriptions.insert(number, subscription);
@@ -177,8 +186,8 @@ impl Session {
         }
     }
 
-    /// Ends a subscription, if it is open, and returns it with its number.
-    pub fn close(&mut self, id: &str) -> Option<(u64, Subscription)> {
+    /// Ends a subscription, if it is open, and returns it.
+    pub fn close(&mut self, id: &str) -> Option<Subscription> {
         let number = self.numbers.remove(id)?;
         let subscription = self.subscriptions.remove(&number).expect("every number in `numbers` is open");
         if self.querying.front() == Some(&number) {
@@ -188,7 +197,7 @@ impl Session {
         self.behind.remove(&number);
         self.held -= subscription.held.len();
         self.bytes -= subscription.bytes;
-        Some((number, subscription))
+        Some(subscription)
     }
 
     /// What it costs at most to compare an event of so many tags with this subscription.
@@ -204,13 +213,12 @@ impl Session {
         &mut self,
         number: u64,
         stored: &StoredEvent,
-        event: &Event,
         tags: &EventTags<'_>,
         out: &mut Outbox,
         metrics: &mut Metrics,
     ) -> bool {
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return true };
-        if stored.seq <= subscription.snapshot || !subscription.matches(event, tags) {
+        if stored.seq <= subscription.snapshot || !subscription.matches(tags) {
             return true;
         }
         if subscription.eose && subscription.held.is_empty() && self.undrained < CLIENT_LIVE_BYTES {
@@ -353,31 +361,15 @@ impl Session {
     }
 }
 
-/// Bytes of memory that a filter takes, about: its lists, and its entries in the fan-out.
-fn filter_bytes(filter: &Filter) -> usize {
-    /// Beside its lists.
-    const FILTER: usize = 256;
-    /// An entry of the fan-out.
-    const ENTRY: usize = 40;
-    const KEY: usize = 48 + ENTRY;
-    const KIND: usize = 8 + ENTRY;
-    /// Beside the characters of the value.
-    const TAG: usize = 64 + ENTRY;
-    let keys = filter.ids.as_ref().map_or(0, BTreeSet::len) + filter.authors.as_ref().map_or(0, BTreeSet::len);
-    let kinds = filter.kinds.as_ref().map_or(0, BTreeSet::len);
-    let tags = filter.generic_tags.values().flatten().map(|value| TAG + value.len()).sum::<usize>();
-    FILTER + keys * KEY + kinds * KIND + tags
-}
-
 /// NIP-01: a filter with `limit` 0 wants live events only.
 fn wants_stored(filter: &Filter) -> bool {
-    filter.limit != Some(0)
+    filter.limit() != Some(0)
 }
 
 /// The query of the first filter from `from` on that wants stored events.
 fn next_query(subscription: &Subscription, from: usize) -> Option<Running> {
     let (filter, wanted) =
         subscription.filters.iter().enumerate().skip(from).find(|(_, filter)| wants_stored(filter))?;
-    let query = Query::new(wanted.clone(), subscription.snapshot, QUERY_LIMIT_MAX);
-    Some(Running { filter, query, sent: BTreeSet::new(), bytes: filter_bytes(wanted), looked_at: 0 })
+    let query = Query::new(Rc::clone(wanted), subscription.snapshot, QUERY_LIMIT_MAX);
+    Some(Running { filter, query, sent: BTreeSet::new(), looked_at: 0 })
 }

@@ -9,12 +9,12 @@ use std::vec;
 
 use nostr::event::Event;
 
-use super::fanout::{Fanout, SubscriptionKey};
+use super::fanout::SubscriptionKey;
 use super::{Serve, TRY_AGAIN_LATER};
 use crate::fault::shared;
 use crate::limits::{FANOUT_BACKLOG_MAX, FANOUT_STEP_COST};
 use crate::metrics::Metrics;
-use crate::protocol::message::EventTags;
+use crate::protocol::filter::EventTags;
 use crate::store::{Seq, Store, StoreError, StoredEvent};
 
 /// Events on their way to live subscriptions.
@@ -31,16 +31,16 @@ pub(super) struct Spread {
 struct Spreading {
     stored: StoredEvent,
     event: Event,
-    keys: vec::IntoIter<SubscriptionKey>,
+    /// `None`: they have not been looked for.
+    keys: Option<vec::IntoIter<SubscriptionKey>>,
 }
 
 impl Spreading {
     /// Begins with an event. Returns what that costs, too.
-    fn new(stored: StoredEvent, fanout: &Fanout) -> (Spreading, u64) {
+    fn new(stored: StoredEvent) -> (Spreading, u64) {
         let event = stored.event();
-        let keys = fanout.candidates(&event).into_iter();
         let cost = 32 + stored.json.len() as u64 / 32 + 4 * event.tags.len() as u64;
-        (Spreading { stored, event, keys }, cost)
+        (Spreading { stored, event, keys: None }, cost)
     }
 }
 
@@ -83,7 +83,7 @@ impl Serve {
             match left == 0 || self.spread.is_pending() {
                 true => self.spread.waiting.push_back(stored.seq),
                 false => {
-                    let (spreading, cost) = Spreading::new(stored, &self.fanout);
+                    let (spreading, cost) = Spreading::new(stored);
                     left = left.saturating_sub(cost);
                     self.spread_one(spreading, &mut left, metrics);
                 }
@@ -121,7 +121,7 @@ impl Serve {
                     self.spread.waiting.pop_front();
                     // It may have been removed meanwhile.
                     let Some(json) = json else { continue };
-                    let (spreading, cost) = Spreading::new(StoredEvent { seq, json: json.into() }, &self.fanout);
+                    let (spreading, cost) = Spreading::new(StoredEvent { seq, json: json.into() });
                     *left = left.saturating_sub(cost);
                     spreading
                 }
@@ -137,18 +137,16 @@ impl Serve {
 
     /// Compares one event with subscriptions until what is left is used up; then it is the current one.
     fn spread_one(&mut self, mut spreading: Spreading, left: &mut u64, metrics: &mut Metrics) {
-        if spreading.keys.len() == 0 {
-            return;
-        }
         let was_waiting = !self.spread.waiting.is_empty();
         let Spreading { stored, event, keys } = &mut spreading;
         let tags = EventTags::of(event);
+        let keys = keys.get_or_insert_with(|| self.fanout.candidates(&tags).into_iter());
         for key in keys.by_ref() {
             let cost = self.alone(key.client, metrics, |serve, metrics| {
                 // The client may have been closed by an earlier subscription of its own.
                 let Some(session) = serve.sessions.get_mut(&key.client) else { return 1 };
                 let cost = session.cost_of(key.number, tags.len_max()) + stored.json.len() as u64 / 256;
-                if session.on_stored(key.number, stored, event, &tags, &mut serve.out, metrics) {
+                if session.on_stored(key.number, stored, &tags, &mut serve.out, metrics) {
                     serve.note_work(key.client);
                 } else {
                     metrics.clients_closed.add("slow");

@@ -6,6 +6,7 @@
 
 use super::StoreError;
 use super::schema::{self, TagDigest};
+use crate::protocol::filter::TagValue;
 use crate::protocol::message::RawEvent;
 use crate::time::UnixTime;
 use nostr::event::EventId;
@@ -70,7 +71,11 @@ impl Selection {
 
     /// Events, of these kinds if there are any, that have a tag of one of these letters with one of these values.
     pub fn tagging<T: AsRef<str>>(letters: &[char], values: impl IntoIterator<Item = T>, kinds: &[u16]) -> Selection {
-        Selection::by_tags(letters, values.into_iter().map(|value| schema::tag_digest(value.as_ref())).collect(), kinds)
+        Selection::by_tags(
+            letters,
+            values.into_iter().map(|value| schema::tag_digest(&TagValue::of(value.as_ref()))).collect(),
+            kinds,
+        )
     }
 
     /// The same for values that are ids of events.
@@ -79,7 +84,11 @@ impl Selection {
         ids: impl IntoIterator<Item = &'a EventId>,
         kinds: &[u16],
     ) -> Selection {
-        Selection::by_tags(letters, ids.into_iter().map(schema::id_tag_digest).collect(), kinds)
+        Selection::by_tags(
+            letters,
+            ids.into_iter().map(|id| schema::tag_digest(&TagValue::Bytes(id.to_bytes()))).collect(),
+            kinds,
+        )
     }
 
     fn by_tags(letters: &[char], mut values: Vec<TagDigest>, kinds: &[u16]) -> Selection {

@@ -8,13 +8,14 @@ use super::schema::{self, Place};
 use super::snapshot::Snapshot;
 use super::{Seq, StoreError};
 use crate::limits::QUERY_CANDIDATE_BYTES;
-use crate::protocol::message::filter_matches;
+use crate::protocol::filter::{Bytes32, Filter, Narrowest};
 use crate::time::UnixTime;
 use nostr::event::EventId;
-use nostr::filter::Filter;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::iter;
 use std::ops::{Bound, ControlFlow};
+use std::rc::Rc;
 
 /// Whether a query has more to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,20 +26,11 @@ pub enum QueryStep {
     Done,
 }
 
-/// Whether no event at all can match `filter`: it has an empty list (nostr's own `match_event` takes one for no
-/// condition), or ends before it begins.
-pub fn matches_nothing(filter: &Filter) -> bool {
-    filter.ids.as_ref().is_some_and(|ids| ids.is_empty())
-        || filter.authors.as_ref().is_some_and(|authors| authors.is_empty())
-        || filter.kinds.as_ref().is_some_and(|kinds| kinds.is_empty())
-        || filter.generic_tags.values().any(|values| values.is_empty())
-        || matches!((filter.since, filter.until), (Some(since), Some(until)) if since > until)
-}
-
-/// One filter on its way through the store. `search` (NIP-50) is ignored, as NIP-01 asks for what a relay does not know.
+/// One filter on its way through the store.
 #[derive(Clone, Debug)]
 pub struct Query {
-    filter: Filter,
+    /// Shared with whoever asks: it may be large.
+    filter: Rc<Filter>,
     max_seq: Seq,
     /// Events that may still be given.
     left: usize,
@@ -49,14 +41,14 @@ pub struct Query {
     looked_at: usize,
 }
 
-/// Where the candidates come from.
+/// Where the candidates come from. Values that are prefixes of an index as they are stay in the filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
     Nothing,
-    Ids(Vec<EventId>),
-    Tags(Vec<schema::TagPrefix>),
-    Authors(Vec<[u8; 32]>),
-    Kinds(Vec<[u8; 2]>),
+    Ids,
+    Tags(Box<[schema::TagPrefix]>),
+    Authors,
+    Kinds,
     Time,
 }
 
@@ -69,18 +61,25 @@ struct Step<'a> {
 
 /// The first and the last place that an event within the filter's times can have.
 fn places_of(filter: &Filter) -> (Place, Place) {
-    let first = schema::place_not_after(filter.until.map_or(u64::MAX, |until| until.as_secs()));
-    let last = schema::place_not_before(filter.since.map_or(0, |since| since.as_secs()));
-    (first, last)
+    (schema::place_not_after(filter.until().as_secs()), schema::place_not_before(filter.since().as_secs()))
 }
 
 impl Query {
     /// A query for `filter` that gives at most `limit_max` events, fewer if the filter's own `limit` is smaller, and none
     /// with a sequence number over `max_seq`: what is stored after the query began is the live subscription's part.
-    pub fn new(filter: Filter, max_seq: Seq, limit_max: usize) -> Query {
-        let left = filter.limit.unwrap_or(limit_max).min(limit_max);
+    pub fn new(filter: impl Into<Rc<Filter>>, max_seq: Seq, limit_max: usize) -> Query {
+        let filter = filter.into();
+        let left = filter.limit().unwrap_or(limit_max).min(limit_max);
         let plan = if left == 0 { Plan::Nothing } else { Plan::of(&filter) };
         Query { filter, max_seq, left, plan, position: None, looked_at: 0 }
+    }
+
+    /// Bytes of memory that it takes beside the filter.
+    pub fn bytes(&self) -> usize {
+        match &self.plan {
+            Plan::Tags(prefixes) => size_of::<Query>() + size_of_val(&**prefixes),
+            _ => size_of::<Query>(),
+        }
     }
 
     /// What it has looked at so far, in candidates; a large event counts as several.
@@ -100,13 +99,19 @@ impl Query {
         let candidates_max = candidates_max.max(1);
         let mut step = Step { now, candidates_left: candidates_max, f };
         let plan = std::mem::replace(&mut self.plan, Plan::Nothing);
-        let result = match &plan {
-            Plan::Nothing => Ok(QueryStep::Done),
-            Plan::Ids(ids) => self.walk_ids(snapshot, ids, &mut step),
-            Plan::Tags(prefixes) => self.walk(snapshot, snapshot.by_tag(), prefixes, &mut step),
-            Plan::Authors(prefixes) => self.walk(snapshot, snapshot.by_author(), prefixes, &mut step),
-            Plan::Kinds(prefixes) => self.walk(snapshot, snapshot.by_kind(), prefixes, &mut step),
-            Plan::Time => self.walk(snapshot, snapshot.by_time(), &[[]], &mut step),
+        let filter = Rc::clone(&self.filter);
+        let result = match (&plan, filter.narrowest()) {
+            (Plan::Ids, Narrowest::Ids(ids)) => self.walk_ids(snapshot, ids, &mut step),
+            (Plan::Tags(prefixes), _) => self.walk(snapshot, snapshot.by_tag(), prefixes.iter().copied(), &mut step),
+            (Plan::Authors, Narrowest::Authors(authors)) => {
+                self.walk(snapshot, snapshot.by_author(), authors.iter().copied(), &mut step)
+            }
+            (Plan::Kinds, Narrowest::Kinds(kinds)) => {
+                let prefixes = kinds.iter().map(|kind| kind.to_be_bytes());
+                self.walk(snapshot, snapshot.by_kind(), prefixes, &mut step)
+            }
+            (Plan::Time, _) => self.walk(snapshot, snapshot.by_time(), iter::once([]), &mut step),
+            (Plan::Nothing | Plan::Ids | Plan::Authors | Plan::Kinds, _) => Ok(QueryStep::Done),
         };
         if matches!(result, Ok(QueryStep::More)) {
             self.plan = plan;
@@ -120,7 +125,7 @@ impl Query {
         &mut self,
         snapshot: &Snapshot,
         index: Index<'_, N>,
-        prefixes: &[[u8; P]],
+        prefixes: impl ExactSizeIterator<Item = [u8; P]>,
         step: &mut Step<'_>,
     ) -> Result<QueryStep, StoreError> {
         let (first, last) = places_of(&self.filter);
@@ -131,8 +136,8 @@ impl Query {
         let mut ranges: Vec<Entries<'_, N>> = Vec::with_capacity(prefixes.len());
         let mut heads = BinaryHeap::with_capacity(prefixes.len());
         for prefix in prefixes {
-            let from: Bound<[u8; N]> = start.map(|place| schema::index_key(prefix, &place));
-            let to: [u8; N] = schema::index_key(prefix, &last);
+            let from: Bound<[u8; N]> = start.map(|place| schema::index_key(&prefix, &place));
+            let to: [u8; N] = schema::index_key(&prefix, &last);
             let mut range = index.range(from.as_ref(), &to)?;
             if let Some((place, kind)) = next(&mut range)? {
                 heads.push(Reverse((place, ranges.len(), kind)));
@@ -157,11 +162,11 @@ impl Query {
         Ok(QueryStep::Done)
     }
 
-    fn walk_ids(&mut self, snapshot: &Snapshot, ids: &[EventId], step: &mut Step<'_>) -> Result<QueryStep, StoreError> {
+    fn walk_ids(&mut self, snapshot: &Snapshot, ids: &[Bytes32], step: &mut Step<'_>) -> Result<QueryStep, StoreError> {
         let mut places = Vec::with_capacity(ids.len());
-        for id in ids {
-            let Some((seq, created_at)) = snapshot.id(id)? else { continue };
-            let place = schema::place(created_at, id, seq);
+        for id in ids.iter().copied().map(EventId::from_byte_array) {
+            let Some((seq, created_at)) = snapshot.id(&id)? else { continue };
+            let place = schema::place(created_at, &id, seq);
             if seq != schema::DELETED && self.position.is_none_or(|position| place > position) {
                 places.push(place);
             }
@@ -189,14 +194,14 @@ impl Query {
         step.candidates_left -= 1;
         self.position = Some(place);
         let seq = schema::place_seq(&place);
-        if seq > self.max_seq || kind.is_some_and(|kind| !self.wants_kind(kind)) {
+        if seq > self.max_seq || kind.is_some_and(|kind| !self.filter.wants_kind(kind)) {
             return Ok(None);
         }
         let Some(json) = snapshot.record(seq)? else { return Ok(None) };
         step.candidates_left = step.candidates_left.saturating_sub(json.value().len() / QUERY_CANDIDATE_BYTES);
         let Some(event) = snapshot.parse(seq, json.value()) else { return Ok(None) };
         let expired = schema::expiration(&event).is_some_and(|at| at <= step.now.as_secs());
-        if expired || !filter_matches(&self.filter, &event) {
+        if expired || !self.filter.matches(&event) {
             return Ok(None);
         }
         self.left -= 1;
@@ -209,34 +214,25 @@ impl Query {
             Ok(None)
         }
     }
-
-    fn wants_kind(&self, kind: u16) -> bool {
-        self.filter.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind.into()))
-    }
 }
 
 impl Plan {
-    /// The narrowest index first: ids, then the tag with the fewest values, authors, kinds, and all by time.
+    /// The index of the filter's narrowest list, or all by time.
     pub(super) fn of(filter: &Filter) -> Plan {
-        if matches_nothing(filter) {
+        if filter.matches_nothing() {
             return Plan::Nothing;
         }
-        if let Some(ids) = &filter.ids {
-            return Plan::Ids(ids.iter().copied().collect());
-        }
-        if let Some((letter, values)) = filter.generic_tags.iter().min_by_key(|(_, values)| values.len()) {
-            let letter = letter.as_byte();
-            let mut prefixes: Vec<_> = values.iter().map(|value| schema::tag_prefix(letter, value)).collect();
-            prefixes.sort_unstable();
-            prefixes.dedup();
-            return Plan::Tags(prefixes);
-        }
-        if let Some(authors) = &filter.authors {
-            return Plan::Authors(authors.iter().map(|author| author.to_bytes()).collect());
-        }
-        match &filter.kinds {
-            Some(kinds) => Plan::Kinds(kinds.iter().map(|kind| kind.as_u16().to_be_bytes()).collect()),
-            None => Plan::Time,
+        match filter.narrowest() {
+            Narrowest::Ids(_) => Plan::Ids,
+            Narrowest::Tag(tag) => {
+                let mut prefixes: Vec<_> = tag.iter().map(|value| schema::tag_prefix(tag.letter(), &value)).collect();
+                prefixes.sort_unstable();
+                prefixes.dedup();
+                Plan::Tags(prefixes.into())
+            }
+            Narrowest::Authors(_) => Plan::Authors,
+            Narrowest::Kinds(_) => Plan::Kinds,
+            Narrowest::Any => Plan::Time,
         }
     }
 }
@@ -251,8 +247,9 @@ mod tests {
     use super::super::Store;
     use super::super::testing::{Random, author, event};
     use super::*;
+    use crate::protocol::filter::TagValue;
     use nostr::event::Event;
-    use nostr::filter::SingleLetterTag;
+    use nostr::filter::{Filter as Asked, SingleLetterTag};
     use nostr::types::Timestamp;
 
     const KINDS: [u16; 4] = [1, 5, 1621, 31_000];
@@ -299,8 +296,8 @@ mod tests {
         (store, events)
     }
 
-    fn random_filter(random: &mut Random, events: &[(Seq, Event)]) -> Filter {
-        let mut filter = Filter::new();
+    fn random_filter(random: &mut Random, events: &[(Seq, Event)]) -> Asked {
+        let mut filter = Asked::new();
         if random.chance(6) {
             let ids = (0..random.below(6)).map(|_| match random.chance(5) {
                 true => EventId::from_byte_array([random.next() as u8; 32]),
@@ -339,7 +336,7 @@ mod tests {
     }
 
     /// NIP-01 in the plainest words.
-    fn matches(filter: &Filter, event: &Event) -> bool {
+    fn matches(filter: &Asked, event: &Event) -> bool {
         filter.ids.as_ref().is_none_or(|ids| ids.contains(&event.id))
             && filter.authors.as_ref().is_none_or(|authors| authors.contains(&event.pubkey))
             && filter.kinds.as_ref().is_none_or(|kinds| kinds.contains(&event.kind))
@@ -354,7 +351,7 @@ mod tests {
     }
 
     fn expected(
-        filter: &Filter,
+        filter: &Asked,
         events: &[(Seq, Event)],
         max_seq: Seq,
         limit_max: usize,
@@ -385,7 +382,7 @@ mod tests {
                 let expected = expected(&filter, &events, max_seq, limit_max, now);
                 nonempty += usize::from(!expected.is_empty());
 
-                let mut query = Query::new(filter.clone(), max_seq, limit_max);
+                let mut query = Query::new(Filter::from(filter.clone()), max_seq, limit_max);
                 let mut given = Vec::new();
                 let mut steps = 0;
                 loop {
@@ -412,9 +409,9 @@ mod tests {
     #[test]
     fn a_step_looks_at_a_bounded_number_of_candidates() {
         let (store, events) = store_of(&mut Random(2), 100);
-        let filter = Filter::new().author(author(0)).kind(1.into());
+        let filter = Asked::new().author(author(0)).kind(1.into());
         let own = events.iter().filter(|(_, event)| event.pubkey == author(0)).count();
-        let mut query = Query::new(filter, Seq::MAX, 500);
+        let mut query = Query::new(Filter::from(filter), Seq::MAX, 500);
         let mut steps = 0;
         while store.query(&mut query, UnixTime::EPOCH, 10, &mut |_, _| ControlFlow::Continue(())) == Ok(QueryStep::More)
         {
@@ -427,26 +424,27 @@ mod tests {
     fn what_can_match_nothing_costs_nothing() {
         let empty: [EventId; 0] = [];
         for filter in [
-            Filter::new().ids(empty),
-            Filter::new().authors([]),
-            Filter::new().kinds([]),
-            Filter::new().events(empty),
-            Filter::new().since(Timestamp::from_secs(2)).until(Timestamp::from_secs(1)),
-            Filter::new().limit(0),
+            Asked::new().ids(empty),
+            Asked::new().authors([]),
+            Asked::new().kinds([]),
+            Asked::new().events(empty),
+            Asked::new().since(Timestamp::from_secs(2)).until(Timestamp::from_secs(1)),
+            Asked::new().limit(0),
         ] {
-            assert_eq!(Query::new(filter, Seq::MAX, 500).plan, Plan::Nothing);
+            assert_eq!(Query::new(Filter::from(filter), Seq::MAX, 500).plan, Plan::Nothing);
         }
     }
 
     #[test]
     fn the_narrowest_index_is_walked() {
         let id = EventId::from_byte_array([7; 32]);
-        let filter = Filter::new().author(author(1)).kind(1.into());
-        assert!(matches!(Plan::of(&filter), Plan::Authors(_)));
+        let plan = |filter: &Asked| Plan::of(&filter.clone().into());
+        let filter = Asked::new().author(author(1)).kind(1.into());
+        assert_eq!(plan(&filter), Plan::Authors);
         let filter = filter.hashtags(["x", "y"]).event(id);
-        assert_eq!(Plan::of(&filter), Plan::Tags(vec![schema::tag_prefix(b'e', &id.to_hex())]));
-        assert_eq!(Plan::of(&filter.id(id)), Plan::Ids(vec![id]));
-        assert_eq!(Plan::of(&Filter::new().kind(1.into())), Plan::Kinds(vec![[0, 1]]));
-        assert_eq!(Plan::of(&Filter::new()), Plan::Time);
+        assert_eq!(plan(&filter), Plan::Tags([schema::tag_prefix(b'e', &TagValue::Bytes(id.to_bytes()))].into()));
+        assert_eq!(plan(&filter.id(id)), Plan::Ids);
+        assert_eq!(plan(&Asked::new().kind(1.into())), Plan::Kinds);
+        assert_eq!(plan(&Asked::new()), Plan::Time);
     }
 }

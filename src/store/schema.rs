@@ -12,11 +12,11 @@
 
 use super::blocks::{self, Entry};
 use super::{Seq, StoreError};
+use crate::protocol::filter::TagValue;
 use crate::protocol::message::RawEvent;
 use crate::protocol::reference::Address;
-use crate::protocol::{is_lower_hex, repo};
+use crate::protocol::repo;
 use crate::time::UnixTime;
-use faster_hex::hex_decode;
 use nostr::event::{Event, EventId, Tags};
 use nostr::key::PublicKey;
 use redb::{
@@ -312,7 +312,7 @@ pub(super) fn id_author_key(id: &EventId, author: &PublicKey) -> IdAuthorKey {
 }
 
 /// `digest ‖ letter` of a value.
-pub(super) fn tag_prefix(letter: u8, value: &str) -> TagPrefix {
+pub(super) fn tag_prefix(letter: u8, value: &TagValue<'_>) -> TagPrefix {
     digest_prefix(letter, &tag_digest(value))
 }
 
@@ -325,19 +325,12 @@ pub(super) fn digest_prefix(letter: u8, digest: &TagDigest) -> TagPrefix {
 
 /// What stands for a tag's value. Ids and keys, most of all values, are their own digest; values that share one only cost
 /// a look at the event.
-pub(super) fn tag_digest(value: &str) -> TagDigest {
-    let mut digest = [0; TAG_DIGEST_LEN];
-    if is_lower_hex(value, 2 * SHA256_LEN) {
-        hex_decode(&value.as_bytes()[..2 * TAG_DIGEST_LEN], &mut digest).expect("it was checked");
-    } else {
-        digest.copy_from_slice(&sha256(value.as_bytes())[..TAG_DIGEST_LEN]);
-    }
-    digest
-}
-
-/// [`tag_digest`] of an event's id.
-pub(super) fn id_tag_digest(id: &EventId) -> TagDigest {
-    *id.as_bytes().first_chunk().expect("an id is longer")
+pub(super) fn tag_digest(value: &TagValue<'_>) -> TagDigest {
+    let bytes = match value {
+        TagValue::Bytes(bytes) => *bytes,
+        TagValue::Text(text) => sha256(text.as_bytes()),
+    };
+    *bytes.first_chunk().expect("a digest is shorter")
 }
 
 fn sha256(bytes: &[u8]) -> [u8; SHA256_LEN] {
@@ -351,7 +344,7 @@ fn sha256(bytes: &[u8]) -> [u8; SHA256_LEN] {
 pub(super) fn tag_prefixes(tags: &Tags) -> Vec<TagPrefix> {
     let mut prefixes: Vec<TagPrefix> = Vec::with_capacity(tags.len());
     prefixes.extend(tags.iter().filter_map(|tag| match (tag.kind().as_bytes(), tag.content()) {
-        ([letter], Some(value)) if letter.is_ascii_alphabetic() => Some(tag_prefix(*letter, value)),
+        ([letter], Some(value)) if letter.is_ascii_alphabetic() => Some(tag_prefix(*letter, &TagValue::of(value))),
         _ => None,
     }));
     prefixes.sort_unstable();

@@ -39,7 +39,7 @@ fn content(store: &Store) -> String {
 }
 
 fn all(store: &Store, filter: Filter) -> Vec<EventId> {
-    let mut query = Query::new(filter, store.last_seq(), usize::MAX);
+    let mut query = Query::new(crate::protocol::filter::Filter::from(filter), store.last_seq(), usize::MAX);
     let mut ids = Vec::new();
     let step = store.query(&mut query, UnixTime::EPOCH, usize::MAX, &mut |_, json| {
         ids.push(schema::parse(json).expect("stored JSON is an event").id);
@@ -388,7 +388,7 @@ fn events_expire() {
     assert_eq!(store.next_expiration(), secs(200));
     assert_eq!(all(&store, Filter::new()).len(), 2);
 
-    let mut query = Query::new(Filter::new(), store.last_seq(), 10);
+    let mut query = Query::new(crate::protocol::filter::Filter::default(), store.last_seq(), 10);
     let mut given = 0;
     let mut count = |_: Seq, _: &str| {
         given += 1;
@@ -820,7 +820,7 @@ fn a_step_looks_at_fewer_events_if_they_are_large() {
     store.commit().unwrap();
     let mut looked_at = Vec::new();
     let filter = Filter::new().author(author(1)).kind(nostr::event::Kind::from_u16(1));
-    let mut query = Query::new(filter, store.last_seq(), 1_000);
+    let mut query = Query::new(crate::protocol::filter::Filter::from(filter), store.last_seq(), 1_000);
     loop {
         let mut given = 0;
         let mut take = |_, _: &str| {

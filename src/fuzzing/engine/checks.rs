@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nostr::filter::Filter;
 use serde_json::Value;
 
 use crate::contract::{LinkId, Output};
 use crate::limits::{
     FETCH_IDS_MAX, RELAY_SUBSCRIPTIONS_UNTOLD, REQ_BYTES_UNTOLD, REQ_FILTERS_MAX, SUBSCRIPTION_ID_CHARS_MAX,
 };
+use crate::protocol::filter::Filter;
 use crate::settings::Settings;
 use crate::time::Now;
 

@@ -1,14 +1,13 @@
 //! Every event that the world of the engine's target knows, signed once.
 
 use nostr::event::{Event, Kind, Signature, Tag, UnsignedEvent};
-use nostr::filter::Filter;
 use nostr::key::{Keys, PublicKey, SecretKey};
 use nostr::nips::nip19::ToBech32;
 use nostr::types::Timestamp;
 use secp256k1::Secp256k1;
 use std::cmp::Reverse;
 
-use crate::protocol::message::filter_matches;
+use crate::protocol::filter::Filter;
 
 /// When the world begins.
 pub const BEGIN: u64 = 1_700_000_000;
@@ -43,9 +42,9 @@ impl Pool {
 
     /// What a relay that holds the whole pool answers to `filter`, at most `cap` events.
     pub fn page(&self, filter: &Filter, cap: usize) -> Vec<&PoolEvent> {
-        let mut page: Vec<&PoolEvent> = self.events.iter().filter(|held| filter_matches(filter, &held.event)).collect();
+        let mut page: Vec<&PoolEvent> = self.events.iter().filter(|held| filter.matches(&held.event)).collect();
         page.sort_by_key(|held| (Reverse(held.event.created_at), held.event.id));
-        page.truncate(filter.limit.unwrap_or(cap).min(cap));
+        page.truncate(filter.limit().unwrap_or(cap).min(cap));
         page
     }
 }

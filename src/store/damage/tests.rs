@@ -113,7 +113,7 @@ fn served(store: &Store, held: &[Event]) -> Result<Vec<BTreeSet<EventId>>, Store
 }
 
 fn answer(store: &Store, filter: &Filter, held: &[Event]) -> Result<BTreeSet<EventId>, StoreError> {
-    let mut query = Query::new(filter.clone(), store.last_seq(), usize::MAX);
+    let mut query = Query::new(crate::protocol::filter::Filter::from(filter.clone()), store.last_seq(), usize::MAX);
     let mut ids = BTreeSet::new();
     let mut take = |_, json: &str| {
         let event: Event = crate::store::schema::parse(json).expect("what is served is an event");
