@@ -231,6 +231,8 @@ impl RawConfig {
             clients_max: self.size("limits.clients_max")?,
             buffers_bytes: self.size("limits.buffers_mib")? << 20,
             clients_per_address: self.size("limits.clients_per_address")?,
+            store_bytes_max: self.number("limits.store_mib_max")? << 20,
+            disk_free_bytes_min: self.number("limits.disk_free_mib_min")? << 20,
             loopback_exempt: self.switch("limits.loopback_exempt"),
             private_relays_exempt: self.switch("allow_private_relays") && self.switch("limits.loopback_exempt"),
         })

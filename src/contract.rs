@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::protocol::relay_url::RelayUrl;
 use crate::shares::Account;
+use crate::shares::room::Space;
 use crate::time::{Duration, UnixTime};
 
 /// Names one socket. Numbers are never used twice, so a late word about a link that is gone is recognised as such.
@@ -230,6 +231,9 @@ pub enum Input<'a> {
     },
     /// The last commit took this long.
     CommitTook(Duration),
+    /// So much room there is. Given after each commit, and when [`Engine::space_due`](crate::engine::Engine::space_due)
+    /// says so; whoever cannot tell never gives it.
+    Space(Space),
     /// Time has passed: deadlines that are due fire, queries go a step on. Given at least once a turn.
     Tick,
     /// The process is about to end: every link is closed with 1001. The caller commits afterwards; before, too, if those

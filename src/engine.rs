@@ -20,8 +20,9 @@ use crate::policy::Refusal;
 use crate::protocol::message::{RawEvent, RelayMessage, unreadable_event_subscription};
 use crate::protocol::relay_url::RelayUrl;
 use crate::serve::{Serve, info::relay_info};
+use crate::shares::Room;
 use crate::state::{Changes, State};
-use crate::store::{Progress, Store, StoreError};
+use crate::store::{Progress, Store, StoreError, StoredEvent};
 use crate::sync::dials::Dials;
 use crate::sync::health::Rest;
 use crate::sync::network::Network;
@@ -42,6 +43,7 @@ mod news;
 mod places;
 mod relays;
 mod report;
+mod room;
 mod sets;
 mod start;
 mod supply;
@@ -98,6 +100,7 @@ pub struct Engine {
     links: BTreeMap<LinkId, usize>,
     next_link: u64,
     network: Network,
+    room: Room,
     dials: Dials,
     wheel: TimerWheel<usize>,
     serve: Serve,
@@ -135,6 +138,7 @@ impl Engine {
             window: Window::new(settings.timing.batch_window),
             serve: Serve::new(&settings.limits, &settings.timing),
             dials: Dials::new(settings.limits.private_relays_exempt),
+            room: Room::new(&settings.limits),
             store,
             settings,
             state,
@@ -206,9 +210,11 @@ impl Engine {
                 self.with_relay(now, link, |relay, cx| relay.on_closed(link, reason, cx))?;
             }
             Input::CommitTook(took) => self.on_commit_took(now, took),
+            Input::Space(space) if !self.stopping => self.on_space(now, space)?,
             Input::Tick => self.on_tick(now)?,
             Input::Stop => self.on_stop(now)?,
-            Input::Accepted { link: LinkId::Relay(_), .. } | Input::Drained { link: LinkId::Relay(_) } => {}
+            Input::Space(_) | Input::Accepted { link: LinkId::Relay(_), .. } => {}
+            Input::Drained { link: LinkId::Relay(_) } => {}
         }
         if self.store.damage_found() && !self.stopping {
             self.forget_damaged(now)?;
@@ -235,14 +241,16 @@ impl Engine {
 
     /// When [`Input::Tick`] is next needed even if nothing happens. A time not after `now` means: at once.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let batch = self.owed.opened_at.map(|opened| self.commit_at.min(opened + BATCH_AGE_MAX));
+        let opened_at = self.owed.opened_at.filter(|_| self.room.shortage().is_none());
+        let batch = opened_at.map(|opened| self.commit_at.min(opened + BATCH_AGE_MAX));
         let queries = (self.serve.has_work() || self.intake.is_adopting()).then_some(Instant::ZERO);
         let due = [
             self.wheel.next_deadline(),
             if self.untold.is_some() { Some(Instant::ZERO) } else { self.window.closes_at() },
             self.serve.next_deadline(),
             self.through_due,
-            self.expiry_due,
+            self.expiry_due.filter(|_| self.room.shortage().is_none()),
+            self.room.look_at(),
             self.network.probe_at(),
             self.dials.next_deadline(),
             self.places_due,
@@ -254,7 +262,7 @@ impl Engine {
 
     /// Whether the batch should be committed now. `idle`: the caller has nothing more to read.
     pub fn commit_due(&self, now: Now, idle: bool) -> bool {
-        let Some(opened_at) = self.owed.opened_at else { return false };
+        let Some(opened_at) = self.owed.opened_at.filter(|_| self.room.shortage().is_none()) else { return false };
         self.store.batch_events() >= BATCH_EVENTS_MAX
             || self.store.batch_bytes() >= BATCH_BYTES_MAX
             || now.mono >= opened_at + BATCH_AGE_MAX
@@ -262,14 +270,38 @@ impl Engine {
     }
 
     /// Makes the batch durable, then acknowledges and serves its events. The caller reports how long it took with
-    /// [`Input::CommitTook`].
+    /// [`Input::CommitTook`]. Without room for it ([`Engine::shortage`], before or after) the batch waits.
     ///
     /// # Errors
     ///
     /// If the store cannot write. Nothing of the batch was acknowledged; the process must end.
     pub fn commit(&mut self, now: Now) -> Result<(), StoreError> {
+        if self.room.shortage().is_some() {
+            return Ok(());
+        }
+        match self.commit_or_fail(now) {
+            Ok(()) => {
+                self.room.on_written();
+                Ok(())
+            }
+            Err(StoreError::Full) => self.on_commit_without_room(now),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same for whoever does not wait for room, as an import.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot write, for want of room as well.
+    pub fn commit_or_fail(&mut self, now: Now) -> Result<(), StoreError> {
         self.stage_moved_throughs();
         let stored = self.store.commit()?;
+        self.on_stored(now, stored)
+    }
+
+    /// The batch is durable.
+    fn on_stored(&mut self, now: Now, stored: Vec<StoredEvent>) -> Result<(), StoreError> {
         self.state.on_committed();
         let owed = std::mem::take(&mut self.owed);
         self.metrics.on_batch(stored.len());
@@ -293,9 +325,15 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// If the store cannot write. What was acknowledged is safe all the same.
+    /// If the store cannot write for another reason than want of room. What was acknowledged is safe all the same.
     pub fn close(self) -> Result<(), StoreError> {
-        self.store.close()
+        if self.room.shortage().is_some() {
+            return Ok(());
+        }
+        match self.store.close() {
+            Err(StoreError::Full) => Ok(()),
+            closed => closed,
+        }
     }
 
     /// Judges one line of an import and puts it into the batch. The caller commits as for any other input.
@@ -487,7 +525,7 @@ impl Engine {
         if self.through_due.is_some_and(|at| at <= now.mono) {
             self.stage_moved_throughs();
         }
-        if self.expiry_due.is_some_and(|at| at <= now.mono) {
+        if self.expiry_due.is_some_and(|at| at <= now.mono) && self.room.shortage().is_none() {
             self.expire(now)?;
         }
         if self.intake.is_adopting() {

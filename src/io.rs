@@ -6,6 +6,7 @@ pub mod connections;
 pub mod counters;
 pub mod crowd;
 pub mod dial;
+pub mod disk;
 pub mod event_loop;
 pub mod fetch;
 pub mod files;

@@ -43,6 +43,11 @@ pub struct Limits {
     /// Client links of one account, an IPv4 address or a /64 of IPv6; further ones get HTTP 503
     /// (`grasp_sync_clients_refused_total`).
     pub clients_per_address: usize,
+    /// Bytes of the disk that the store's file may take; 0: as many as there are. At this: nothing more is stored
+    /// (`grasp_sync_storage_short`).
+    pub store_bytes_max: u64,
+    /// Bytes of the disk that stay free; 0: none. Below: nothing more is stored (`grasp_sync_storage_short`).
+    pub disk_free_bytes_min: u64,
     /// Whether clients of this machine itself, where a proxy may stand for everybody, and relays at private and loopback
     /// addresses are free of bounds that go by address.
     pub loopback_exempt: bool,
@@ -61,6 +66,8 @@ impl Default for Limits {
             clients_max: 512,
             buffers_bytes: 32 << 20,
             clients_per_address: 32,
+            store_bytes_max: 0,
+            disk_free_bytes_min: 256 << 20,
             loopback_exempt: true,
             private_relays_exempt: false,
         }
@@ -541,6 +548,16 @@ pub const EXPIRED_LEFT_OUT_MAX: usize = 4_096;
 pub const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
 /// Events removed by one look for expired ones; the rest waits for the next.
 pub const EXPIRY_BATCH: usize = 1_000;
+/// Time between two looks at the disk while there is no room on it.
+pub const ROOM_LOOK_PERIOD: Duration = Duration::from_secs(5);
+/// Wait before what found no room on the disk is written again, although there seems to be some; doubles each time.
+pub const ROOM_RETRY_MIN: Duration = Duration::from_secs(5);
+/// Longest such wait: each try that fails has the store opened anew.
+pub const ROOM_RETRY_MAX: Duration = Duration::from_secs(600);
+/// By one part in so many the disk must have more free than it must, before something is stored again.
+pub const DISK_FREE_MARGIN: u64 = 4;
+/// By one part in so many the store must be smaller than it may, likewise.
+pub const STORE_MARGIN: u64 = 16;
 /// Index entries of committed events that wait in memory to be written together: some 8 an event, 50 bytes each. At
 /// this: the next commit writes the index for which most waits.
 pub const STORE_UNINDEXED_MAX: usize = 80_000;
@@ -700,6 +717,8 @@ const _: () = {
     assert!(DNS_STRANGERS_MAX as u64 * 1_000_000 >= DIALS_PER_SEC * DNS_STRANGER_TIME.as_micros());
     assert!(IDLE_PING_MIN.as_micros() < IDLE_SILENCE_MIN.as_micros());
     assert!(PROBE_WAIT_MIN.as_micros() <= PROBE_WAIT_MAX.as_micros() && PROBES_PER_DOUBTFUL > 1);
+    assert!(ROOM_LOOK_PERIOD.as_micros() <= ROOM_RETRY_MIN.as_micros());
+    assert!(ROOM_RETRY_MIN.as_micros() < ROOM_RETRY_MAX.as_micros());
     assert!(DNS_TTL_SECS_MIN < DNS_TTL_SECS_MAX);
     assert!(DIALS_PER_SEC > 1 && HOST_DIAL_PERIOD.as_micros() > 1_000_000);
 };

@@ -14,6 +14,7 @@ use grasp_sync::config::{Config, RawConfig};
 use grasp_sync::engine::Engine;
 use grasp_sync::intake::Rules;
 use grasp_sync::io::clock::Clock;
+use grasp_sync::io::disk::Disk;
 use grasp_sync::io::event_loop::{EventLoop, LoopOptions, NameSource, RunError};
 use grasp_sync::io::{files, secret, tls};
 use grasp_sync::limits::EVENT_ESCAPE_BYTES_MAX;
@@ -106,6 +107,7 @@ fn run(mut config: Config) -> Result<Exit, Failure> {
     let path = store_path(&config.data_dir);
     let failure = |error| Failure::Store { path: path.clone(), error };
     let store = open_store(&path, config.store_cache_bytes)?;
+    event_loop.watch_disk(Disk::of(&path));
     let mut engine = Engine::new(store, config.settings, event_loop.now()).map_err(failure)?;
     event_loop.run(&mut engine).map_err(|error| match error {
         RunError::Poll(error) => Failure::Poll(error),
@@ -129,14 +131,14 @@ fn import(config: Config, file: Option<&Path>, policy: bool) -> Result<Exit, Fai
     let take = |line: &str| {
         let outcome = engine.import(clock.now(), line, rules)?;
         if engine.commit_due(clock.now(), false) {
-            engine.commit(clock.now())?;
+            engine.commit_or_fail(clock.now())?;
         }
         Ok(outcome)
     };
     let summary = transfer::import(input, line_bytes_max, take, failure);
     // What was taken before a failure to read is kept. After a failure of the store there is nothing to save.
     if !matches!(summary, Err(Failure::Store { .. })) {
-        engine.commit(clock.now()).map_err(failure)?;
+        engine.commit_or_fail(clock.now()).map_err(failure)?;
         engine.close().map_err(failure)?;
     }
     let summary = summary?;

@@ -17,6 +17,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::shares::room::Space;
 use crate::time::Duration;
 
 mod values;
@@ -121,6 +122,14 @@ pub const TABLE: &[(&str, &str, &str)] = &[
         "counter",
         "Stored events that did not hold when they were read: forgotten, and fetched again",
     ),
+    (
+        "grasp_sync_storage_short",
+        "gauge",
+        "Whether nothing can be stored, by {reason}: write, disk_free or store_max; relays are left alone meanwhile",
+    ),
+    ("grasp_sync_commits_without_room_total", "counter", "Commits that found no room on the disk"),
+    ("grasp_sync_disk_free_bytes", "gauge", "Bytes free on the disk of the store"),
+    ("grasp_sync_store_bytes", "gauge", "Bytes of the disk that the store's file takes"),
     ("grasp_sync_events_removed_total", "counter", "Stored events removed because they were replaced or deleted"),
     ("grasp_sync_store_last_seq", "gauge", "Sequence number of the last event stored"),
     ("grasp_sync_batch_events", "histogram", "Events in a committed batch"),
@@ -155,6 +164,8 @@ pub struct Metrics {
     pub events_expired: u64,
     /// Stored events that did not hold when they were read.
     pub store_damaged: u64,
+    /// Commits that found no room.
+    pub commits_without_room: u64,
     /// Stored events that were replaced or deleted.
     pub events_removed: u64,
     /// Relay URLs not followed, by reason.
@@ -238,6 +249,7 @@ impl Default for Metrics {
             events_refused: Counts::default(),
             events_expired: 0,
             store_damaged: 0,
+            commits_without_room: 0,
             events_removed: 0,
             relays_refused: Counts::default(),
             maintainers_refused: Counts::default(),
@@ -295,6 +307,10 @@ pub struct QueueSample {
 pub struct Gauges {
     /// Whether nothing can be reached.
     pub offline: bool,
+    /// Whether nothing can be stored, by reason.
+    pub shortages: Vec<(&'static str, bool)>,
+    /// What the store takes of the disk and what is free, if that is known.
+    pub space: Option<Space>,
     /// Repos followed.
     pub repos: usize,
     /// Root events of all repos.
@@ -439,6 +455,12 @@ impl Sheet {
         self.put_each("grasp_sync_relays_in_state", "state", states.into_iter());
         self.put("grasp_sync_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         self.put("grasp_sync_offline", &[], gauges.offline.into());
+        let shortages = gauges.shortages.iter().map(|(reason, is)| (*reason, u64::from(*is)));
+        self.put_each("grasp_sync_storage_short", "reason", shortages);
+        if let Some(Space { disk_free, store }) = gauges.space {
+            self.put("grasp_sync_disk_free_bytes", &[], disk_free);
+            self.put("grasp_sync_store_bytes", &[], store);
+        }
         self.put_each("grasp_sync_relays_waiting", "reason", gauges.waiting.iter().copied());
         self.put("grasp_sync_repos", &[], gauges.repos as u64);
         self.put("grasp_sync_root_events", &[], gauges.root_events as u64);
@@ -458,6 +480,7 @@ impl Sheet {
         self.put_each("grasp_sync_events_refused_total", "reason", metrics.events_refused.iter());
         self.put("grasp_sync_events_expired_total", &[], metrics.events_expired);
         self.put("grasp_sync_store_damaged_total", &[], metrics.store_damaged);
+        self.put("grasp_sync_commits_without_room_total", &[], metrics.commits_without_room);
         self.put("grasp_sync_events_removed_total", &[], metrics.events_removed);
         self.put_each("grasp_sync_relays_refused_total", "reason", metrics.relays_refused.iter());
         self.put_each("grasp_sync_maintainers_refused_total", "reason", metrics.maintainers_refused.iter());
@@ -566,6 +589,8 @@ mod tests {
         let gauges = Gauges {
             offline: true,
             waiting: vec![("host", 3)],
+            shortages: vec![("write", true)],
+            space: Some(Space { disk_free: 1, store: 2 }),
             queues: vec![QueueSample { name: "batch_events", depth: 3, limit: 10_000 }],
             states: &["Idle", "Live"],
             ..Gauges::default()

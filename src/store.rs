@@ -30,6 +30,7 @@ pub(crate) mod model;
 mod pages;
 mod query;
 mod reading;
+mod reopening;
 mod rules;
 mod schema;
 mod search;
@@ -55,10 +56,11 @@ use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
 use crate::time::UnixTime;
 use batch::{Batch, IdChange};
-use medium::{Medium, Watch};
+use medium::Watch;
 use nostr::event::{Event, EventId};
 use nostr::key::PublicKey;
-use redb::Database;
+use redb::{Database, StorageBackend};
+use reopening::Opened;
 use schema::Part;
 use snapshot::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,8 +192,11 @@ pub struct Store {
     batch: Batch,
     /// What is committed; `None` only if it could not be read after a commit. Dropped before `db`.
     snapshot: Option<Snapshot>,
-    db: Database,
+    /// `None` only if it could not be opened anew after a commit that found no room.
+    db: Option<Database>,
     watch: Arc<Watch>,
+    backend: Arc<dyn StorageBackend>,
+    cache_bytes: usize,
     next_seq: Seq,
     /// Index entries that may wait in memory.
     unindexed_max: usize,
@@ -213,16 +218,20 @@ impl Store {
     ///
     /// If the backend holds something else, a damaged store or one of a newer version, is in use elsewhere, or fails.
     /// Nothing else is then changed, save for redb's own recovery of a store that was not closed.
-    pub fn open(backend: impl redb::StorageBackend, cache_bytes: usize) -> Result<Store, StoreError> {
-        let watch = Arc::new(Watch::default());
-        let medium = Medium::new(backend, watch.clone());
-        let db = Database::builder().set_cache_size(cache_bytes).create_with_backend(medium)?;
-        watch.on_opened();
-        schema::prepare(&db)?;
-        let snapshot = Snapshot::open(&db, &watch)?;
-        let next_seq = snapshot.next_seq;
-        let (batch, snapshot) = (Batch::default(), Some(snapshot));
-        Ok(Store { batch, snapshot, db, watch, next_seq, unindexed_max: STORE_UNINDEXED_MAX, failed: None })
+    pub fn open(backend: impl StorageBackend, cache_bytes: usize) -> Result<Store, StoreError> {
+        let backend: Arc<dyn StorageBackend> = Arc::new(backend);
+        let Opened { snapshot, db, watch } = Opened::on(&backend, cache_bytes)?;
+        Ok(Store {
+            batch: Batch::default(),
+            next_seq: snapshot.next_seq,
+            snapshot: Some(snapshot),
+            db: Some(db),
+            watch,
+            backend,
+            cache_bytes,
+            unindexed_max: STORE_UNINDEXED_MAX,
+            failed: None,
+        })
     }
 
     /// The same with another bound than [`STORE_UNINDEXED_MAX`] on the index entries that wait in memory. With 0 every
@@ -344,7 +353,8 @@ impl Store {
     /// # Errors
     ///
     /// If the store cannot be written, or has failed before. Nothing of the batch may be acknowledged; the store takes
-    /// no more writes, and reopening it gives the last committed state.
+    /// no more writes, and opening it elsewhere gives the last committed state. After [`StoreError::Full`] alone it may be
+    /// [reopened](Store::reopen) with its batch.
     pub fn commit(&mut self) -> Result<Vec<StoredEvent>, StoreError> {
         if self.batch.is_empty() && self.failed.is_none() {
             return Ok(Vec::new());
@@ -376,19 +386,19 @@ impl Store {
                 let batch = std::mem::take(&mut self.batch);
                 let unindexed = unindexed.after(&due, &removed, batch.new_keys(), first_new);
                 batch.marked_ids().for_each(|(id, _)| unindexed.absent.remove(&id));
-                self.snapshot = Some(Snapshot::take(&self.db, &self.watch, unindexed)?);
+                self.snapshot = Some(Snapshot::take(self.db()?, &self.watch, unindexed)?);
                 Ok(batch.into_events().map(|(seq, json)| StoredEvent { seq, json }).collect())
             }
             Err(error) => {
                 // What was committed before can still be read if the medium allows it.
-                self.snapshot = Snapshot::take(&self.db, &self.watch, unindexed).ok();
+                self.snapshot = self.db().and_then(|db| Snapshot::take(db, &self.watch, unindexed)).ok();
                 Err(error)
             }
         }
     }
 
     fn write_batch(&self, unindexed: &Unindexed, due: &[Part], first_new: Seq) -> Result<Vec<Keys>, StoreError> {
-        let txn = self.db.begin_write()?;
+        let txn = self.db()?.begin_write()?;
         schema::write_next_seq(&txn, self.next_seq)?;
         let removed = self.batch.write_events(&txn)?;
         unindexed.write(&txn, due, &removed, first_new)?;
@@ -405,6 +415,10 @@ impl Store {
             return Err(error);
         }
         change(self).inspect_err(|error| self.failed = Some(*error))
+    }
+
+    fn db(&self) -> Result<&Database, StoreError> {
+        self.db.as_ref().ok_or(self.failed.unwrap_or(StoreError::Failed))
     }
 
     // Lookups that see the batch.

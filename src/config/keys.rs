@@ -357,6 +357,18 @@ pub const KEYS: &[Key] = &[
         "Memory that all connections share beyond 64 KiB each, in MiB; who holds most of it is closed first.",
     ),
     key(
+        "limits.store_mib_max",
+        number(0, 1 << 30),
+        "0",
+        "Disk that the store's file may take, in MiB; then nothing more is stored until it is smaller. 0: no bound.",
+    ),
+    key(
+        "limits.disk_free_mib_min",
+        number(0, 1 << 30),
+        "256",
+        "Disk that stays free, in MiB; below, nothing more is stored until there is a quarter more. 0: no bound.",
+    ),
+    key(
         "limits.loopback_exempt",
         Kind::Switch,
         "true",

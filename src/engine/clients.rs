@@ -18,6 +18,9 @@ impl Engine {
             self.with_client(client, |serve, store, metrics| serve.on_text(now, client, text, store, metrics));
         let Some(raw) = published.flatten() else { return Ok(()) };
         self.metrics.events_received.add(Source::Client);
+        if self.refuse_for_room(client, &raw)? {
+            return Ok(());
+        }
         match self.offer(now, &raw, Source::Client, Rules::All, None)? {
             Outcome::Staged { .. } | Outcome::Pending { .. } => {
                 self.owed.acknowledgements.push((client, raw.id));

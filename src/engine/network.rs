@@ -42,7 +42,12 @@ impl Engine {
     /// The relay `key` was reached: all others are dialled, each in its turn.
     fn on_return(&mut self, now: Now, key: usize, outage: Duration) {
         info!("online again after {} s: {} was reached", outage.as_secs(), self.relays[key].relay.url());
-        for other in self.keys.values().copied().filter(|other| *other != key).collect::<Vec<_>>() {
+        self.wake_relays(now, Some(key), outage);
+    }
+
+    /// Every relay that waits for nothing else is dialled, each in its turn, after a time in which nobody was but `but`.
+    pub(super) fn wake_relays(&mut self, now: Now, but: Option<usize>, outage: Duration) {
+        for other in self.keys.values().copied().filter(|other| Some(*other) != but).collect::<Vec<_>>() {
             let deadline = self.alone(now, other, |relays, _, _, _, cx| {
                 let relay = &mut relays[other].relay;
                 relay.on_return(outage, cx);

@@ -39,7 +39,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Looks again who is to have a place, if somebody waits for one and it is time for that. While nothing can be reached,
+    /// Looks again who is to have a place, if somebody waits for one and it is time for that. While nobody is dialled,
     /// nobody loses his; while a window is open, its end decides.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl Engine {
             return Ok(());
         }
         self.places_due = Some(now.mono + PLACES_PERIOD);
-        let waits = self.network.is_offline() || self.window.closes_at().is_some() || self.untold.is_some();
+        let waits = self.network.rests() || self.window.closes_at().is_some() || self.untold.is_some();
         if waits { Ok(()) } else { self.assign_places(now) }
     }
 

@@ -10,6 +10,7 @@ use crate::limits::{
 };
 use crate::metrics::{Gauges, QueueSample, RelaySample};
 use crate::protocol::relay_url::RelayUrl;
+use crate::shares::room::Shortage;
 use crate::sync::budget::{Budget, Learned};
 use crate::sync::coverage::Coverage;
 use crate::sync::filters::Unit;
@@ -28,6 +29,8 @@ impl Engine {
         let queue = |name, depth, limit| QueueSample { name, depth, limit };
         let gauges = Gauges {
             offline: self.network.is_offline(),
+            shortages: Shortage::ALL.map(|why| (why.name(), self.room.shortage() == Some(why))).into(),
+            space: self.room.space(),
             repos: self.state.repos_followed(),
             root_events: self.state.roots_held(),
             store_last_seq: self.store.last_seq(),
@@ -97,6 +100,7 @@ impl Engine {
             "repos": self.state.repos_followed(),
             "root_events": self.state.roots_held(),
             "store": { "last_seq": self.store.last_seq(), "batch_events": self.store.batch_events() },
+            "storage": self.storage_status(),
             "clients": self.serve.clients(),
             "client_subscriptions": self.serve.subscriptions(),
             "window_closes_in_secs": self.window.closes_at().map(|at| at.since(now.mono).as_secs_f64()),
@@ -121,6 +125,18 @@ impl Engine {
     fn waiting(&self) -> Vec<(&'static str, u64)> {
         let count = |why: LeftOut| self.left_out.values().filter(|of| **of == why).count() as u64;
         LeftOut::ALL.into_iter().map(|why| (why.name(), count(why))).collect()
+    }
+
+    /// Whether anything can be stored, and how much room there is.
+    fn storage_status(&self) -> Value {
+        let (shortage, space) = (self.room.shortage(), self.room.space());
+        json!({
+            "state": if shortage.is_some() { "short" } else { "enough" },
+            "why": shortage.map(|why| why.to_string()),
+            "since": self.room.since().map(UnixTime::as_secs),
+            "disk_free_bytes": space.map(|space| space.disk_free),
+            "store_bytes": space.map(|space| space.store),
+        })
     }
 
     fn relay_status(&self, entry: &Entry, now: Now) -> Value {

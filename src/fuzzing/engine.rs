@@ -290,6 +290,8 @@ impl<'a> World<'a> {
     fn commit(&mut self) {
         let now = self.now();
         match self.engine().commit(now) {
+            // It would go on, and wait for room. Here it is killed instead: what waits was not acknowledged.
+            Ok(()) if self.engine().shortage().is_some() => self.die(),
             Ok(()) => {
                 self.checks.uncommitted.clear();
                 self.carry_out();

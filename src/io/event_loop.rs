@@ -29,6 +29,7 @@ use crate::io::clock::Clock;
 use crate::io::connections::{Connections, FIRST_TOKEN};
 use crate::io::counters::Counters;
 use crate::io::crowd::Crowd;
+use crate::io::disk::Disk;
 use crate::io::http::Door;
 use crate::io::listeners::Listener;
 use crate::io::places::Places;
@@ -37,6 +38,7 @@ use crate::io::signals::Signals;
 use crate::limits::{LINK_CLOSE_TIMEOUT, LINK_READ_TIME_PER_TURN, READ_TIME_PER_TURN, READS_PER_TURN, TURN_SLOW};
 use crate::protocol::relay_url::Service;
 use crate::shares::Pool;
+use crate::shares::room::Shortage;
 use crate::store::StoreError;
 use crate::time::{Duration, Instant, Now};
 
@@ -61,6 +63,8 @@ pub trait Core {
     fn metrics_text(&self) -> String;
     fn status_json(&self, now: Now) -> String;
     fn relay_info_json(&self) -> String;
+    fn space_due(&self, now: Now) -> bool;
+    fn shortage(&self) -> Option<Shortage>;
 }
 
 impl Core for Engine {
@@ -94,6 +98,14 @@ impl Core for Engine {
 
     fn relay_info_json(&self) -> String {
         Engine::relay_info_json(self)
+    }
+
+    fn space_due(&self, now: Now) -> bool {
+        Engine::space_due(self, now)
+    }
+
+    fn shortage(&self) -> Option<Shortage> {
+        Engine::shortage(self)
     }
 }
 
@@ -223,6 +235,8 @@ pub struct EventLoop {
     /// Links whose queue has become empty, likewise.
     drained: Vec<LinkId>,
     last_commit_took: Duration,
+    /// The disk that the store is on; `None` if it is on none.
+    disk: Option<Disk>,
     /// One link's share of this turn.
     read_time: Duration,
     counters: Counters,
@@ -265,6 +279,7 @@ impl EventLoop {
             inquired: Vec::new(),
             drained: Vec::new(),
             last_commit_took: Duration::ZERO,
+            disk: None,
             read_time: LINK_READ_TIME_PER_TURN,
             counters: Counters::default(),
             options,
@@ -281,6 +296,11 @@ impl EventLoop {
         let signals = Signals::catch(self.poll.registry(), SIGNALS_TOKEN).map_err(|e| BindError::System(e.kind()))?;
         self.signals = Some(signals);
         Ok(())
+    }
+
+    /// From now on the engine is told how much room there is for the store's file and on its disk.
+    pub fn watch_disk(&mut self, disk: Disk) {
+        self.disk = Some(disk);
     }
 
     /// Where the own relay listens, with the port that the system chose if it was asked to.
@@ -307,6 +327,7 @@ impl EventLoop {
     pub fn run(mut self, core: &mut impl Core) -> Result<(), RunError> {
         log::info!("own relay on ws://{}", self.local_addr());
         log::info!("metrics, health and status on http://{}", self.admin_addr());
+        self.tell_space(core)?;
         while self.turn(core, None)? == Turned::On {}
         log::info!("stopping");
         self.stop(core)
@@ -337,6 +358,8 @@ impl EventLoop {
         if core.commit_due(self.clock.now(), idle) {
             self.commit(core)?;
             committing = self.last_commit_took;
+        } else if core.space_due(now) {
+            self.tell_space(core)?;
         }
         self.carry_out(core);
         self.flush_touched();
@@ -438,6 +461,13 @@ impl EventLoop {
         let after = self.clock.now();
         self.last_commit_took = after.mono.since(before.mono);
         core.handle(after, Input::CommitTook(self.last_commit_took))?;
+        self.tell_space(core)
+    }
+
+    fn tell_space(&mut self, core: &mut impl Core) -> Result<(), RunError> {
+        if let Some(space) = self.disk.as_mut().and_then(Disk::space) {
+            core.handle(self.clock.now(), Input::Space(space))?;
+        }
         Ok(())
     }
 

@@ -148,6 +148,16 @@ impl Batch {
         self.forgotten.values().flatten().copied()
     }
 
+    /// The first sequence number of a new event.
+    pub(super) fn first_new(&self) -> Option<Seq> {
+        self.events.first_key_value().map(|(seq, _)| *seq)
+    }
+
+    /// The first committed event to be removed.
+    pub(super) fn first_removed(&self) -> Option<Seq> {
+        self.removed.first().copied()
+    }
+
     /// Whether a new event is of this author.
     pub(super) fn has_any_of(&self, author: &PublicKey) -> bool {
         self.new_keys().any(|keys| keys.is_of(author))

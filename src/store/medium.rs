@@ -72,16 +72,17 @@ fn damaged() -> Error {
     Error::new(ErrorKind::InvalidData, DamagedPage)
 }
 
-/// A backend of which nothing damaged is read, and on which a creation that was cut short is no more.
+/// A backend of which nothing damaged is read, and on which a creation that was cut short is no more. The backend outlives
+/// it: a store that finds no room is opened on it anew.
 #[derive(Debug)]
-pub(super) struct Medium<B> {
-    backend: B,
+pub(super) struct Medium {
+    backend: Arc<dyn StorageBackend>,
     was_looked_at: AtomicBool,
     watch: Arc<Watch>,
 }
 
-impl<B: StorageBackend> Medium<B> {
-    pub(super) fn new(backend: B, watch: Arc<Watch>) -> Medium<B> {
+impl Medium {
+    pub(super) fn new(backend: Arc<dyn StorageBackend>, watch: Arc<Watch>) -> Medium {
         Medium { backend, was_looked_at: AtomicBool::new(false), watch }
     }
 
@@ -103,7 +104,7 @@ impl<B: StorageBackend> Medium<B> {
     }
 }
 
-impl<B: StorageBackend> StorageBackend for Medium<B> {
+impl StorageBackend for Medium {
     fn len(&self) -> Result<u64, Error> {
         // redb has locked the medium before it asks for the first time: nobody else is making a store of it.
         if !self.was_looked_at.swap(true, Ordering::Relaxed) && self.is_unfinished()? {

@@ -107,6 +107,11 @@ impl Snapshot {
         Ok(self.events.get(seq)?.filter(|json| damage::is_record(json.value())))
     }
 
+    /// Whether anything stands under `seq`.
+    pub(super) fn has(&self, seq: Seq) -> Result<bool, StoreError> {
+        Ok(self.events.get(seq)?.is_some())
+    }
+
     /// What stands under every sequence number, in their order: records, and what is none any more.
     pub(super) fn texts(&self) -> Result<impl Iterator<Item = Result<Record, StoreError>>, StoreError> {
         Ok(self.events.range::<u64>(..)?.map(|entry| {

@@ -55,6 +55,8 @@ struct State {
     unsynced: Vec<Change>,
     /// Writes, length changes and syncs that still succeed; the others fail with the kind.
     failing: Option<(u64, ErrorKind)>,
+    /// Nothing fits that would be written beyond so many bytes. A length alone takes no room.
+    room: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -101,6 +103,19 @@ impl Disk {
         self.state().failing = Some((n, kind));
     }
 
+    /// Every change succeeds again, and there is room for whatever comes.
+    pub(crate) fn heal(&self) {
+        let mut state = self.state();
+        (state.failing, state.room) = (None, None);
+    }
+
+    /// From now on nothing fits beyond what was ever written.
+    #[cfg(test)]
+    pub(crate) fn fill(&self) {
+        let mut state = self.state();
+        state.room = Some(state.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("no test panics with the lock")
     }
@@ -118,6 +133,11 @@ impl Disk {
 
     fn change(&self, change: Change) -> Result<(), Error> {
         let mut state = self.changing()?;
+        if let (Some(room), Change::Write(from, data)) = (state.room, &change)
+            && from + data.len() > room
+        {
+            return Err(Error::from(ErrorKind::StorageFull));
+        }
         change.apply(&mut state.bytes);
         state.unsynced.push(change);
         Ok(())

@@ -191,10 +191,10 @@ mod tests {
         let sound = Findings { events: 20, ..Findings::default() };
         assert_eq!(store.verify(), Ok(sound));
         assert!(sound.is_sound());
-        let txn = store.db.begin_write().unwrap();
+        let txn = store.db().unwrap().begin_write().unwrap();
         change(&txn, &events);
         txn.commit().unwrap();
-        let Store { snapshot, db, watch, .. } = &store;
+        let Store { snapshot, db: Some(db), watch, .. } = &store else { panic!("it is open") };
         let unindexed = super::super::Unindexed::nothing(&redb::ReadableDatabase::begin_read(db).unwrap()).unwrap();
         assert!(snapshot.is_some());
         let snapshot = Snapshot::take(db, watch, unindexed).unwrap();

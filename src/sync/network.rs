@@ -94,6 +94,8 @@ pub struct Network {
     certain: bool,
     /// How long an outage was that has just ended.
     returned: Option<Duration>,
+    /// Nobody is to be dialled: what would come could not be kept.
+    paused: bool,
 }
 
 impl Network {
@@ -106,7 +108,18 @@ impl Network {
             suspects: BTreeSet::new(),
             certain: false,
             returned: None,
+            paused: false,
         }
+    }
+
+    /// Nobody is dialled from now on, or again.
+    pub fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Whether nobody is dialled, but for probes: nothing can be reached, or nothing could be kept.
+    pub fn rests(&self) -> bool {
+        self.paused || self.is_offline()
     }
 
     /// Whether nothing can be reached.
@@ -152,7 +165,7 @@ impl Network {
 
     /// Whether there may be an outage that is not known yet: if so, the caller counts its links and dials.
     pub fn is_suspicious(&self) -> bool {
-        !self.is_offline() && (self.certain || self.suspects.len() >= OUTAGE_HOSTS_MIN)
+        !self.rests() && (self.certain || self.suspects.len() >= OUTAGE_HOSTS_MIN)
     }
 
     /// With so many links open and dials under way: begins an outage if this is one. Says whether it is.
@@ -179,15 +192,15 @@ impl Network {
     /// When the next probe is due.
     pub fn probe_at(&self) -> Option<Instant> {
         match self.state {
-            State::Online => None,
-            State::Offline { probe_at, .. } => Some(probe_at),
+            State::Offline { probe_at, .. } if !self.paused => Some(probe_at),
+            State::Online | State::Offline { .. } => None,
         }
     }
 
     /// The probe that is due now, if one is. While a dial is under way there is none: that is a probe.
     pub fn take_probe(&mut self, now: Now, dials: usize) -> Option<Probe> {
         let State::Offline { probes, wait, probe_at } = &mut self.state else { return None };
-        if *probe_at > now.mono {
+        if self.paused || *probe_at > now.mono {
             return None;
         }
         if dials > 0 {

@@ -473,11 +473,11 @@ impl Relay {
     pub fn on_time(&mut self, cx: &mut Cx<'_>) {
         self.give_up_slow_inquiry(cx);
         match &mut self.state {
-            State::Idle if cx.network.is_offline() => {
+            State::Idle if cx.network.rests() => {
                 let until = cx.now.mono;
                 self.enter(Why::Needed, cx, |_| State::Backoff { until });
             }
-            State::Backoff { .. } if cx.network.is_offline() => {}
+            State::Backoff { .. } if cx.network.rests() => {}
             State::Idle => self.dial(Why::Needed, cx),
             State::Backoff { until } if *until <= cx.now.mono => self.dial(Why::WaitOver, cx),
             State::Connecting { step: Step::Waiting { .. }, .. } => {}
@@ -509,7 +509,7 @@ impl Relay {
     pub fn next_deadline(&self, cx: &Cx<'_>) -> Option<Instant> {
         match &self.state {
             // The engine says when.
-            State::Backoff { .. } if cx.network.is_offline() => None,
+            State::Backoff { .. } if cx.network.rests() => None,
             State::Backoff { .. } | State::Connecting { step: Step::Waiting { .. }, .. }
                 if cx.dials.is_waiting(&self.url) =>
             {

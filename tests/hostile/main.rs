@@ -11,4 +11,5 @@ mod support;
 mod memory;
 mod places;
 mod relays;
+mod storage;
 mod stranger;

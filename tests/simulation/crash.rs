@@ -4,46 +4,7 @@ use crate::clock::{MINUTE, SECOND};
 use crate::disk::{DiskFaults, Fails, Lost};
 use crate::scenario;
 use crate::setup::{OLD, quiet, village};
-use crate::world::World;
 use grasp_sync::store::StoreError;
-
-/// Runs until the process has ended by itself; the error that ended it.
-fn ends(w: &mut World) -> StoreError {
-    let before = w.endings.len();
-    w.run_until("the process ends", 10 * MINUTE, |w| !w.is_running());
-    assert_eq!(w.endings.len(), before + 1);
-    w.endings[before].1
-}
-
-#[test]
-fn a_full_disk_ends_the_process_and_with_room_again_everything_is_found() {
-    scenario("a_full_disk_ends_the_process_and_with_room_again_everything_is_found", |w| {
-        let v = village(w, 60);
-        let issues = v.issues(300, OLD + 60);
-        w.hold_all("far", &issues);
-        w.start();
-        w.run_until("the first event", MINUTE, |w| w.has(&v.announcement));
-        let room = w.disk_used() + (64 << 10);
-        w.disk_faults(DiskFaults { room: Some(room), ..DiskFaults::default() });
-        assert_eq!(ends(w), StoreError::Full);
-        assert!(w.has(&v.announcement) && w.missing(&issues) > 0);
-        // Whoever supervises it starts it again and again.
-        for _ in 0..5 {
-            w.run_for(10 * SECOND);
-            w.start();
-            w.run_for(MINUTE);
-            if w.is_running() {
-                w.kill_with(Lost::All);
-            }
-            assert!(w.endings.iter().all(|(_, error)| *error == StoreError::Full), "{:?}", w.endings);
-            assert!(w.has(&v.announcement));
-        }
-        w.disk_faults(DiskFaults::default());
-        w.start();
-        quiet(w);
-        assert_eq!(w.missing(&issues), 0);
-    });
-}
 
 #[test]
 fn a_read_error_ends_the_process_and_loses_nothing() {

@@ -3,6 +3,7 @@
 //! is drawn from a seed. A disk that lies about a sync is out of scope: nothing could be acknowledged on it.
 
 use crate::rng::Rng;
+use grasp_sync::shares::room::Space;
 use redb::StorageBackend;
 use std::collections::BTreeSet;
 use std::io;
@@ -152,6 +153,13 @@ impl Disk {
     /// Bytes in the blocks that were ever written.
     pub fn used(&self) -> u64 {
         self.image().blocks.len() as u64 * BLOCK
+    }
+
+    /// What there is to be had, and what is taken.
+    pub fn space(&self) -> Space {
+        let store = self.used();
+        let disk_free = self.image().faults.room.map_or(u64::MAX, |room| room.saturating_sub(store));
+        Space { disk_free, store }
     }
 
     /// From now on this is wrong with the disk, and nothing else.

@@ -34,6 +34,7 @@ mod reconcile;
 mod refusals;
 mod regressions;
 mod rng;
+mod room;
 mod script;
 mod setup;
 mod shares;

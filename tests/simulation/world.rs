@@ -29,6 +29,9 @@ pub trait Process {
     fn next_deadline(&self) -> Option<Instant>;
     fn commit_due(&self, now: Now, idle: bool) -> bool;
     fn commit(&mut self, now: Now) -> Result<(), StoreError>;
+    fn space_due(&self, _: Now) -> bool {
+        false
+    }
     /// The end after the last commit, if nothing kills it before.
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         Ok(())
@@ -64,6 +67,9 @@ impl Process for Engine {
     }
     fn commit(&mut self, now: Now) -> Result<(), StoreError> {
         Engine::commit(self, now)
+    }
+    fn space_due(&self, now: Now) -> bool {
+        Engine::space_due(self, now)
     }
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         Engine::close(*self)
@@ -454,8 +460,8 @@ impl World {
         }
         self.count_turn();
         self.feed(Input::Tick);
-        let committed = self.finish_turn();
-        let progress = committed || self.outputs != outputs || happens;
+        let progressed = self.finish_turn();
+        let progress = progressed || self.outputs != outputs || happens;
         self.idle_turns = if progress { 0 } else { self.idle_turns + 1 };
         if self.idle_turns > IDLE_TURNS_MAX {
             self.fail("a busy loop: the deadline is due again and again, but nothing comes of it");
@@ -485,13 +491,17 @@ impl World {
         }
     }
 
-    /// What follows the inputs of a turn: the commit if it is due.
+    /// What follows the inputs of a turn: the commit if it is due, or a look at the disk. Whether anything did.
     fn finish_turn(&mut self) -> bool {
         let now = self.now();
         let idle = self.queue.first_key_value().is_none_or(|((at, _), _)| *at > self.clock.now());
         let Some(process) = self.process.as_mut() else { return false };
         if !process.commit_due(now, idle) {
-            return false;
+            let due = process.space_due(now);
+            if due {
+                self.feed(Input::Space(self.disk.space()));
+            }
+            return due;
         }
         let done = process.commit(now);
         self.listen();
@@ -507,6 +517,7 @@ impl World {
         self.drain();
         self.clock.advance_to(self.clock.now() + self.commit_took);
         self.feed(Input::CommitTook(Duration::from_micros(self.commit_took)));
+        self.feed(Input::Space(self.disk.space()));
         true
     }
 }

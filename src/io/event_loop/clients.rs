@@ -100,7 +100,10 @@ impl EventLoop {
             Route::Health if self.last_commit_took > HEALTH_COMMIT_MAX => {
                 Response::text(503, "The last commit of the store took too long.\n")
             }
-            Route::Health => Response::text(200, "ok\n"),
+            Route::Health => match core.shortage() {
+                Some(why) => Response::text(503, &format!("Nothing can be stored: {why}.\n")),
+                None => Response::text(200, "ok\n"),
+            },
             Route::Answer(response) => response,
         };
         log::debug!("{door:?} {:?} {:?}: {}", request.method, request.path, response.status());

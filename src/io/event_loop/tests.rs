@@ -66,7 +66,7 @@ impl Core for Script {
                 self.ticks += 1;
                 return Ok(());
             }
-            Input::CommitTook(_) => return Ok(()),
+            Input::CommitTook(_) | Input::Space(_) => return Ok(()),
         };
         self.told.push(told);
         Ok(())
@@ -99,6 +99,14 @@ impl Core for Script {
 
     fn relay_info_json(&self) -> String {
         r#"{"name":"ours"}"#.to_owned()
+    }
+
+    fn space_due(&self, _: Now) -> bool {
+        false
+    }
+
+    fn shortage(&self) -> Option<Shortage> {
+        None
     }
 }
 

@@ -189,6 +189,23 @@ impl Relay {
         }
     }
 
+    /// Nothing can be stored: what it would send has to be asked for later, so its link is closed, and nothing of this is
+    /// charged to it. It waits in Backoff until [`Relay::on_return`].
+    pub fn on_no_room(&mut self, cx: &mut Cx<'_>) {
+        match &self.state {
+            State::Catchup { .. } | State::Live { .. } | State::Consolidating { .. } => {
+                self.hang_up(1000, Why::NoRoom, cx);
+            }
+            State::Connecting { .. } => {
+                let links = self.links().into_iter().flatten();
+                cx.out.extend(links.map(|link| Output::Close { link, code: 1000 }));
+                self.lose_link(Why::NoRoom, cx);
+            }
+            State::Backoff { .. } => cx.dials.withdraw(&self.url),
+            State::Idle | State::Closing => {}
+        }
+    }
+
     /// The relay is to be dialled: at once, or when its turn comes.
     pub(super) fn dial(&mut self, why: Why, cx: &mut Cx<'_>) {
         if cx.dials.ask(cx.now.mono, &self.url, self.caller()) {
@@ -208,7 +225,7 @@ impl Relay {
     /// Its turn to be dialled, or asked what it is, has come.
     pub fn on_turn(&mut self, cx: &mut Cx<'_>) {
         match &mut self.state {
-            State::Backoff { until } if *until <= cx.now.mono && !cx.network.is_offline() => {
+            State::Backoff { until } if *until <= cx.now.mono && !cx.network.rests() => {
                 self.begin_dial(Why::WaitOver, cx);
             }
             State::Connecting { step: Step::Waiting { left }, deadline, .. } => {
@@ -310,15 +327,19 @@ impl Relay {
             self.budget = Some(budget);
         }
         self.note_evidence(why, cx);
-        let (is_stable, is_offline) = (self.linked().is_some_and(|linked| linked.stable), cx.network.is_offline());
+        let (is_stable, rests) = (self.linked().is_some_and(|linked| linked.stable), cx.network.rests());
         self.budget_mut().note_standing(|standing| match is_stable {
             true => standing.on_reached(cx.now.wall),
-            false => !is_offline && standing.on_failure(cx.now.wall),
+            false => !rests && standing.on_failure(cx.now.wall),
         });
         self.note_budget();
         let (now, timing) = (cx.now.mono, &cx.settings.timing);
         let until = match self.linked() {
             Some(_) if matches!(why, Why::LockedOut(_)) => now + REFUSED_RETRY_AFTER,
+            Some(linked) if why == Why::NoRoom => match linked.stable {
+                true => self.health.on_idle_drop(now, timing),
+                false => now,
+            },
             Some(_) if idle => self.health.on_idle_drop(now, timing),
             Some(linked) if linked.stable => {
                 let lived = now.since(linked.session.opened_at()) >= timing.stable_after;
@@ -330,7 +351,7 @@ impl Relay {
             Some(_) => self.health.on_failure(now, timing),
             None if matches!(self.state, State::Connecting { .. }) => {
                 self.totals.dials_failed += 1;
-                match cx.network.is_offline() {
+                match cx.network.rests() {
                     true => self.rests_until.max(now),
                     false => self.health.on_failure(now, timing),
                 }
@@ -342,7 +363,7 @@ impl Relay {
         if let Some(name) = why.own_rule() {
             cx.metrics.relay_links_closed.add(name);
         }
-        match until <= now && !cx.network.is_offline() {
+        match until <= now && !cx.network.rests() {
             true => self.dial(why, cx),
             false => self.enter(why, cx, |_| State::Backoff { until }),
         }

@@ -104,6 +104,8 @@ pub enum Why {
     Relearned,
     /// The machine failed, by a bug of ours.
     Fault,
+    /// What it would send could not be stored.
+    NoRoom,
     /// No repo needs the relay.
     Unneeded,
     /// Others come before it, and there are no more places.
@@ -169,6 +171,7 @@ impl fmt::Display for Why {
             Why::Forged => f.write_str("too many forged events"),
             Why::Relearned => f.write_str("its answers have shown that what was had may not be all"),
             Why::Fault => f.write_str("a fault of ours"),
+            Why::NoRoom => f.write_str("nothing can be stored"),
             Why::Unneeded => f.write_str("no repo needs it"),
             Why::Outranked => f.write_str("others come before it"),
             Why::Stopping => f.write_str("stopping"),

@@ -25,6 +25,7 @@ impl World {
                 let verdict = self.refresh_durable();
                 self.demand(verdict);
                 self.listen();
+                self.feed(Input::Space(self.disk.space()));
                 self.drain();
                 self.finish_turn();
             }
