@@ -77,7 +77,8 @@ struct Owed {
     changes: Changes,
     /// Clients that wait for `OK true`.
     acknowledgements: Vec<(u64, EventId)>,
-    sources: Vec<Source>,
+    /// Of each event, with its bytes.
+    sources: Vec<(Source, usize)>,
 }
 
 /// The deterministic core. Owns the store, the sync state, the relays' machines and the clients' sessions.
@@ -305,8 +306,9 @@ impl Engine {
         self.state.on_committed();
         let owed = std::mem::take(&mut self.owed);
         self.metrics.on_batch(stored.len());
-        for source in owed.sources {
+        for (source, bytes) in owed.sources {
             self.metrics.events_new.add(source);
+            self.metrics.event_bytes_new.add_many(source, bytes as u64);
         }
         self.serve.on_committed(stored, &self.store, &mut self.metrics)?;
         for (client, id) in owed.acknowledgements {
@@ -493,7 +495,7 @@ impl Engine {
                 let changes = std::mem::take(changes);
                 self.unconfirm(&changes);
                 self.owed.changes.merge(changes);
-                self.owed.sources.push(source);
+                self.owed.sources.push((source, raw.json.len()));
             }
             Outcome::Stored { .. } | Outcome::Pending { .. } => self.metrics.events_duplicate += 1,
             Outcome::RefusedBefore { refusal, .. } | Outcome::Refused { refusal, .. } => {

@@ -2,15 +2,18 @@
 //! the common case, a copy of what is held, cost one lookup: no parse of the rest, no signature.
 
 use nostr::event::{Event, EventId};
+use nostr::key::PublicKey;
 
-use crate::limits::REFUSED_IDS_MAX;
+use crate::limits::{AUTHOR_RATE, REFUSED_IDS_MAX};
+use crate::policy::quota::{self, Payer};
 use crate::policy::{self, Refusal, Tagged};
 use crate::protocol::message::RawEvent;
 use crate::protocol::repo::{ANNOUNCEMENT_KIND, Announcement, RepoAddr, expiration, is_root_kind, root_repos};
 use crate::protocol::root::root_from_json;
 use crate::settings::Settings;
+use crate::shares::Buckets;
 use crate::state::{Changes, State};
-use crate::store::{Known, Removed, Seq, Store, StoreError};
+use crate::store::{Holder, Known, Removed, Seq, Store, StoreError};
 use crate::time::{Now, UnixTime};
 
 mod adoption;
@@ -28,6 +31,8 @@ use verifier::Verifier;
 pub enum Rules {
     /// The whole policy.
     All,
+    /// The same for a client: with what its author and the repos may have.
+    Client,
     /// Valid events that were not deleted or superseded (`import --no-policy`).
     ValidOnly,
 }
@@ -91,12 +96,15 @@ pub struct Intake {
     verifier: Verifier,
     adoptions: Adoptions,
     tagged: Tagged,
+    /// What each author may have published of late.
+    authors: Buckets<PublicKey>,
 }
 
 impl Default for Intake {
     fn default() -> Self {
         let (unwanted, verifier, adoptions, tagged) = Default::default();
-        Intake { refused: Recent::new(REFUSED_IDS_MAX), unwanted, verifier, adoptions, tagged }
+        let (refused, authors) = (Recent::new(REFUSED_IDS_MAX), Buckets::new(AUTHOR_RATE));
+        Intake { refused, unwanted, verifier, adoptions, tagged, authors }
     }
 }
 
@@ -135,7 +143,7 @@ impl Intake {
         if !asked(&event, desk.state) {
             return refuse(Refusal::NotAsked);
         }
-        if rules == Rules::All
+        if rules != Rules::ValidOnly
             && let Some((refusal, created_at)) = self.unwanted.verdict(&event.id, desk.state)
         {
             return Ok(Outcome::Refused { refusal, created_at: Some(created_at) });
@@ -156,9 +164,17 @@ impl Intake {
             }
             return Ok(Outcome::Refused { refusal, created_at: Some(created_at) });
         }
+        let holders = match rules {
+            Rules::Client => match admit(&mut self.authors, &event, json.len(), desk)? {
+                Ok(holders) => holders,
+                // Not remembered: what a relay brings is not refused for it.
+                Err(refusal) => return Ok(Outcome::Refused { refusal, created_at: Some(created_at) }),
+            },
+            Rules::All | Rules::ValidOnly => Vec::new(),
+        };
         let change = StateChange::of(&event);
         let unheard_of = change.announced().filter(|addr| desk.state.repo_id(addr).is_none());
-        let (changes, removed) = take_in(&event, json, &change, desk)?;
+        let (changes, removed) = take_in(&event, json, &change, &holders, desk)?;
         if let Some(addr) = unheard_of {
             self.adoptions.begin(addr, desk)?;
         }
@@ -249,7 +265,7 @@ impl Place {
 
 fn judge(event: &Event, rules: Rules, desk: &Desk<'_>, tagged: &mut Tagged) -> Result<Result<(), Refusal>, StoreError> {
     let by_clock = match rules {
-        Rules::All => policy::check_time(event, desk.now.wall),
+        Rules::All | Rules::Client => policy::check_time(event, desk.now.wall),
         Rules::ValidOnly => Ok(()),
     };
     if by_clock.is_err() {
@@ -266,15 +282,37 @@ fn judge(event: &Event, rules: Rules, desk: &Desk<'_>, tagged: &mut Tagged) -> R
     policy::check_belongs(event, desk.state, desk.store, tagged)
 }
 
+/// Whether a client may publish an event that belongs here, as far as its author and the repos go, and who pays for it. Only
+/// an event that is new and its author's own counts, so that nobody uses up what is another's.
+fn admit(
+    authors: &mut Buckets<PublicKey>,
+    event: &Event,
+    bytes: usize,
+    desk: &Desk<'_>,
+) -> Result<Result<Vec<Holder>, Refusal>, StoreError> {
+    let holders = match quota::payer(event, desk.state, desk.store)? {
+        Payer::Nobody => Vec::new(),
+        Payer::Holders(_) if !authors.has(&event.pubkey, desk.now.mono) => return Ok(Err(Refusal::AuthorRate)),
+        Payer::Holders(holders) => holders,
+    };
+    let by_quota = quota::check(event, bytes, &holders, &desk.settings.limits, desk.state, desk.store)?;
+    if by_quota.is_ok() && !holders.is_empty() {
+        authors.take(event.pubkey, desk.now.mono);
+    }
+    Ok(by_quota.map(|()| holders))
+}
+
 /// Puts an event into the batch and applies it to what we follow. The state runs ahead of the disk by at most one batch,
 /// so that an issue may follow its announcement at once; nothing is served or acknowledged before the commit.
 fn take_in(
     event: &Event,
     json: &str,
     change: &StateChange,
+    holders: &[Holder],
     desk: &mut Desk<'_>,
 ) -> Result<(Changes, Vec<Removed>), StoreError> {
     let staged = desk.store.stage_written(event, json)?;
+    desk.store.charge(staged.seq, holders)?;
     let mut changes = Changes::default();
     for removed in &staged.removed {
         changes.merge(remove_from_state(removed, desk.state));

@@ -43,6 +43,17 @@ pub struct Limits {
     /// Client links of one account, an IPv4 address or a /64 of IPv6; further ones get HTTP 503
     /// (`grasp_sync_clients_refused_total`).
     pub clients_per_address: usize,
+    /// Events that clients may publish of one author, in repos whose maintainer he is not; 0: as many as come. Beyond: OK
+    /// false, `blocked: quota` (`quota_author_events`).
+    pub author_events_max: u64,
+    /// Bytes of their JSON, likewise (`quota_author_bytes`).
+    pub author_bytes_max: u64,
+    /// Repos that one author may announce to us by clients, likewise (`quota_author_repos`).
+    pub author_repos_max: usize,
+    /// Events that clients may publish in one repo, by others than its maintainers, likewise (`quota_repo_events`).
+    pub repo_events_max: u64,
+    /// Bytes of their JSON, likewise (`quota_repo_bytes`).
+    pub repo_bytes_max: u64,
     /// Bytes of the disk that the store's file may take; 0: as many as there are. At this: nothing more is stored
     /// (`grasp_sync_storage_short`).
     pub store_bytes_max: u64,
@@ -66,6 +77,11 @@ impl Default for Limits {
             clients_max: 512,
             buffers_bytes: 32 << 20,
             clients_per_address: 32,
+            author_events_max: 100_000,
+            author_bytes_max: 256 << 20,
+            author_repos_max: 1_000,
+            repo_events_max: 1_000_000,
+            repo_bytes_max: 2_048 << 20,
             store_bytes_max: 0,
             disk_free_bytes_min: 256 << 20,
             loopback_exempt: true,
@@ -604,6 +620,8 @@ pub const CLIENT_STEP_CANDIDATES: usize = 100;
 pub const CLIENT_HELD_EVENTS_MAX: usize = 32_768;
 /// EVENTs of one address. Beyond: OK false, `rate-limited:`.
 pub const EVENT_RATE: Rate = Rate::per_second(50, 5_000);
+/// Events that one author has clients publish, in repos whose maintainer he is not. Beyond: OK false, `rate-limited:`.
+pub const AUTHOR_RATE: Rate = Rate::per_second(20, 2_000);
 /// REQs of one address. Beyond: CLOSED, `rate-limited:`.
 pub const REQ_RATE: Rate = Rate::per_second(50, 2_000);
 /// Connections of one address to one of our listeners. Beyond: closed at once (`grasp_sync_connections_refused_total`).

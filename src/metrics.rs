@@ -114,6 +114,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_bytes_sent_total", "counter", "Bytes of text messages sent, by {side}"),
     ("grasp_sync_messages_refused_total", "counter", "Messages dropped or refused, by {reason}"),
     ("grasp_sync_events_received_total", "counter", "Events received from anyone, copies included, by {source}"),
+    ("grasp_sync_event_bytes_total", "counter", "Bytes of new events stored, by {source}"),
     ("grasp_sync_events_duplicate_total", "counter", "Events received that were known already"),
     ("grasp_sync_events_refused_total", "counter", "Events refused, by {reason}"),
     ("grasp_sync_events_expired_total", "counter", "Stored events removed because they expired (NIP-40)"),
@@ -154,6 +155,8 @@ const COMMIT_SECONDS_BOUNDS: &[f64] = &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0,
 pub struct Metrics {
     /// New events stored. Counted when durable.
     pub events_new: BySource,
+    /// Their bytes, as they came.
+    pub event_bytes_new: BySource,
     /// Events received, copies included.
     pub events_received: BySource,
     /// Events received that were known already.
@@ -244,6 +247,7 @@ impl Default for Metrics {
     fn default() -> Self {
         Metrics {
             events_new: By::default(),
+            event_bytes_new: By::default(),
             events_received: By::default(),
             events_duplicate: 0,
             events_refused: Counts::default(),
@@ -475,6 +479,7 @@ impl Sheet {
 
     fn counters(&mut self, metrics: &Metrics) {
         self.put_each("ngit_sync_events_total", "source", metrics.events_new.iter());
+        self.put_each("grasp_sync_event_bytes_total", "source", metrics.event_bytes_new.iter());
         self.put_each("grasp_sync_events_received_total", "source", metrics.events_received.iter());
         self.put("grasp_sync_events_duplicate_total", &[], metrics.events_duplicate);
         self.put_each("grasp_sync_events_refused_total", "reason", metrics.events_refused.iter());

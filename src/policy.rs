@@ -14,8 +14,10 @@ use crate::state::State;
 use crate::store::{Store, StoreError, Verdict};
 use crate::time::UnixTime;
 
+pub mod quota;
 mod tagged;
 
+pub use quota::Quota;
 pub use tagged::Tagged;
 
 /// Why an event is not taken in.
@@ -53,11 +55,15 @@ pub enum Refusal {
     DeletesNothing,
     /// It refers to nothing that we follow, nor to what belongs to that.
     Unrelated,
+    /// Its author has published too much of late ([`crate::limits::AUTHOR_RATE`]).
+    AuthorRate,
+    /// A quota is used up.
+    Quota(Quota),
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Refusal; 16] = [
+    pub const ALL: [Refusal; 22] = [
         Refusal::TooLarge,
         Refusal::Malformed,
         Refusal::NotAsked,
@@ -74,6 +80,12 @@ impl Refusal {
         Refusal::NotAMaintainer,
         Refusal::DeletesNothing,
         Refusal::Unrelated,
+        Refusal::AuthorRate,
+        Refusal::Quota(Quota::AuthorEvents),
+        Refusal::Quota(Quota::AuthorBytes),
+        Refusal::Quota(Quota::AuthorRepos),
+        Refusal::Quota(Quota::RepoEvents),
+        Refusal::Quota(Quota::RepoBytes),
     ];
 
     /// The name in metrics.
@@ -95,6 +107,8 @@ impl Refusal {
             Refusal::NotAMaintainer => "not_a_maintainer",
             Refusal::DeletesNothing => "deletes_nothing",
             Refusal::Unrelated => "unrelated",
+            Refusal::AuthorRate => "author_rate",
+            Refusal::Quota(quota) => quota.name(),
         }
     }
 
@@ -120,6 +134,9 @@ impl Refusal {
             Refusal::NotAMaintainer => "blocked: only maintainers of a repository held here may publish its state",
             Refusal::DeletesNothing => "blocked: there is nothing of this author's here to delete",
             Refusal::Unrelated => "blocked: the event belongs to no repository held here",
+            Refusal::AuthorRate => "rate-limited: too many events of this author, slow down",
+            // Who knows the bound says more: `Quota::message`.
+            Refusal::Quota(_) => "blocked: quota used up",
         }
     }
 
@@ -267,7 +284,10 @@ mod tests {
     fn nobody_is_told_to_authenticate_while_nobody_can() {
         for refusal in Refusal::ALL {
             let (prefix, rest) = refusal.message().split_once(": ").unwrap();
-            assert!(["invalid", "blocked", "duplicate"].contains(&prefix) && !rest.is_empty(), "{refusal}");
+            assert!(
+                ["invalid", "blocked", "duplicate", "rate-limited"].contains(&prefix) && !rest.is_empty(),
+                "{refusal}"
+            );
         }
     }
 

@@ -16,6 +16,7 @@
 //! signatures, and who may publish what is `policy`'s to say.
 
 mod absent;
+mod accounts;
 mod batch;
 mod blocks;
 mod check;
@@ -43,6 +44,7 @@ mod unindexed;
 mod verify;
 mod walk;
 
+pub use accounts::{Holder, Usage};
 pub use error::StoreError;
 pub use ids::{Selected, Selection};
 pub use query::{Query, QueryStep};
@@ -327,7 +329,10 @@ impl Store {
             if !unread.is_empty() {
                 damaged.extend(snapshot.ids_of(&unread)?.into_iter().map(|(seq, id)| (seq, Some(id))));
             }
-            damaged.iter().for_each(|(seq, id)| store.batch.forget(*seq, *id));
+            for (seq, id) in &damaged {
+                store.batch.uncharge(snapshot, *seq)?;
+                store.batch.forget(*seq, *id);
+            }
             Ok(damaged.len())
         })
     }

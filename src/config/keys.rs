@@ -357,6 +357,26 @@ pub const KEYS: &[Key] = &[
         "Memory that all connections share beyond 64 KiB each, in MiB; who holds most of it is closed first.",
     ),
     key(
+        "limits.author_events_max",
+        number(0, 1 << 40),
+        "100000",
+        "Events that clients may publish of one author, in repositories of others. 0: no bound.",
+    ),
+    key("limits.author_mib_max", number(0, 1 << 30), "256", "The same in MiB of JSON. 0: no bound."),
+    key(
+        "limits.author_repos_max",
+        number(0, 1_000_000),
+        "1000",
+        "Repositories that one author may announce by clients. 0: no bound.",
+    ),
+    key(
+        "limits.repo_events_max",
+        number(0, 1 << 40),
+        "1000000",
+        "Events that clients may publish in one repository, by others than its maintainers. 0: no bound.",
+    ),
+    key("limits.repo_mib_max", number(0, 1 << 30), "2048", "The same in MiB of JSON. 0: no bound."),
+    key(
         "limits.store_mib_max",
         number(0, 1 << 30),
         "0",

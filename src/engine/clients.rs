@@ -6,6 +6,7 @@ use super::Engine;
 use crate::contract::{LinkId, Output};
 use crate::intake::{Outcome, Rules};
 use crate::metrics::{Metrics, Side, Source};
+use crate::policy::Refusal;
 use crate::serve::{Serve, ServeOutput};
 use crate::store::{Store, StoreError};
 use crate::time::Now;
@@ -21,12 +22,16 @@ impl Engine {
         if self.refuse_for_room(client, &raw)? {
             return Ok(());
         }
-        match self.offer(now, &raw, Source::Client, Rules::All, None)? {
+        match self.offer(now, &raw, Source::Client, Rules::Client, None)? {
             Outcome::Staged { .. } | Outcome::Pending { .. } => {
                 self.owed.acknowledgements.push((client, raw.id));
             }
             Outcome::Stored { .. } => {
                 self.acknowledge(client, &raw.id, true, "duplicate: already have this event");
+            }
+            Outcome::Refused { refusal: Refusal::Quota(quota), .. } => {
+                let why = quota.message(&self.settings.limits);
+                self.acknowledge(client, &raw.id, false, &why);
             }
             Outcome::Refused { refusal, .. } | Outcome::RefusedBefore { refusal, .. } => {
                 self.acknowledge(client, &raw.id, false, refusal.message());

@@ -13,7 +13,7 @@ use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
 use crate::store::model::{Model, is_expired};
 use crate::store::testing::{Disk, author, event};
-use crate::store::{Known, Progress, Query, QueryStep, Store, Verdict};
+use crate::store::{Holder, Known, Progress, Query, QueryStep, Store, StoreError, Usage, Verdict};
 use crate::time::UnixTime;
 
 /// Steps of one run. Beyond: the rest of the bytes is ignored.
@@ -179,6 +179,10 @@ impl Run<'_> {
             let removed: BTreeSet<_> = staged.removed.iter().map(|r| (r.id, r.superseded)).collect();
             assert_eq!(removed.len(), staged.removed.len(), "each removal is reported once");
             assert_eq!(removed, rules.stage(&event));
+            if is_charged(&event) {
+                self.store.charge(staged.seq, &holders(&event)).expect("reading works");
+            }
+            self.assert_adds_up();
         }
         self.made.push(event);
     }
@@ -213,6 +217,7 @@ impl Run<'_> {
         let removed = self.store.expire(UnixTime::from_secs(now), usize::MAX).expect("reading works");
         let removed: BTreeSet<EventId> = removed.iter().map(|removed| removed.id).collect();
         assert_eq!(removed, self.staged.rules.expire(now));
+        self.assert_adds_up();
     }
 
     /// Asks for what is committed, a few events at a step.
@@ -276,6 +281,16 @@ impl Run<'_> {
                 self.committed = self.staged.clone();
                 self.assert_holds(&self.committed);
             }
+            Err(StoreError::Full) => {
+                assert!(self.is_failing);
+                self.disk.heal();
+                self.is_failing = false;
+                if self.store.reopen().expect("the disk works").is_some() {
+                    self.committed = self.staged.clone();
+                }
+                self.assert_holds(&self.committed);
+                self.assert_adds_up();
+            }
             Err(error) => {
                 assert!(self.is_failing, "{error:?}");
                 let again = event(9, 1, 1, &[], "after a failure");
@@ -306,6 +321,20 @@ impl Run<'_> {
         }
         self.staged = self.committed.clone();
         self.assert_holds(&self.committed);
+        self.assert_adds_up();
+    }
+
+    /// Each account has what the events that it pays for make, in the batch or committed.
+    fn assert_adds_up(&self) {
+        for who in 0..3 {
+            let of = |event: &&Event| event.pubkey == author(who) && is_charged(event);
+            let held = self.staged.rules.held.iter().filter(of);
+            let expected = held.fold(Usage::default(), |sum, event| Usage {
+                events: sum.events + 1,
+                bytes: sum.bytes + event.as_json().len() as u64,
+            });
+            assert_eq!(self.store.usage(&Holder::author(&author(who))), Ok(expected));
+        }
     }
 
     /// Whether the store holds just these events and this progress.
@@ -329,6 +358,15 @@ impl Run<'_> {
         }
         self.store.assert_invariants().expect("reading works");
     }
+}
+
+/// Some events are paid for, the others not.
+fn is_charged(event: &Event) -> bool {
+    event.id.as_bytes()[0].is_multiple_of(2)
+}
+
+fn holders(event: &Event) -> [Holder; 2] {
+    [Holder::author(&event.pubkey), Holder::repo(&repo())]
 }
 
 fn open(disk: &Disk) -> Store {

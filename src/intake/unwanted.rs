@@ -109,6 +109,8 @@ impl Unwanted {
             Refusal::DeletesNothing => Some(self.taken),
             // Whether the newer version is still held.
             Refusal::Superseded => Some(self.losses),
+            // Of clients alone.
+            Refusal::AuthorRate | Refusal::Quota(_) => None,
             // For good, and remembered as such; or on a copy that is no verified event; or by the clock.
             Refusal::Expired | Refusal::Deleted | Refusal::DeniedAuthor | Refusal::DeniedRepo => None,
             Refusal::TooLarge | Refusal::Malformed | Refusal::NotAsked | Refusal::Forged | Refusal::Future => None,
@@ -170,7 +172,8 @@ mod tests {
         use Refusal::*;
         let all = [Ephemeral, Protected, ForeignAnnouncement, NotAMaintainer, Unrelated, DeletesNothing, Superseded];
         let (mut state, mut unwanted) = (State::new(settings()), Unwanted::default());
-        let event = |refusal: Refusal| note(refusal as u64, &[]);
+        let number = |refusal: Refusal| Refusal::ALL.iter().position(|of| *of == refusal).unwrap() as u64;
+        let event = |refusal: Refusal| note(number(refusal), &[]);
         let taken = note(1_000, &[]);
         let mut forgotten = |change: &mut dyn FnMut(&mut State, &mut Unwanted)| {
             all.iter().for_each(|refusal| unwanted.remember(&event(*refusal), *refusal, true, &state));

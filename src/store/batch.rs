@@ -1,6 +1,7 @@
 //! What waits for one commit: new events, removals, deletions and progress. Lookups see it on top of what is committed;
 //! queries do not. It decides nothing: the store applies the rules, the batch remembers and writes their outcome.
 
+use super::accounts::Charges;
 use super::damage::FORGOTTEN;
 use super::schema::{self, AddressKey, IdAuthorKey};
 use super::unindexed::{Key, Keys};
@@ -74,6 +75,7 @@ pub(super) struct Batch {
     confirmed: BTreeMap<(RelayUrl, RepoAddr), Option<Seq>>,
     relays: BTreeMap<RelayUrl, (UnixTime, UnixTime)>,
     budgets: BTreeMap<RelayUrl, String>,
+    pub(super) charges: Charges,
 }
 
 impl Batch {
@@ -92,7 +94,8 @@ impl Batch {
             + self.forgotten_relays.len()
             + self.confirmed.len()
             + self.relays.len()
-            + self.budgets.len();
+            + self.budgets.len()
+            + self.charges.len();
         self.json_bytes + entries * ENTRY_BYTES
     }
 
@@ -124,6 +127,15 @@ impl Batch {
     /// `Some(None)`: there was a version, and it is gone.
     pub(super) fn version(&self, address: &AddressKey) -> Option<Option<Version>> {
         self.versions.get(address).copied()
+    }
+
+    /// What the batch makes of addresses in a range, in order.
+    pub(super) fn versions(
+        &self,
+        from: &AddressKey,
+        to: &AddressKey,
+    ) -> impl Iterator<Item = (&AddressKey, Option<Version>)> {
+        self.versions.range(*from..=*to).map(|(address, version)| (address, *version))
     }
 
     pub(super) fn is_id_deleted(&self, key: &IdAuthorKey) -> bool {
@@ -290,6 +302,7 @@ impl Batch {
     pub(super) fn write_rest(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
         self.write_versions(txn)?;
         self.write_deletions(txn)?;
+        self.charges.write(txn)?;
         self.write_progress(txn)
     }
 

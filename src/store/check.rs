@@ -1,5 +1,6 @@
 //! What must hold between the tables at every moment, for tests and simulations to assert.
 
+use super::accounts::{ACCOUNT_LEN, Charge, Usage};
 use super::blocks;
 use super::damage;
 use super::index::Index;
@@ -7,7 +8,7 @@ use super::schema::{self, Place};
 use super::snapshot::Snapshot;
 use super::{Seq, StoreError};
 use redb::{ReadableTable, ReadableTableMetadata};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads everything and panics where two tables disagree.
 pub(super) fn assert_consistent(snapshot: &Snapshot) -> Result<(), StoreError> {
@@ -65,11 +66,30 @@ pub(super) fn assert_consistent(snapshot: &Snapshot) -> Result<(), StoreError> {
     assert_eq!(held, ids, "each id speaks for an event");
     assert_eq!(snapshot.replaceable.len()?, versions, "each version is an event");
     assert_eq!(snapshot.expirations.len()?, expirations, "each expiration is an event's");
+    assert_charged(snapshot)?;
     let unindexed = &snapshot.unindexed;
     assert_eq!(entries(&snapshot.by_time(), unindexed.by_time.first, &forgotten)?, times);
     assert_eq!(entries(&snapshot.by_kind(), unindexed.by_kind.first, &forgotten)?, kinds);
     assert_eq!(entries(&snapshot.by_author(), unindexed.by_author.first, &forgotten)?, authors);
     assert_eq!(entries(&snapshot.by_tag(), unindexed.by_tag.first, &forgotten)?, tags);
+    Ok(())
+}
+
+/// Each account has what its events are charged with, and none is charged that is not there.
+fn assert_charged(snapshot: &Snapshot) -> Result<(), StoreError> {
+    let mut usages: BTreeMap<[u8; ACCOUNT_LEN], Usage> = BTreeMap::new();
+    for entry in snapshot.charges.iter()? {
+        let (seq, charge) = entry?;
+        assert!(snapshot.record_if_any(seq.value())?.is_some(), "what is charged is held");
+        let charge = Charge::of_bytes(charge.value())?;
+        charge.holders().iter().for_each(|holder| charge.add_to(usages.entry(*holder.name()).or_default()));
+    }
+    for entry in snapshot.accounts.iter()? {
+        let (holder, usage) = entry?;
+        let (events, bytes) = usage.value();
+        assert_eq!(usages.remove(holder.value()), Some(Usage { events, bytes }), "an account adds up");
+    }
+    assert!(usages.is_empty(), "every charge is in its accounts");
     Ok(())
 }
 

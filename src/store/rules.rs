@@ -113,7 +113,7 @@ impl Store {
             let mut removed = Vec::with_capacity(due.len());
             for (at, seq) in due {
                 match store.event(seq)? {
-                    Some(event) => removed.push(store.remove(seq, &event, Cause::Expired)),
+                    Some(event) => removed.push(store.remove(seq, &event, Cause::Expired)?),
                     None => store.batch.lapse(at, seq),
                 }
             }
@@ -146,7 +146,7 @@ impl Store {
             match Target::of_tag(tag, author) {
                 Some(Target::Id(id)) => match self.held(&id)? {
                     Some((seq, held)) if is_deletable_by(&held, author) => {
-                        removed.push(self.remove(seq, &held, Cause::Deleted));
+                        removed.push(self.remove(seq, &held, Cause::Deleted)?);
                     }
                     // Held and not theirs, or a deletion itself: the id will never be another event's.
                     Some(_) => {}
@@ -169,23 +169,25 @@ impl Store {
 
     /// `None` if it was forgotten, or is about to be: nothing of it is held.
     fn remove_by_seq(&mut self, seq: Seq, cause: Cause) -> Result<Option<Removed>, StoreError> {
-        Ok(self.event(seq)?.map(|event| self.remove(seq, &event, cause)))
+        self.event(seq)?.map(|event| self.remove(seq, &event, cause)).transpose()
     }
 
-    fn remove(&mut self, seq: Seq, event: &Event, cause: Cause) -> Removed {
+    fn remove(&mut self, seq: Seq, event: &Event, cause: Cause) -> Result<Removed, StoreError> {
         let change = match cause {
             Cause::Deleted => IdChange::Deleted { created_at: event.created_at.as_secs() },
             Cause::Superseded | Cause::Expired => IdChange::Gone,
         };
+        let snapshot = self.snapshot.as_ref().ok_or(StoreError::Failed)?;
+        self.batch.uncharge(snapshot, seq)?;
         self.batch.remove(seq, event, change);
         let kind = event.kind.as_u16();
-        Removed {
+        Ok(Removed {
             id: event.id,
             kind,
             author: event.pubkey,
             identifier: Address::of(event).filter(|at| is_addressable(at.kind)).map(|at| at.identifier.to_owned()),
             superseded: cause == Cause::Superseded,
-        }
+        })
     }
 
     fn held(&self, id: &EventId) -> Result<Option<(Seq, Event)>, StoreError> {

@@ -10,6 +10,7 @@
 //! checked again on the event itself; and a place has 5 + 6 + 5 bytes, enough for dates up to the year 36812 (later ones
 //! are in no order among themselves) and 10^12 events.
 
+use super::accounts::ACCOUNT_LEN;
 use super::blocks::{self, Entry};
 use super::{Seq, StoreError};
 use crate::protocol::filter::TagValue;
@@ -24,8 +25,11 @@ use redb::{
 };
 
 /// The schema that this program writes, and the newest that it reads. Version 1 lacks the table of what relays allow, in
-/// version 2 the indexes lack nothing, and up to version 3 each of their entries is one of the table's.
-pub(super) const VERSION: u64 = 4;
+/// version 2 the indexes lack nothing, up to version 3 each of their entries is one of the table's, and up to version 4
+/// nothing is charged to anybody.
+pub(super) const VERSION: u64 = 5;
+/// The first whose indexes are in blocks.
+const VERSION_OF_BLOCKS: u64 = 4;
 
 /// `!created_at ‖ id[..6] ‖ seq`.
 pub(super) type Place = [u8; PLACE_LEN];
@@ -89,6 +93,11 @@ pub(super) const RELAYS: TableDefinition<'static, &str, (u64, u64)> = TableDefin
 /// What is known of what a relay allows, by relay: a record of `sync`'s.
 pub(super) const BUDGETS: TableDefinition<'static, &str, &str> = TableDefinition::new("relay_budgets");
 
+/// What an event is charged with (`accounts`), by its sequence number.
+pub(super) const CHARGES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("charges");
+/// `(events, bytes)` charged, by account.
+pub(super) const ACCOUNTS: TableDefinition<'static, &[u8; ACCOUNT_LEN], (u64, u64)> = TableDefinition::new("accounts");
+
 /// In place of a sequence number in [`IDS`]: the event is deleted. Sequence numbers begin at 1.
 pub(super) const DELETED: Seq = 0;
 
@@ -135,9 +144,9 @@ pub(super) fn prepare(db: &Database) -> Result<(), StoreError> {
     let meta = txn.open_table(META)?;
     match meta.get(META_SCHEMA)?.map(|version| version.value()) {
         Some(VERSION) => Ok(()),
-        Some(1..=3) => {
+        Some(version @ 1..VERSION) => {
             drop((meta, txn));
-            upgrade(db)
+            upgrade(db, version)
         }
         Some(version) if version > VERSION => Err(StoreError::TooNew { version }),
         _ => Err(StoreError::Corrupt),
@@ -145,24 +154,32 @@ pub(super) fn prepare(db: &Database) -> Result<(), StoreError> {
 }
 
 /// From an earlier version, in one transaction.
-fn upgrade(db: &Database) -> Result<(), StoreError> {
+fn upgrade(db: &Database, version: u64) -> Result<(), StoreError> {
     let txn = db.begin_write()?;
     txn.open_table(BUDGETS)?;
+    txn.open_table(CHARGES)?;
+    txn.open_table(ACCOUNTS)?;
+    if version < VERSION_OF_BLOCKS {
+        upgrade_indexes(&txn)?;
+    }
+    txn.open_table(META)?.insert(META_SCHEMA, VERSION)?;
+    txn.commit()?;
+    Ok(())
+}
+
+fn upgrade_indexes(txn: &WriteTransaction) -> Result<(), StoreError> {
     let unindexed = {
-        let mut meta = txn.open_table(META)?;
+        let meta = txn.open_table(META)?;
         let next_seq = meta.get(META_NEXT_SEQ)?.ok_or(StoreError::Corrupt)?.value();
-        meta.insert(META_SCHEMA, VERSION)?;
         meta.get(Part::Ids.unindexed_name())?.map_or(next_seq, |first| first.value())
     };
     for part in Part::ALL {
-        write_unindexed(&txn, part, unindexed)?;
+        write_unindexed(txn, part, unindexed)?;
     }
-    pack(&txn, FlatTable::new("by_time"), BY_TIME)?;
-    pack(&txn, FlatTable::new("by_kind"), BY_KIND)?;
-    pack(&txn, FlatTable::new("by_author"), BY_AUTHOR)?;
-    pack(&txn, FlatTable::new("by_tag"), BY_TAG)?;
-    txn.commit()?;
-    Ok(())
+    pack(txn, FlatTable::new("by_time"), BY_TIME)?;
+    pack(txn, FlatTable::new("by_kind"), BY_KIND)?;
+    pack(txn, FlatTable::new("by_author"), BY_AUTHOR)?;
+    pack(txn, FlatTable::new("by_tag"), BY_TAG)
 }
 
 /// Puts an index of before version 4 into blocks.
@@ -204,6 +221,8 @@ fn create(db: &Database) -> Result<(), StoreError> {
     txn.open_table(CONFIRMED)?;
     txn.open_table(RELAYS)?;
     txn.open_table(BUDGETS)?;
+    txn.open_table(CHARGES)?;
+    txn.open_table(ACCOUNTS)?;
     txn.commit()?;
     Ok(())
 }
@@ -333,7 +352,7 @@ pub(super) fn tag_digest(value: &TagValue<'_>) -> TagDigest {
     *bytes.first_chunk().expect("a digest is shorter")
 }
 
-fn sha256(bytes: &[u8]) -> [u8; SHA256_LEN] {
+pub(super) fn sha256(bytes: &[u8]) -> [u8; SHA256_LEN] {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     let mut out = [0; SHA256_LEN];
     out.copy_from_slice(digest.as_ref());

@@ -1,6 +1,7 @@
 //! What is committed, as every reader sees it: one read transaction with its tables open, so that a lookup costs the
 //! lookup alone, and beside it what the indexes lack.
 
+use super::accounts::{ACCOUNT_LEN, Charge, Holder, Usage};
 use super::damage;
 use super::index::Index;
 use super::medium::Watch;
@@ -30,6 +31,8 @@ pub(super) struct Snapshot {
     pub confirmed: ReadOnlyTable<(&'static str, &'static str), u64>,
     pub relays: ReadOnlyTable<&'static str, (u64, u64)>,
     pub budgets: ReadOnlyTable<&'static str, &'static str>,
+    pub charges: ReadOnlyTable<u64, &'static [u8]>,
+    pub accounts: ReadOnlyTable<&'static [u8; ACCOUNT_LEN], (u64, u64)>,
     pub unindexed: Unindexed,
     watch: Arc<Watch>,
     ids: ReadOnlyTable<&'static [u8; 32], (u64, u64)>,
@@ -76,6 +79,8 @@ impl Snapshot {
             confirmed: txn.open_table(schema::CONFIRMED)?,
             relays: txn.open_table(schema::RELAYS)?,
             budgets: txn.open_table(schema::BUDGETS)?,
+            charges: txn.open_table(schema::CHARGES)?,
+            accounts: txn.open_table(schema::ACCOUNTS)?,
             unindexed,
             watch: watch.clone(),
             ids: txn.open_table(schema::IDS)?,
@@ -105,6 +110,17 @@ impl Snapshot {
     /// The record under `seq`, which may have been removed since it was named.
     pub(super) fn record_if_any(&self, seq: Seq) -> Result<Option<AccessGuard<'static, &'static str>>, StoreError> {
         Ok(self.events.get(seq)?.filter(|json| damage::is_record(json.value())))
+    }
+
+    /// What an account has.
+    pub(super) fn usage(&self, holder: &Holder) -> Result<Usage, StoreError> {
+        let usage = self.accounts.get(holder.name())?.map(|entry| entry.value());
+        Ok(usage.map_or(Usage::default(), |(events, bytes)| Usage { events, bytes }))
+    }
+
+    /// What the event under `seq` is charged with.
+    pub(super) fn charge(&self, seq: Seq) -> Result<Option<Charge>, StoreError> {
+        self.charges.get(seq)?.map(|entry| Charge::of_bytes(entry.value())).transpose()
     }
 
     /// Whether anything stands under `seq`.

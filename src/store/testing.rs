@@ -13,8 +13,12 @@ pub(crate) fn author(n: u8) -> PublicKey {
 
 /// An event with its true id and no signature to speak of: the store leaves those to the intake.
 pub(crate) fn event(author: u8, kind: u16, created_at: u64, tags: &[&[&str]], content: &str) -> Event {
+    event_by(PublicKey::from_byte_array([author; 32]), kind, created_at, tags, content)
+}
+
+/// The same of any author.
+pub(crate) fn event_by(key: PublicKey, kind: u16, created_at: u64, tags: &[&[&str]], content: &str) -> Event {
     let tags = tags.iter().map(|tag| Tag::parse(tag.iter().copied()).expect("no tag of a test is empty"));
-    let key = PublicKey::from_byte_array([author; 32]);
     let mut unsigned = UnsignedEvent::new(key, Timestamp::from_secs(created_at), Kind::from_u16(kind), tags, content);
     let id = unsigned.id();
     let sig = Signature::from_byte_array([0; 64]);

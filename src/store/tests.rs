@@ -661,6 +661,33 @@ fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_it_holds() {
 }
 
 #[test]
+fn of_a_store_in_which_nothing_was_charged_what_comes_later_is() {
+    let disk = Disk::default();
+    let mut store = open(&disk);
+    let (old, new) = (event(1, 1, 7, &[], "old"), event(1, 1, 8, &[], "new"));
+    stage(&mut store, &old);
+    commit(&mut store);
+    store.close().unwrap();
+    let db = Database::builder().create_with_backend(disk.clone()).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.delete_table(schema::CHARGES).unwrap();
+    txn.delete_table(schema::ACCOUNTS).unwrap();
+    txn.open_table(schema::META).unwrap().insert("schema", 4).unwrap();
+    txn.commit().unwrap();
+    drop(db);
+    let mut store = open(&disk);
+    let holder = Holder::author(&author(1));
+    assert_eq!(store.usage(&holder).unwrap().events, 0);
+    let staged = store.stage(new).unwrap();
+    store.charge(staged.seq, &[holder]).unwrap();
+    commit(&mut store);
+    stage(&mut store, &event(1, 5, 9, &[&["e", &old.id.to_hex()]], ""));
+    commit(&mut store);
+    assert_eq!(store.usage(&holder).unwrap().events, 1, "what was free gives nothing back");
+    store.assert_invariants().unwrap();
+}
+
+#[test]
 fn indexes_of_single_entries_are_brought_into_blocks() {
     let disk = Disk::default();
     let mut store = open(&disk);

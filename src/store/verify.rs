@@ -1,6 +1,7 @@
 //! Whether the tables agree: what each of them should say of the events that are held, and what they say. `check` asserts
 //! the same for tests; here it is counted, for a store that may be damaged.
 
+use super::accounts::{ACCOUNT_LEN, Charge, Usage};
 use super::damage;
 use super::index::Index;
 use super::schema::{self, Part};
@@ -9,7 +10,7 @@ use super::unindexed::{Key, Keys};
 use super::{Seq, Store, StoreError, blocks};
 use nostr::event::Event;
 use redb::ReadableTable;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 /// What was found in the tables of a store.
@@ -100,7 +101,28 @@ impl Verification<'_> {
         self.count(versions, expected.versions)?;
         let expirations = snapshot.expirations.iter()?.map(|entry| Ok(entry?.0.value().1));
         self.count(expirations, expected.expirations)?;
+        self.add_up_charges()?;
         Ok(self.findings)
+    }
+
+    /// Whether each account has what its events are charged with, and each charge is one of an event that is there.
+    fn add_up_charges(&mut self) -> Result<(), StoreError> {
+        let mut usages: BTreeMap<[u8; ACCOUNT_LEN], Usage> = BTreeMap::new();
+        for entry in self.snapshot.charges.iter()? {
+            let (seq, charge) = entry?;
+            let is_there = self.held.contains(&seq.value()) || self.gone.contains(&seq.value());
+            self.findings.dangling += u64::from(!is_there);
+            let charge = Charge::of_bytes(charge.value())?;
+            charge.holders().iter().for_each(|holder| charge.add_to(usages.entry(*holder.name()).or_default()));
+        }
+        for entry in self.snapshot.accounts.iter()? {
+            let (holder, usage) = entry?;
+            let (events, bytes) = usage.value();
+            let adds_up = usages.remove(holder.value()) == Some(Usage { events, bytes });
+            self.findings.dangling += u64::from(!adds_up);
+        }
+        self.findings.missing += usages.len() as u64;
+        Ok(())
     }
 
     /// Looks up what the tables say of one event, and counts what they should.

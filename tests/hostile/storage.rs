@@ -1,6 +1,6 @@
-//! What is left when the disk has no room.
+//! What strangers may store, and what is left when the disk has no room.
 
-use crate::stranger::DOMAIN;
+use crate::stranger::{DOMAIN, Scene};
 use crate::support::client::{Client, Published};
 use crate::support::events::{Author, event_message, padding, unix_now};
 use crate::support::process::{Process, Setup};
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+const MIB_MAX: u64 = 128;
 const SOON: Duration = Duration::from_secs(60);
 
 /// A file system in memory, of a size that can be changed; gone with the value.
@@ -185,4 +186,102 @@ fn a_store_takes_no_more_than_it_may() {
     let bytes = process.metrics().sum("grasp_sync_store_bytes", &[]) as u64;
     assert!((16 << 20..32 << 20).contains(&bytes), "{bytes}");
     process.stop_within(SOON);
+}
+
+/// As if the clients came from elsewhere, and with quotas that a test can meet.
+fn quotas() -> Setup {
+    Setup::new(DOMAIN).toml(
+        "[limits]\nloopback_exempt = false\nauthor_events_max = 300\nauthor_repos_max = 20\nrepo_events_max = 700\nrepo_mib_max = 1",
+    )
+}
+
+/// What became of some events: how many were taken, and why the first that was not.
+fn publish_all(client: &mut Client, events: &[Event]) -> (usize, String) {
+    let (mut taken, mut why) = (0, String::new());
+    for events in events.chunks(50) {
+        events.iter().for_each(|event| client.send(event_message(event)));
+        for event in events {
+            let answer = client.answer_to(event).expect("an answer to each");
+            taken += usize::from(answer.accepted);
+            if !answer.accepted && why.is_empty() {
+                why = answer.why;
+            }
+        }
+    }
+    (taken, why)
+}
+
+#[test]
+fn who_floods_meets_his_quota_and_then_that_of_the_repo() {
+    let setup = quotas();
+    let mut scene = Scene::new(&setup);
+    let repo = Author::from_seed(1).repo("tree");
+    let issues = |n: u64| {
+        let author = Author::from_seed(100 + n);
+        let issue = |i| author.issue(&repo, &format!("{n}.{i}"), unix_now());
+        (0..310).map(issue).collect::<Vec<_>>()
+    };
+    let mut client = scene.process.client();
+    let first = issues(1);
+    let (taken, why) = publish_all(&mut client, &first);
+    assert_eq!((taken, &*why), (300, "blocked: quota of 300 events of this author"));
+    let (taken, _) = publish_all(&mut client, &issues(2));
+    assert_eq!(taken, 300, "another author has his own");
+    let (taken, why) = publish_all(&mut client, &issues(3));
+    assert_eq!((taken, &*why), (100, "blocked: quota of 700 events in this repository by others"));
+    scene.judge("930 issues of three strangers", MIB_MAX);
+    let metrics = scene.process.metrics();
+    assert_eq!(metrics.sum("grasp_sync_events_refused_total", &["reason=\"quota_author_events\""]) as u64, 20);
+    assert_eq!(metrics.sum("grasp_sync_events_refused_total", &["reason=\"quota_repo_events\""]) as u64, 210);
+    // It outlasts the process, and what is deleted is given back.
+    scene.process.stop_within(SOON);
+    let process = setup.start();
+    let mut client = process.client();
+    let another = |n: u64| Author::from_seed(101).issue(&repo, &format!("again {n}"), unix_now());
+    assert!(!client.publish(&another(1)).accepted);
+    client.publish_ok(&Author::from_seed(101).deletion(&[&first[0], &first[1]], unix_now()));
+    assert_eq!(publish_all(&mut client, &[another(1), another(2), another(3)]).0, 2);
+    process.stop_within(SOON);
+}
+
+#[test]
+fn large_events_meet_the_bytes_of_a_repo_and_its_maintainer_none() {
+    let scene = Scene::new(&quotas());
+    let (owner, repo) = (Author::from_seed(1), Author::from_seed(1).repo("tree"));
+    let mut client = scene.process.client();
+    let large = |author: &Author, n| author.root(1_621, &[&repo], "large", unix_now(), &padding(n, 100_000));
+    let stranger = Author::from_seed(50);
+    let (taken, why) = publish_all(&mut client, &(0..15).map(|n| large(&stranger, n)).collect::<Vec<_>>());
+    assert_eq!((taken, &*why), (10, "blocked: quota of 1 MiB in this repository by others"));
+    let (taken, why) = publish_all(&mut client, &(100..150).map(|n| large(&owner, n)).collect::<Vec<_>>());
+    assert_eq!((taken, &*why), (50, ""));
+}
+
+#[test]
+fn one_key_announces_so_many_repos() {
+    let mut scene = Scene::new(&quotas());
+    let stranger = Author::from_seed(60);
+    let service = format!("wss://{DOMAIN}");
+    let announce = |n: u64| stranger.announcement(&format!("r{n}"), &[DOMAIN], &[&service], unix_now() - 100);
+    let mut client = scene.process.client();
+    let (taken, why) = publish_all(&mut client, &(0..40).map(announce).collect::<Vec<_>>());
+    assert_eq!((taken, &*why), (20, "blocked: quota of 20 repositories announced by this author"));
+    client.publish_ok(&stranger.announcement("r3", &[DOMAIN], &[&service], unix_now()));
+    client.publish_ok(&Author::from_seed(61).announcement("r3", &[DOMAIN], &[&service], unix_now()));
+    assert!(scene.process.is_running());
+}
+
+#[test]
+fn an_author_that_publishes_without_pause_is_slowed_down_and_others_are_not() {
+    let mut scene = Scene::new(&Setup::new(DOMAIN));
+    let repo = Author::from_seed(1).repo("tree");
+    let author = Author::from_seed(70);
+    let mut client = scene.process.client();
+    let issues: Vec<Event> = (0..2_500).map(|n| author.issue(&repo, &n.to_string(), unix_now())).collect();
+    let (taken, why) = publish_all(&mut client, &issues);
+    // Some come back while this takes.
+    assert!((2_000..2_500).contains(&taken), "{taken}");
+    assert_eq!(why, "rate-limited: too many events of this author, slow down");
+    client.publish_ok(&Author::from_seed(71).issue(&repo, "another", unix_now()));
+    scene.judge("2,500 events of one author", MIB_MAX);
 }

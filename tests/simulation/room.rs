@@ -3,7 +3,7 @@
 
 use crate::clock::{HOUR, MINUTE, SECOND};
 use crate::disk::{DiskFaults, Lost};
-use crate::events::EventRef;
+use crate::events::{Author, EventRef};
 use crate::scenario;
 use crate::setup::{OLD, Village, quiet, settle, village};
 use crate::world::World;
@@ -173,5 +173,43 @@ fn a_full_disk_and_crashes_lose_nothing() {
         w.run_until("room", 11 * MINUTE, |w| storage(w).0 == "enough");
         quiet(w);
         assert_eq!(w.missing(&issues), 0);
+    });
+}
+
+#[test]
+fn quotas_are_for_clients_and_what_a_relay_has_is_taken() {
+    scenario("quotas_are_for_clients_and_what_a_relay_has_is_taken", |w| {
+        (w.settings.limits.author_events_max, w.settings.limits.repo_events_max) = (3, 5);
+        let v = village(w, 60);
+        settle(w);
+        let client = w.connect_client();
+        let stranger = |n: u64| Author::new(20 + n);
+        let issue = |w: &World, of: u64, n: u64| stranger(of).issue(&v.repo, w.clock.wall(), &format!("{of} {n}"));
+        let tries = [(0, 0, ""), (0, 1, ""), (0, 2, ""), (0, 3, "author"), (1, 0, ""), (1, 1, ""), (2, 0, "repo")];
+        for (of, n, refused) in tries {
+            let issue = issue(w, of, n);
+            let (accepted, why) = publishes(w, client, &issue);
+            assert_eq!(accepted, refused.is_empty(), "{of} {n}: {why}");
+            assert!(accepted || (why.starts_with("blocked: quota ") && why.contains(refused)), "{why}");
+        }
+        // What was refused of a client, and more of it, is had from a relay, live and in the catch-up after a restart.
+        let live: Vec<EventRef> = (3..10).map(|n| issue(w, 0, n)).chain((0..5).map(|n| issue(w, 2, n))).collect();
+        live.iter().for_each(|event| w.publish("hub", event));
+        w.run_until("live", MINUTE, |w| w.missing(&live) == 0);
+        w.kill();
+        let later: Vec<EventRef> = (10..40).map(|n| issue(w, 0, n)).collect();
+        w.hold_all("far", &later);
+        w.start();
+        quiet(w);
+        assert_eq!(w.missing(&later), 0);
+        // None of it is charged to them, and the maintainer pays for nothing.
+        let client = w.connect_client();
+        let last = issue(w, 0, 99);
+        let (accepted, why) = publishes(w, client, &last);
+        assert!(!accepted && why.contains("quota of 3 events"), "{why}");
+        for n in 0..10 {
+            let own = v.owner.issue(&v.repo, w.clock.wall(), &format!("own {n}"));
+            assert!(publishes(w, client, &own).0);
+        }
     });
 }
