@@ -15,6 +15,7 @@ use crate::limits::{Limits, Timing};
 use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::protocol::repo::RepoAddr;
 use crate::settings::Settings;
+use crate::shares::Network;
 use crate::time::Duration;
 
 pub mod keys;
@@ -41,6 +42,8 @@ pub struct Config {
     pub auth_key_file: Option<PathBuf>,
     /// Whether relays at private addresses may be dialled.
     pub allow_private_relays: bool,
+    /// Proxies that are believed for whom they speak.
+    pub trusted_proxies: Vec<Network>,
     /// Bytes of the store's cache.
     pub store_cache_bytes: usize,
 }
@@ -206,6 +209,7 @@ impl RawConfig {
             ca_file: self.text(key("ca_file"), parse_path)?,
             auth_key_file: self.text(key("auth_key_file"), parse_path)?,
             allow_private_relays: self.switch("allow_private_relays"),
+            trusted_proxies: self.list("limits.trusted_proxies", Network::parse)?,
             store_cache_bytes,
         })
     }
@@ -397,6 +401,7 @@ mod tests {
         assert_eq!(config.data_dir, PathBuf::from("grasp-sync-data"));
         assert_eq!((config.ca_file, config.auth_key_file), (None, None));
         assert!(!config.allow_private_relays);
+        assert!(config.trusted_proxies.is_empty());
         assert!(config.settings.bootstrap.is_empty());
     }
 
@@ -451,6 +456,10 @@ mod tests {
         assert_eq!(
             with("bootstrap = ['https://b.example']"),
             format!("bootstrap = \"https://b.example\": want {}", Kind::Relays)
+        );
+        assert_eq!(
+            with("[limits]\ntrusted_proxies = ['127.0.0.1', '10.0.0.1/8']"),
+            format!("limits.trusted_proxies = \"10.0.0.1/8\": want {}", Kind::Networks)
         );
         assert!(with("bootstrap = ['wss://a.example']").contains("our own relay"));
         assert!(with("admin_listen = '127.0.0.1:7334'").contains("admin_listen: has to be other than listen"));

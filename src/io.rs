@@ -21,6 +21,8 @@ pub mod outlet;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod pipe;
 pub mod places;
+pub mod proxies;
+pub mod proxy_header;
 pub mod resolver;
 pub mod secret;
 pub mod signals;

@@ -213,6 +213,11 @@ pub const OWN_FILES_MAX: usize = 64;
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
 /// Header lines of an HTTP request. Beyond: likewise.
 pub const HTTP_HEADERS_MAX: usize = 64;
+/// Bytes of a PROXY protocol header of a trusted proxy. Beyond: 400 and close (`grasp_sync_proxy_headers_refused_total`).
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 << 10;
+/// Addresses in `X-Forwarded-For` that are looked at, from the last. Beyond: if all of these are trusted proxies, the first
+/// of them counts as the client.
+pub const FORWARDED_HOPS_MAX: usize = 16;
 /// Bytes of the head of an answer to what we ask over HTTP, with those of the interim answers before it: a relay behind a
 /// proxy that sets many cookies and policies sends 9 KiB. Beyond: no link and no document
 /// (`grasp_sync_links_closed_total{reason="head_too_large"}`).

@@ -98,6 +98,7 @@ fn run(mut config: Config) -> Result<Exit, Failure> {
         loopback_exempt: config.settings.limits.loopback_exempt,
         clients_max: config.settings.limits.clients_max,
         clients_per_address: config.settings.limits.clients_per_address,
+        trusted_proxies: config.trusted_proxies,
         buffers_bytes: config.settings.limits.buffers_bytes,
         names: NameSource::System,
     })

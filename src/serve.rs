@@ -320,7 +320,7 @@ impl Serve {
     /// Whose rates a client uses up; `None` if it is free of them.
     fn account_bound(&self, client: u64) -> Option<Account> {
         let account = self.sessions.get(&client)?.account;
-        (!(self.loopback_exempt && account.is_loopback())).then_some(account)
+        (!account.is_exempt(self.loopback_exempt)).then_some(account)
     }
 
     fn on_req(&mut self, now: Now, client: u64, id: &str, filters: Vec<Filter>, store: &Store) -> Result<(), Refusal> {

@@ -4,10 +4,12 @@
 
 pub mod account;
 pub mod buckets;
+pub mod network;
 pub mod pool;
 pub mod room;
 
 pub use account::Account;
 pub use buckets::Buckets;
+pub use network::Network;
 pub use pool::Pool;
 pub use room::Room;

@@ -26,6 +26,8 @@ pub enum Kind {
     Authors,
     /// Repository addresses: `30617:<64 hex digits>:<identifier>`.
     Repos,
+    /// IP addresses and networks.
+    Networks,
     /// A whole number within bounds, both included.
     Number {
         /// Smallest.
@@ -38,7 +40,7 @@ pub enum Kind {
 impl Kind {
     /// Whether a value is a list. The environment separates its items by commas, a flag is repeated.
     pub const fn is_list(self) -> bool {
-        matches!(self, Kind::Relays | Kind::Authors | Kind::Repos)
+        matches!(self, Kind::Relays | Kind::Authors | Kind::Repos | Kind::Networks)
     }
 }
 
@@ -53,6 +55,9 @@ impl fmt::Display for Kind {
             Kind::Switch => f.write_str("true or false"),
             Kind::Authors => f.write_str("a list of public keys, each \"npub1…\" or 64 hex digits"),
             Kind::Repos => f.write_str("a list of repositories, each \"30617:<64 hex digits>:<identifier>\""),
+            Kind::Networks => {
+                f.write_str("a list of IP addresses and networks, such as [\"127.0.0.1\", \"10.0.0.0/8\"]")
+            }
             Kind::Number { min, max } => write!(f, "a whole number from {min} to {max}"),
         }
     }
@@ -393,6 +398,12 @@ pub const KEYS: &[Key] = &[
         Kind::Switch,
         "true",
         "Whether clients on this machine, and relays at private addresses, are free of bounds that go by address.",
+    ),
+    key(
+        "limits.trusted_proxies",
+        Kind::Networks,
+        "[]",
+        "Proxies that are believed for whom they speak, by `X-Forwarded-For` or the PROXY protocol: IP addresses and networks.",
     ),
     key("timing.batch_window_secs", SECONDS, "5", "Seconds for which changes are gathered before relays are asked."),
     key("timing.overlap_secs", SECONDS, "900", "Seconds subtracted from every `since`."),

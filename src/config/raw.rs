@@ -105,7 +105,7 @@ impl RawConfig {
             Kind::Service | Kind::Address | Kind::Path => value.is_str(),
             Kind::Switch => value.is_bool(),
             Kind::Number { .. } => value.is_integer(),
-            Kind::Relays | Kind::Authors | Kind::Repos => {
+            Kind::Relays | Kind::Authors | Kind::Repos | Kind::Networks => {
                 value.as_array().is_some_and(|items| items.iter().all(Value::is_str))
             }
         };

@@ -207,13 +207,15 @@ fn tell(plan: &Plan, temper: Temper, grant: usize) -> Story {
 /// The server's side of the handshake, answered as the own relay would.
 fn accept(peer: &mut Peer<'_>, socket: Pipe) -> Option<Link<Pipe>> {
     let sent = peer.wire.len();
-    let mut inbound = Inbound::new(socket, Door::Public);
+    let mut inbound = Inbound::new(socket, Door::Public, std::net::Ipv4Addr::LOCALHOST.into());
     loop {
         peer.turn();
         match inbound.advance() {
             Progress::Pending if !peer.is_done() => {}
             Progress::Pending if inbound.awaits_head() => return None,
             Progress::Pending => peer.pipe.end_sending(),
+            Progress::Refused(_) => {}
+            Progress::Introduced => panic!("nobody here is a proxy"),
             Progress::Asked(request) => match route(Door::Public, &request) {
                 Route::Upgrade(accept) => inbound.upgrade(&accept),
                 Route::Answer(response) => inbound.answer(response, request.method == Method::Head),

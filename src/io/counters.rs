@@ -13,6 +13,8 @@ pub struct Counters {
     pub clients_refused: u64,
     /// Connections closed at once because of [`crate::limits::HTTP_PENDING_MAX`].
     pub connections_refused: u64,
+    /// Headers of trusted proxies that could not be read: PROXY protocol and `X-Forwarded-For`.
+    pub proxy_headers_refused: u64,
     /// HTTP answers other than an upgrade.
     pub http_answers: u64,
     /// Bytes read from open links, TLS included.
@@ -41,6 +43,11 @@ impl Counters {
         add("grasp_sync_loop_slow_turns_total", "Turns longer than 50 ms, commits left out.", self.slow_turns);
         add("grasp_sync_clients_refused_total", "Clients refused because of limits.clients_max.", self.clients_refused);
         add("grasp_sync_connections_refused_total", "Connections closed at once.", self.connections_refused);
+        add(
+            "grasp_sync_proxy_headers_refused_total",
+            "Headers of trusted proxies that could not be read.",
+            self.proxy_headers_refused,
+        );
         add("grasp_sync_http_answers_total", "HTTP answers other than an upgrade.", self.http_answers);
         add("grasp_sync_link_bytes_in_total", "Bytes read from links.", self.link_bytes_in);
         add("grasp_sync_link_bytes_out_total", "Bytes written to links.", self.link_bytes_out);

@@ -33,12 +33,13 @@ use crate::io::disk::Disk;
 use crate::io::http::Door;
 use crate::io::listeners::Listener;
 use crate::io::places::Places;
+use crate::io::proxies::Proxies;
 use crate::io::resolver::{Answer, LookupId, RESOLVER_TOKENS, Resolver, ResolverConfig};
 use crate::io::signals::Signals;
 use crate::limits::{LINK_CLOSE_TIMEOUT, LINK_READ_TIME_PER_TURN, READ_TIME_PER_TURN, READS_PER_TURN, TURN_SLOW};
 use crate::protocol::relay_url::Service;
-use crate::shares::Pool;
 use crate::shares::room::Shortage;
+use crate::shares::{Network, Pool};
 use crate::store::StoreError;
 use crate::time::{Duration, Instant, Now};
 
@@ -131,6 +132,8 @@ pub struct LoopOptions {
     /// Whether clients of this machine and relays at private addresses are free of what goes by address
     /// (`limits.loopback_exempt`).
     pub loopback_exempt: bool,
+    /// Whose word it is that counts for whom they speak (`limits.trusted_proxies`).
+    pub trusted_proxies: Vec<Network>,
     /// Memory that all links share (`limits.buffers_mib`).
     pub buffers_bytes: usize,
     /// Who knows the addresses of names.
@@ -223,6 +226,7 @@ pub struct EventLoop {
     /// Answers that the resolver had at once; dialled in the next turn, as the others are.
     known_names: Vec<(LinkId, Answer)>,
     connections: Connections,
+    proxies: Proxies,
     places: Places,
     pool: Pool<LinkId>,
     next_client: u64,
@@ -270,6 +274,7 @@ impl EventLoop {
             resolver_read: Instant::ZERO,
             lookups: BTreeMap::new(),
             known_names: Vec::new(),
+            proxies: Proxies::new(options.trusted_proxies.clone(), options.loopback_exempt),
             places: Places::new(options.clients_max, options.clients_per_address, options.loopback_exempt),
             pool: Pool::new(options.buffers_bytes),
             connections: Connections::new(crowd),

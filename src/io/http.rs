@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use httparse::Header;
 use tungstenite::handshake::derive_accept_key;
 
+use crate::io::proxies::hops;
 use crate::limits::HTTP_HEADERS_MAX;
 
 /// Which listener a connection came in on.
@@ -42,6 +43,8 @@ pub struct Request {
     pub host_is_loopback: bool,
     /// Whether it is an upgrade to WebSocket.
     pub upgrade: Upgrade,
+    /// What `X-Forwarded-For` says, as [`hops`] has it. Only a trusted proxy's word counts.
+    pub forwarded_for: Vec<Option<IpAddr>>,
     /// Bytes of the head.
     pub head_len: usize,
 }
@@ -94,6 +97,8 @@ pub enum HttpError {
     Malformed,
     /// Longer than [`crate::limits::HTTP_HEAD_BYTES_MAX`], or more lines than [`HTTP_HEADERS_MAX`].
     TooLarge,
+    /// A trusted proxy's header that cannot be read: PROXY protocol or `X-Forwarded-For`.
+    Proxy,
 }
 
 impl HttpError {
@@ -102,6 +107,7 @@ impl HttpError {
         match self {
             HttpError::Malformed => Response::text(400, "This is not an HTTP/1.1 request.\n"),
             HttpError::TooLarge => Response::text(431, "The request head is too large.\n"),
+            HttpError::Proxy => Response::text(400, "The proxy does not say for whom this is.\n"),
         }
     }
 }
@@ -144,7 +150,10 @@ pub fn parse_head(bytes: &[u8]) -> Result<Parsed, HttpError> {
     let accepts_relay_info = has_token(request.headers, "Accept", "application/nostr+json");
     let mut hosts = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case("Host"));
     let host_is_loopback = hosts.all(|h| is_loopback(h.value));
-    Ok(Parsed::Complete(Request { method, path, accepts_relay_info, host_is_loopback, upgrade, head_len }))
+    let forwarded = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case("X-Forwarded-For"));
+    let forwarded_for = hops(forwarded.map(|h| h.value));
+    let request = Request { method, path, accepts_relay_info, host_is_loopback, upgrade, forwarded_for, head_len };
+    Ok(Parsed::Complete(request))
 }
 
 /// Whether the value of `Host`, with or without a port, is this machine itself.
@@ -330,6 +339,7 @@ fn reason_phrase(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         421 => "Misdirected Request",
         426 => "Upgrade Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
         _ => "Unknown",

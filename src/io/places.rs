@@ -82,6 +82,18 @@ impl Places {
         self.pending.get(self.orders.get(&key)?).map(|pending| pending.account)
     }
 
+    /// A connection that came in is another's than it seemed. The connection of that one which must go for it.
+    pub fn reassign(&mut self, key: usize, account: Account) -> Option<usize> {
+        let door = self.pending.get(self.orders.get(&key)?)?.door;
+        let of_account = || self.pending.values().filter(|other| other.door == door && other.account == account);
+        let too_many = !self.is_exempt(account) && of_account().count() >= HTTP_PENDING_PER_ACCOUNT;
+        let in_the_way = of_account().next().filter(|_| too_many).map(|other| other.key);
+        if let Some(pending) = self.orders.get(&key).and_then(|order| self.pending.get_mut(order)) {
+            pending.account = account;
+        }
+        in_the_way
+    }
+
     /// A connection has become a link, or is gone.
     pub fn remove_pending(&mut self, key: usize) {
         if let Some(order) = self.orders.remove(&key) {
@@ -122,7 +134,7 @@ impl Places {
     }
 
     fn is_exempt(&self, account: Account) -> bool {
-        self.loopback_exempt && account.is_loopback()
+        account.is_exempt(self.loopback_exempt)
     }
 }
 
@@ -186,6 +198,20 @@ mod tests {
         places.remove_pending(0);
         assert_eq!(places.pending(0), None);
         assert_eq!(places.in_the_way(Door::Public, account(1)), None);
+    }
+
+    #[test]
+    fn what_a_proxy_passes_on_counts_for_whom_it_is() {
+        let mut places = Places::new(5, 2, true);
+        let proxy = Account::of_proxy([192, 0, 2, 9].into());
+        for key in 0..=HTTP_PENDING_PER_ACCOUNT {
+            assert_eq!(places.in_the_way(Door::Public, proxy), None);
+            places.add_pending(key, Door::Public, proxy);
+            let in_the_way = (key == HTTP_PENDING_PER_ACCOUNT).then_some(0);
+            assert_eq!(places.reassign(key, account(1)), in_the_way);
+            assert_eq!(places.pending(key), Some(account(1)));
+        }
+        assert_eq!(places.reassign(99, account(1)), None, "it is gone");
     }
 
     #[test]

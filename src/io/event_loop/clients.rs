@@ -1,17 +1,19 @@
 //! Who comes in: accepted, answered over HTTP, or made a client link.
 
+use std::net::IpAddr;
+
 use mio::Interest;
 use tungstenite::protocol::Role;
 
 use crate::contract::{Input, LinkId};
 use crate::io::connections::{Connection, Connections, Open};
 use crate::io::event_loop::{Core, EventLoop, RunError};
-use crate::io::http::{Door, Method, Request, Response, Route, route};
+use crate::io::http::{Door, HttpError, Method, Request, Response, Route, route};
 use crate::io::inbound::{Inbound, Progress};
 use crate::io::link::Link;
+use crate::io::proxies::BadForwarded;
 use crate::io::transport::Transport;
 use crate::limits::{ACCEPTS_PER_TURN, HEALTH_COMMIT_MAX, HTTP_HEAD_TIMEOUT, HTTP_RESPONSE_TIMEOUT};
-use crate::shares::Account;
 use crate::time::Now;
 
 impl EventLoop {
@@ -25,7 +27,7 @@ impl EventLoop {
                 }
                 let door = listener.door();
                 let Some((mut socket, address)) = listener.accept(now.mono) else { break };
-                let account = Account::of(address.ip());
+                let account = self.proxies.newcomer(address.ip());
                 if !self.places.may_connect(now.mono, account) {
                     self.counters.connections_refused += 1;
                     continue;
@@ -42,7 +44,11 @@ impl EventLoop {
                     log::warn!("cannot watch a connection: {e}");
                     continue;
                 }
-                let key = self.connections.insert(Connection::Inbound(Inbound::new(socket, door)));
+                let inbound = match self.proxies.trusts(address.ip()) {
+                    true => Inbound::of_proxy(socket, door, address.ip()),
+                    false => Inbound::new(socket, door, address.ip()),
+                };
+                let key = self.connections.insert(Connection::Inbound(inbound));
                 self.places.add_pending(key, door, account);
                 self.connections.set_deadline(key, Some(now.mono + HTTP_HEAD_TIMEOUT));
             }
@@ -55,9 +61,28 @@ impl EventLoop {
             let Some(Connection::Inbound(inbound)) = self.connections.get_mut(key) else { return Ok(()) };
             match inbound.advance() {
                 Progress::Pending => return Ok(()),
+                Progress::Introduced => {
+                    let client = inbound.peer();
+                    if !self.reassign(now, key, client) {
+                        self.drop_inbound(key);
+                        return Ok(());
+                    }
+                }
+                Progress::Refused(error) => {
+                    self.counters.http_answers += 1;
+                    self.counters.proxy_headers_refused += u64::from(error == HttpError::Proxy);
+                }
                 Progress::Asked(request) => {
                     let door = inbound.door();
-                    self.answer(now, key, door, &request, core);
+                    let client = self.proxies.client(inbound.peer(), &request.forwarded_for);
+                    match client.map(|client| self.reassign(now, key, client)) {
+                        Ok(true) => self.answer(now, key, door, &request, core),
+                        Ok(false) => self.refuse(key, Response::text(429, "This address connects too often.\n")),
+                        Err(BadForwarded) => {
+                            self.counters.proxy_headers_refused += 1;
+                            self.refuse(key, HttpError::Proxy.response());
+                        }
+                    }
                     self.connections.set_deadline(key, Some(now.mono + HTTP_RESPONSE_TIMEOUT));
                 }
                 Progress::Upgraded(tail) => return self.open_client(now, key, tail, core),
@@ -66,6 +91,30 @@ impl EventLoop {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// A connection turns out to be somebody's. False if that one connects too often.
+    fn reassign(&mut self, now: Now, key: usize, client: IpAddr) -> bool {
+        let account = self.proxies.account(client);
+        if self.places.pending(key) == Some(account) {
+            return true;
+        }
+        if !self.places.may_connect(now.mono, account) {
+            self.counters.connections_refused += 1;
+            return false;
+        }
+        if let Some(oldest) = self.places.reassign(key, account) {
+            self.counters.connections_refused += 1;
+            self.drop_inbound(oldest);
+        }
+        true
+    }
+
+    fn refuse(&mut self, key: usize, response: Response) {
+        self.counters.http_answers += 1;
+        if let Some(Connection::Inbound(inbound)) = self.connections.get_mut(key) {
+            inbound.answer(response, false);
         }
     }
 

@@ -13,9 +13,11 @@ use crate::contract::{RedirectRefusal, RetryAfter};
 use crate::io::tls;
 use crate::limits::{MESSAGE_BYTES_MAX, RELAY_MESSAGE_BYTES_MAX};
 use crate::protocol::relay_url::RelayUrl;
+use crate::shares::Account;
 
 mod crowd;
 mod inquiry;
+mod proxies;
 mod redirects;
 mod shares;
 
@@ -37,6 +39,8 @@ enum Told {
 struct Script {
     told: Vec<Told>,
     outputs: VecDeque<Output>,
+    /// Whose the clients are.
+    accounts: Vec<Account>,
     /// Sends every text back.
     echoes: bool,
     /// Takes so long for every text.
@@ -49,7 +53,10 @@ impl Core for Script {
     fn handle(&mut self, _: Now, input: Input<'_>) -> Result<(), StoreError> {
         let told = match input {
             Input::Opened { link } => Told::Opened(link),
-            Input::Accepted { link, .. } => Told::Accepted(link),
+            Input::Accepted { link, account } => {
+                self.accounts.push(account);
+                Told::Accepted(link)
+            }
             Input::Text { link, text } => {
                 thread::sleep(self.slow);
                 if self.echoes {
@@ -136,6 +143,7 @@ impl World {
             loopback_exempt: true,
             clients_max: 4,
             clients_per_address: 4,
+            trusted_proxies: Vec::new(),
             buffers_bytes: 32 << 20,
             // Nobody listens there, so that no test asks the real world.
             names: NameSource::Fixed(ResolverConfig {
