@@ -1,8 +1,10 @@
 //! What strangers can make us hold: at most 128 MiB resident, whatever they do (spec section 16).
 
+use crate::relays::{Script, endless, listen};
 use crate::stranger::{DOMAIN, Scene, Stranger};
 use crate::support::process::Setup;
 use crate::support::wait::wait_until;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 const MIB_MAX: u64 = 128;
@@ -99,4 +101,43 @@ fn documents_that_are_never_taken() {
         strangers.push(Stranger::ask(scene.process.admin(), request).expect("a connection"));
     }
     scene.judge("200 answers of /metrics that are not read", MIB_MAX);
+}
+
+/// Three frames with a text each as large as a relay's may be, about.
+static LARGE_FRAMES: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let text = format!(r#"["NOTICE","{}"]"#, "x".repeat(2_290_000));
+    let mut frame = vec![0x81, 127];
+    frame.extend((text.len() as u64).to_be_bytes());
+    frame.extend(text.bytes());
+    frame.repeat(3)
+});
+
+/// A service that follows so many relays, all of one peer.
+fn following(relays: usize, script: Script) -> Scene {
+    let port = listen(script);
+    let setup = Setup::new(DOMAIN).toml("[timing]\nconnect_timeout_secs = 60\n");
+    Scene::new(&(0..relays).fold(setup, |setup, n| setup.bootstrap(&format!("ws://127.0.0.1:{port}/{n}"))))
+}
+
+fn of_relays(scene: &Scene, metric: &str, labels: &[&str]) -> f64 {
+    scene.process.metrics().sum(metric, &[&["side=\"relay\""], labels].concat())
+}
+
+#[test]
+fn messages_of_a_thousand_relays_that_are_never_whole() {
+    let mut scene = following(1_000, |socket| endless(socket, &LARGE_FRAMES[..2_000_000], b""));
+    wait_until("links are closed", SOON.saturating_mul(3), || {
+        of_relays(&scene, "grasp_sync_links_closed_total", &["reason=\"memory\""]) > 500.0
+    });
+    scene.judge("1,000 relays with a message of 2.2 MiB without end", MIB_MAX);
+}
+
+#[test]
+fn large_messages_of_many_relays_at_once() {
+    let mut scene = following(100, |socket| endless(socket, &LARGE_FRAMES, b""));
+    wait_until("most of it came or was refused", SOON.saturating_mul(2), || {
+        let closed = of_relays(&scene, "grasp_sync_links_closed_total", &["reason=\"memory\""]);
+        of_relays(&scene, "grasp_sync_bytes_received_total", &[]) > 400e6 || closed > 80.0
+    });
+    scene.judge("100 relays that send messages of 2.2 MiB at once", MIB_MAX);
 }

@@ -34,7 +34,7 @@ const SOON: Duration = Duration::from_secs(60);
 const MEMORY_MAX: u64 = 48 << 20;
 
 /// What a peer does with whoever connects. Ends when the other side does.
-type Script = fn(TcpStream) -> std::io::Result<()>;
+pub type Script = fn(TcpStream) -> std::io::Result<()>;
 
 struct Hostile {
     name: &'static str,
@@ -126,7 +126,7 @@ const HOSTILE: [Hostile; 14] = [
 ];
 
 /// Listens for good, each connection in a thread of its own; the process's end takes them along.
-fn listen(script: Script) -> u16 {
+pub fn listen(script: Script) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("a bound socket has an address").port();
     std::thread::spawn(move || {
@@ -170,7 +170,7 @@ fn silent(mut socket: TcpStream) -> std::io::Result<()> {
 }
 
 /// Upgrades, says `first`, and then `again` without end.
-fn endless(mut socket: TcpStream, first: &[u8], again: &[u8]) -> std::io::Result<()> {
+pub fn endless(mut socket: TcpStream, first: &[u8], again: &[u8]) -> std::io::Result<()> {
     if !upgrade(&mut socket)? {
         return Ok(());
     }
