@@ -104,11 +104,24 @@ impl Engine {
     }
 
     /// Lets a relay's machine act, then carries away what it wants written and watched.
+    #[inline]
     pub(super) fn drive(
         &mut self,
         now: Now,
         key: usize,
         act: impl FnOnce(&mut Relay, &mut Cx<'_>),
+    ) -> Result<(), StoreError> {
+        let mut act = Some(act);
+        self.drive_by(now, key, &mut |relay, cx| act.take().expect("a machine acts once")(relay, cx))
+    }
+
+    /// Apart from what each caller wants, for it is large.
+    #[inline(never)]
+    fn drive_by(
+        &mut self,
+        now: Now,
+        key: usize,
+        act: &mut dyn FnMut(&mut Relay, &mut Cx<'_>),
     ) -> Result<(), StoreError> {
         let before = self.relays[key].relay.before();
         let said_before = self.out.len();

@@ -87,10 +87,17 @@ impl<'a> Plain<'a> {
     }
 
     fn tag_list(&self) -> Tags {
-        let mut tags: Vec<Vec<String>> = Vec::new();
+        // As most events have, so that neither list grows under way.
+        const TAGS: usize = 8;
+        const VALUES: usize = 4;
+        let mut tags: Vec<Vec<String>> = Vec::with_capacity(TAGS);
         let take = |is_first: bool, value: Text<'_>| match tags.last_mut().filter(|_| !is_first) {
             Some(tag) => tag.push(value.value()),
-            None => tags.push(vec![value.value()]),
+            None => {
+                let mut tag = Vec::with_capacity(VALUES);
+                tag.push(value.value());
+                tags.push(tag);
+            }
         };
         Rest(self.tags).tags(take).expect("it was walked before");
         Tags::from_list(tags.into_iter().map(|tag| Tag::parse(tag).expect("it has a first value")).collect())

@@ -17,6 +17,7 @@ use std::ops::Bound;
 /// Bytes of an account's name: so many of a key or a digest that nobody can make up another's.
 pub(super) const ACCOUNT_LEN: usize = 16;
 const BYTES_LEN: usize = size_of::<u32>();
+const NUMBER_LEN: usize = size_of::<u64>();
 
 /// To whom something is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +56,16 @@ pub struct Usage {
 }
 
 impl Usage {
+    fn to_bytes(self) -> [u8; 2 * NUMBER_LEN] {
+        (u128::from(self.events) << u64::BITS | u128::from(self.bytes)).to_be_bytes()
+    }
+
+    pub(super) fn of_bytes(bytes: &[u8]) -> Result<Usage, StoreError> {
+        let (numbers, []) = bytes.as_chunks::<NUMBER_LEN>() else { return Err(StoreError::Corrupt) };
+        let &[events, bytes] = numbers else { return Err(StoreError::Corrupt) };
+        Ok(Usage { events: u64::from_be_bytes(events), bytes: u64::from_be_bytes(bytes) })
+    }
+
     fn plus(self, bytes: u32) -> Usage {
         Usage { events: self.events + 1, bytes: self.bytes + u64::from(bytes) }
     }
@@ -116,16 +127,16 @@ impl Charges {
         }
         let mut charges = txn.open_table(schema::CHARGES)?;
         for seq in &self.gone {
-            charges.remove(*seq)?;
+            charges.remove(&schema::charge_key(*seq))?;
         }
         for (seq, charge) in &self.new {
-            charges.insert(*seq, &*charge.to_bytes())?;
+            charges.insert(&schema::charge_key(*seq), &*charge.to_bytes())?;
         }
         let mut accounts = txn.open_table(schema::ACCOUNTS)?;
         for (holder, usage) in &self.usages {
             match usage.events {
                 0 => accounts.remove(&holder.0)?,
-                _ => accounts.insert(&holder.0, (usage.events, usage.bytes))?,
+                _ => accounts.insert(&holder.0, &usage.to_bytes()[..])?,
             };
         }
         Ok(())

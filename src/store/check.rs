@@ -79,15 +79,14 @@ pub(super) fn assert_consistent(snapshot: &Snapshot) -> Result<(), StoreError> {
 fn assert_charged(snapshot: &Snapshot) -> Result<(), StoreError> {
     let mut usages: BTreeMap<[u8; ACCOUNT_LEN], Usage> = BTreeMap::new();
     for entry in snapshot.charges.iter()? {
-        let (seq, charge) = entry?;
-        assert!(snapshot.record_if_any(seq.value())?.is_some(), "what is charged is held");
+        let (key, charge) = entry?;
+        assert!(snapshot.record_if_any(schema::charge_seq(key.value()))?.is_some(), "what is charged is held");
         let charge = Charge::of_bytes(charge.value())?;
         charge.holders().iter().for_each(|holder| charge.add_to(usages.entry(*holder.name()).or_default()));
     }
     for entry in snapshot.accounts.iter()? {
         let (holder, usage) = entry?;
-        let (events, bytes) = usage.value();
-        assert_eq!(usages.remove(holder.value()), Some(Usage { events, bytes }), "an account adds up");
+        assert_eq!(usages.remove(holder.value()), Some(Usage::of_bytes(usage.value())?), "an account adds up");
     }
     assert!(usages.is_empty(), "every charge is in its accounts");
     Ok(())

@@ -93,10 +93,14 @@ pub(super) const RELAYS: TableDefinition<'static, &str, (u64, u64)> = TableDefin
 /// What is known of what a relay allows, by relay: a record of `sync`'s.
 pub(super) const BUDGETS: TableDefinition<'static, &str, &str> = TableDefinition::new("relay_budgets");
 
-/// What an event is charged with (`accounts`), by its sequence number.
-pub(super) const CHARGES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("charges");
-/// `(events, bytes)` charged, by account.
-pub(super) const ACCOUNTS: TableDefinition<'static, &[u8; ACCOUNT_LEN], (u64, u64)> = TableDefinition::new("accounts");
+/// A table of `accounts`. Its types are those of [`BY_TIME`], so that redb's code for them, which is large, is in the binary
+/// once.
+pub(super) type AccountTable = TableDefinition<'static, &'static [u8; ACCOUNT_LEN], &'static [u8]>;
+const _: () = assert!(ACCOUNT_LEN == BY_TIME_LEN);
+/// What an event is charged with, by its sequence number ([`charge_key`]).
+pub(super) const CHARGES: AccountTable = TableDefinition::new("charges");
+/// What is charged, by account.
+pub(super) const ACCOUNTS: AccountTable = TableDefinition::new("accounts");
 
 /// In place of a sequence number in [`IDS`]: the event is deleted. Sequence numbers begin at 1.
 pub(super) const DELETED: Seq = 0;
@@ -255,6 +259,16 @@ pub(super) fn write_unindexed(txn: &WriteTransaction, part: Part, first: Seq) ->
 /// An event as the store wrote it; anything else is damage.
 pub(super) fn parse(json: &str) -> Result<Event, StoreError> {
     RawEvent::from_json(json).and_then(|raw| raw.parse()).map_err(|_| StoreError::Corrupt)
+}
+
+/// The key of what an event is charged with.
+pub(super) fn charge_key(seq: Seq) -> [u8; ACCOUNT_LEN] {
+    u128::from(seq).to_be_bytes()
+}
+
+/// The sequence number of the event that is charged under a key. Nothing stands under a number that is none.
+pub(super) fn charge_seq(key: &[u8; ACCOUNT_LEN]) -> Seq {
+    Seq::try_from(u128::from_be_bytes(*key)).unwrap_or(Seq::MAX)
 }
 
 /// Where an event stands in every index.

@@ -31,8 +31,8 @@ pub(super) struct Snapshot {
     pub confirmed: ReadOnlyTable<(&'static str, &'static str), u64>,
     pub relays: ReadOnlyTable<&'static str, (u64, u64)>,
     pub budgets: ReadOnlyTable<&'static str, &'static str>,
-    pub charges: ReadOnlyTable<u64, &'static [u8]>,
-    pub accounts: ReadOnlyTable<&'static [u8; ACCOUNT_LEN], (u64, u64)>,
+    pub charges: ReadOnlyTable<&'static [u8; ACCOUNT_LEN], &'static [u8]>,
+    pub accounts: ReadOnlyTable<&'static [u8; ACCOUNT_LEN], &'static [u8]>,
     pub unindexed: Unindexed,
     watch: Arc<Watch>,
     ids: ReadOnlyTable<&'static [u8; 32], (u64, u64)>,
@@ -114,13 +114,12 @@ impl Snapshot {
 
     /// What an account has.
     pub(super) fn usage(&self, holder: &Holder) -> Result<Usage, StoreError> {
-        let usage = self.accounts.get(holder.name())?.map(|entry| entry.value());
-        Ok(usage.map_or(Usage::default(), |(events, bytes)| Usage { events, bytes }))
+        self.accounts.get(holder.name())?.map_or(Ok(Usage::default()), |entry| Usage::of_bytes(entry.value()))
     }
 
     /// What the event under `seq` is charged with.
     pub(super) fn charge(&self, seq: Seq) -> Result<Option<Charge>, StoreError> {
-        self.charges.get(seq)?.map(|entry| Charge::of_bytes(entry.value())).transpose()
+        self.charges.get(&schema::charge_key(seq))?.map(|entry| Charge::of_bytes(entry.value())).transpose()
     }
 
     /// Whether anything stands under `seq`.

@@ -109,16 +109,16 @@ impl Verification<'_> {
     fn add_up_charges(&mut self) -> Result<(), StoreError> {
         let mut usages: BTreeMap<[u8; ACCOUNT_LEN], Usage> = BTreeMap::new();
         for entry in self.snapshot.charges.iter()? {
-            let (seq, charge) = entry?;
-            let is_there = self.held.contains(&seq.value()) || self.gone.contains(&seq.value());
+            let (key, charge) = entry?;
+            let seq = schema::charge_seq(key.value());
+            let is_there = self.held.contains(&seq) || self.gone.contains(&seq);
             self.findings.dangling += u64::from(!is_there);
             let charge = Charge::of_bytes(charge.value())?;
             charge.holders().iter().for_each(|holder| charge.add_to(usages.entry(*holder.name()).or_default()));
         }
         for entry in self.snapshot.accounts.iter()? {
             let (holder, usage) = entry?;
-            let (events, bytes) = usage.value();
-            let adds_up = usages.remove(holder.value()) == Some(Usage { events, bytes });
+            let adds_up = usages.remove(holder.value()) == Some(Usage::of_bytes(usage.value())?);
             self.findings.dangling += u64::from(!adds_up);
         }
         self.findings.missing += usages.len() as u64;
