@@ -24,7 +24,8 @@ mod values;
 
 pub use values::{By, BySide, BySource, Counts, Histogram, Label, Side, Source};
 
-/// Every metric: name, Prometheus type, meaning. What is rendered is exactly this, in this order.
+/// Every metric of the engine: name, Prometheus type, meaning. What is rendered is exactly this, in this order; the shell adds
+/// its own (`io::counters::TABLE`).
 pub const TABLE: &[(&str, &str, &str)] = &[
     ("ngit_sync_relay_connected", "gauge", "Whether the link to {relay} is up: 0 or 1"),
     ("ngit_sync_connection_attempts_total", "counter", "Connections tried to {relay}, by {result}: success or failure"),
@@ -139,7 +140,6 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_queue_limit", "gauge", "The bound of each {queue}"),
     ("grasp_sync_clients", "gauge", "Clients connected to the own relay"),
     ("grasp_sync_client_subscriptions", "gauge", "Subscriptions that clients have open"),
-    ("grasp_sync_clients_refused_total", "counter", "Clients turned away because there were clients_max"),
     ("grasp_sync_clients_closed_total", "counter", "Clients closed by us, by {reason}"),
     ("grasp_sync_client_events_sent_total", "counter", "Events sent to clients, by {part}: stored or live"),
     ("grasp_sync_pings_sent_total", "counter", "Pings sent, by {side}"),
@@ -223,8 +223,6 @@ pub struct Metrics {
     pub bytes_sent: BySide,
     /// Messages dropped or refused, by reason.
     pub messages_refused: Counts,
-    /// Clients turned away for want of room.
-    pub clients_refused: u64,
     /// Clients closed by us, by reason.
     pub clients_closed: Counts,
     /// Stored events sent to clients.
@@ -281,7 +279,6 @@ impl Default for Metrics {
             bytes_received: By::default(),
             bytes_sent: By::default(),
             messages_refused: Counts::default(),
-            clients_refused: 0,
             clients_closed: Counts::default(),
             client_events_stored: 0,
             client_events_live: 0,
@@ -513,7 +510,6 @@ impl Sheet {
         self.put_each("grasp_sync_bytes_received_total", "side", metrics.bytes_received.iter());
         self.put_each("grasp_sync_bytes_sent_total", "side", metrics.bytes_sent.iter());
         self.put_each("grasp_sync_messages_refused_total", "reason", metrics.messages_refused.iter());
-        self.put("grasp_sync_clients_refused_total", &[], metrics.clients_refused);
         self.put_each("grasp_sync_clients_closed_total", "reason", metrics.clients_closed.iter());
         let parts = [("stored", metrics.client_events_stored), ("live", metrics.client_events_live)];
         self.put_each("grasp_sync_client_events_sent_total", "part", parts.into_iter());

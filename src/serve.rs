@@ -124,7 +124,7 @@ impl Serve {
     /// A client has come. Past `clients_max` it is closed with 1013 at once. Numbers are never used twice.
     pub fn on_accepted(&mut self, now: Now, client: u64, account: Account, metrics: &mut Metrics) {
         if self.sessions.len() >= self.clients_max {
-            metrics.clients_refused += 1;
+            metrics.clients_closed.add("full");
             self.out.push_back(ServeOutput::Close { client, code: TRY_AGAIN_LATER });
             return;
         }

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use grasp_sync::config::keys;
+use grasp_sync::io::counters;
 use grasp_sync::metrics;
 
 #[test]
@@ -51,10 +52,10 @@ fn agree(path: &Path, expected: &str) {
     );
 }
 
-/// One row for each metric.
+/// One row for each metric, of the engine and then of the shell.
 fn metrics_table() -> String {
     let mut table = String::from("| metric | type | meaning |\n|---|---|---|\n");
-    for (name, kind, help) in metrics::TABLE {
+    for (name, kind, help) in metrics::TABLE.iter().chain(counters::TABLE) {
         writeln!(table, "| `{name}` | {kind} | {help} |").expect("strings take it");
     }
     table

@@ -9,9 +9,10 @@ pub struct Counters {
     pub turns: u64,
     /// Of these, those that took longer than [`crate::limits::TURN_SLOW`], commits left out.
     pub slow_turns: u64,
-    /// Upgrades answered with 503 because of `limits.clients_max`.
+    /// Upgrades answered with 503 because of `limits.clients_max` or `limits.clients_per_address`.
     pub clients_refused: u64,
-    /// Connections closed at once because of [`crate::limits::HTTP_PENDING_MAX`].
+    /// Connections closed because of [`crate::limits::HTTP_PENDING_MAX`], or at once because of
+    /// [`crate::limits::CONNECTION_RATE`].
     pub connections_refused: u64,
     /// Headers of trusted proxies that could not be read: PROXY protocol and `X-Forwarded-For`.
     pub proxy_headers_refused: u64,
@@ -23,7 +24,43 @@ pub struct Counters {
     pub link_bytes_out: u64,
 }
 
+/// Every metric of the shell's: name, Prometheus type, meaning; those of the engine are in [`crate::metrics::TABLE`].
+pub const TABLE: &[(&str, &str, &str)] = &[
+    ("grasp_sync_loop_turns_total", "counter", "Turns of the event loop"),
+    ("grasp_sync_loop_slow_turns_total", "counter", "Turns longer than 50 ms, commits left out"),
+    ("grasp_sync_clients_refused_total", "counter", "Clients turned away with 503: clients_max or clients_per_address"),
+    (
+        "grasp_sync_connections_refused_total",
+        "counter",
+        "Connections closed or answered with 429 because of how many their address has or how often it comes",
+    ),
+    (
+        "grasp_sync_proxy_headers_refused_total",
+        "counter",
+        "Headers of trusted proxies that cannot be read: PROXY protocol or X-Forwarded-For",
+    ),
+    ("grasp_sync_http_answers_total", "counter", "Answers over HTTP other than an upgrade"),
+    ("grasp_sync_link_bytes_in_total", "counter", "Bytes read from links, with what TLS and WebSocket add"),
+    ("grasp_sync_link_bytes_out_total", "counter", "Bytes written to links, with what TLS and WebSocket add"),
+    ("grasp_sync_buffers_bytes", "gauge", "Memory in use that all links share"),
+];
+
 impl Counters {
+    /// In the order of [`TABLE`].
+    fn values(&self, buffers: usize) -> [u64; TABLE.len()] {
+        [
+            self.turns,
+            self.slow_turns,
+            self.clients_refused,
+            self.connections_refused,
+            self.proxy_headers_refused,
+            self.http_answers,
+            self.link_bytes_in,
+            self.link_bytes_out,
+            buffers as u64,
+        ]
+    }
+
     /// The engine's metrics with these among them; the text stays well-formed in either of its formats.
     ///
     /// `buffers`: bytes of the links' shared memory in use.
@@ -33,28 +70,12 @@ impl Counters {
         if is_open_metrics {
             text.truncate(text.len() - END.len());
         }
-        let mut add = |name: &str, help: &str, value: u64| {
+        for ((name, kind, help), value) in TABLE.iter().zip(self.values(buffers)) {
             // In OpenMetrics a counter's metadata goes without the suffix that its samples bear.
             let family = if is_open_metrics { name.trim_end_matches("_total") } else { name };
             // Writing to a string cannot fail.
-            let _ = write!(text, "# HELP {family} {help}\n# TYPE {family} counter\n{name} {value}\n");
-        };
-        add("grasp_sync_loop_turns_total", "Turns of the event loop.", self.turns);
-        add("grasp_sync_loop_slow_turns_total", "Turns longer than 50 ms, commits left out.", self.slow_turns);
-        add("grasp_sync_clients_refused_total", "Clients refused because of limits.clients_max.", self.clients_refused);
-        add("grasp_sync_connections_refused_total", "Connections closed at once.", self.connections_refused);
-        add(
-            "grasp_sync_proxy_headers_refused_total",
-            "Headers of trusted proxies that could not be read.",
-            self.proxy_headers_refused,
-        );
-        add("grasp_sync_http_answers_total", "HTTP answers other than an upgrade.", self.http_answers);
-        add("grasp_sync_link_bytes_in_total", "Bytes read from links.", self.link_bytes_in);
-        add("grasp_sync_link_bytes_out_total", "Bytes written to links.", self.link_bytes_out);
-        let _ = write!(
-            text,
-            "# HELP grasp_sync_buffers_bytes Memory in use that all links share.\n# TYPE grasp_sync_buffers_bytes gauge\ngrasp_sync_buffers_bytes {buffers}\n"
-        );
+            let _ = write!(text, "# HELP {family} {help}\n# TYPE {family} {kind}\n{name} {value}\n");
+        }
         if is_open_metrics {
             text += END;
         }
@@ -77,5 +98,27 @@ mod tests {
         let plain = counters.add_to(String::new(), 0);
         assert!(plain.contains("# TYPE grasp_sync_loop_turns_total counter\ngrasp_sync_loop_turns_total 3\n"));
         assert!(!plain.contains("EOF"));
+    }
+
+    #[test]
+    fn each_metric_has_its_own_value_and_is_not_one_of_the_engine_too() {
+        let counters = Counters {
+            turns: 1,
+            slow_turns: 2,
+            clients_refused: 3,
+            connections_refused: 4,
+            proxy_headers_refused: 5,
+            http_answers: 6,
+            link_bytes_in: 7,
+            link_bytes_out: 8,
+        };
+        let text = counters.add_to(String::new(), 9);
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let expected: Vec<String> = (1..).zip(TABLE).map(|(value, (name, ..))| format!("{name} {value}")).collect();
+        assert_eq!(samples, expected);
+        for (name, kind, _) in TABLE {
+            assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name}");
+            assert!(crate::metrics::TABLE.iter().all(|(other, ..)| other != name), "{name} is there twice");
+        }
     }
 }

@@ -519,7 +519,7 @@ fn clients_past_the_bound_are_turned_away() {
     world.accept(1);
     world.accept(2);
     assert_eq!(world.outputs(), [ServeOutput::Close { client: 2, code: 1013 }]);
-    assert_eq!(world.metrics.clients_refused, 1);
+    assert_eq!(world.metrics.clients_closed.count("full"), 1);
     assert_eq!(world.say(2, r#"["REQ","s",{}]"#), None);
     assert!(world.outputs().is_empty());
 }
