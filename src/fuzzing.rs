@@ -8,6 +8,7 @@ mod link;
 mod messages;
 pub mod refusals;
 mod repos;
+mod shares;
 mod store;
 mod timers;
 
@@ -18,6 +19,7 @@ pub use http::http_head;
 pub use link::link;
 pub use messages::{client_message, relay_message};
 pub use repos::{announcement, relay_url};
+pub use shares::shares;
 pub use store::store;
 pub use timers::timer_wheel;
 
@@ -76,5 +78,6 @@ mod tests {
         run_seeds("filter", super::filter);
         run_seeds("engine", super::engine);
         run_seeds("store", super::store);
+        run_seeds("shares", super::shares);
     }
 }

@@ -4,13 +4,50 @@ use std::convert::Infallible;
 
 use crate::io::answer::{AnswerHead, Refused, refusal};
 use crate::io::http::{Door, Parsed, Route, parse_head, route};
-use crate::limits::ANSWER_HEAD_BYTES_MAX;
+use crate::io::proxies::{Proxies, hops};
+use crate::io::proxy_header::{self, Preface};
+use crate::limits::{ANSWER_HEAD_BYTES_MAX, FORWARDED_HOPS_MAX};
 use crate::protocol::relay_url::RelayUrl;
+use crate::shares::Network;
 
-/// A head, as a request's and as an answer's.
+/// A head, as a request's and as an answer's; and what a proxy says before one and in one.
 pub fn http_head(data: &[u8]) {
     request_head(data);
     answer_head(data);
+    proxy_header(data);
+    forwarded_for(data);
+}
+
+/// A proxy's header ends where it says, whatever follows, and until then nobody knows.
+fn proxy_header(data: &[u8]) {
+    let parsed = proxy_header::parse(data);
+    for cut in 0..data.len().min(64) {
+        match proxy_header::parse(&data[..cut]) {
+            Ok(Preface::Partial) => {}
+            sooner => assert_eq!(sooner, parsed, "{cut} bytes are enough"),
+        }
+    }
+    if let Ok(Preface::Complete { len, .. }) = parsed {
+        assert_eq!(proxy_header::parse(&data[..len]), parsed);
+        assert_eq!(proxy_header::parse(&data[..len - 1]), Ok(Preface::Partial));
+    }
+}
+
+/// Of hops few are looked at, and none by whoever is no proxy; only the last counts that is not one.
+fn forwarded_for(data: &[u8]) {
+    let hops = hops(data.split(|byte| *byte == b'\n'));
+    assert!(hops.len() <= FORWARDED_HOPS_MAX);
+    let peer = [127, 0, 0, 1].into();
+    assert_eq!(Proxies::default().client(peer, &hops), Ok(peer));
+    let proxies = Proxies::new(["127.0.0.0/8", "10.0.0.0/8"].into_iter().filter_map(Network::parse).collect(), true);
+    match proxies.client(peer, &hops) {
+        Ok(client) if proxies.trusts(client) => assert!(hops.iter().flatten().all(|hop| proxies.trusts(*hop))),
+        Ok(client) => {
+            let last = hops.iter().rev().find(|hop| hop.is_none_or(|hop| !proxies.trusts(hop)));
+            assert_eq!(last, Some(&Some(client)));
+        }
+        Err(_) => assert!(hops.contains(&None)),
+    }
 }
 
 /// An answer's head means the same however it was cut, and a redirect leads to a relay or nowhere.

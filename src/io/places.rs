@@ -129,6 +129,14 @@ impl Places {
         }
     }
 
+    /// Panics if the parts contradict each other. For tests and fuzz targets.
+    pub fn assert_invariants(&self) {
+        assert_eq!(self.orders.len(), self.pending.len());
+        assert!(self.orders.iter().all(|(key, order)| self.pending[order].key == *key));
+        assert!(self.documents.iter().all(|key| self.orders.contains_key(key)));
+        assert!(self.clients.values().all(|count| *count > 0));
+    }
+
     fn clients_of(&self, account: Account) -> usize {
         self.clients.get(&account).copied().unwrap_or(0)
     }
