@@ -4,7 +4,7 @@
 //! they say for as long as they allow. A try that fails or is not answered in time goes to the next server, round and
 //! round, `attempts` times. Names that have had addresses before are asked for first, and others that hang make room for
 //! those that queue: a crowd of names that nobody answers for delays no relay. It leaves recursion, DNSSEC and EDNS to the
-//! servers, and whether an address may be dialled to [`super::address`].
+//! servers, and whether an address may be dialled to [`crate::protocol::address`].
 //!
 //! The caller owns the poll and the clock: it hands in ready tokens and `now`, and drains
 //! [`poll_answer`](Resolver::poll_answer) after every other call. Names are absolute (see [`ResolverConfig`]).
