@@ -138,7 +138,7 @@ fn any_byte_that_is_changed_is_healed_or_refused() {
             }
             None => {
                 assert_eq!(process.exit_within(SOON).code(), Some(DAMAGED), "byte {at}: {}", process.log_text());
-                assert!(process.log_has("export --salvage"), "byte {at}: {}", process.log_text());
+                wait_until("it says what to do", SOON, || process.log_has("export --salvage"));
                 refused += 1;
                 continue;
             }
