@@ -366,8 +366,12 @@ pub const THREAD_ENTRIES_MAX: usize = 1 << 20;
 pub const THREAD_LOOKUPS_AT_ONCE: usize = 8;
 /// See [`THREAD_LOOKUPS_AT_ONCE`].
 pub const THREAD_LOOKUP_PAUSE: Duration = Duration::from_millis(10);
-/// Repos and root events of which relays are told in one turn of the loop, once a window has closed.
+/// Repos and root events of which relays are told in one turn of the loop, once a window has closed. At this: the next
+/// relay is told in the next turn.
 pub const NEWS_STEP_ITEMS: usize = 2_000;
+/// Repos and root events of which one relay is told at once. Beyond: it is told of the others in the next turn, as of
+/// another window.
+pub const NEWS_PART_ITEMS: usize = 16_000;
 /// Authors looked up in one go, for the relays that ask about deletions; then comes a pause of [`LOOKUP_PAUSE`].
 pub const AUTHORS_PER_LOOKUP: usize = 4_000;
 /// See [`AUTHORS_PER_LOOKUP`].

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Engine;
-use crate::limits::NEWS_STEP_ITEMS;
+use crate::limits::{NEWS_PART_ITEMS, NEWS_STEP_ITEMS};
 use crate::protocol::relay_url::RelayUrl;
 use crate::state::{Changes, RepoId};
 use crate::store::StoreError;
@@ -51,7 +51,7 @@ impl Engine {
     pub(super) fn tell_on(&mut self, now: Now) -> Result<(), StoreError> {
         let mut left = NEWS_STEP_ITEMS;
         while let Some(untold) = &mut self.untold {
-            let Some((key, news)) = untold.next(left) else {
+            let Some((key, news)) = untold.next(NEWS_PART_ITEMS) else {
                 self.untold = None;
                 let more = self.state.requery_more();
                 self.unconfirm(&more);
