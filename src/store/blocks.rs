@@ -110,9 +110,10 @@ impl<'a, const N: usize> Block<'a, N> {
 }
 
 /// Puts entries into an index and takes others out, both in the order of their keys. What is in neither is no matter.
+#[inline(never)]
 pub(super) fn write<const N: usize>(
     table: &mut BlockTable<'_, N>,
-    new: impl Iterator<Item = Entry<N>>,
+    new: &mut dyn Iterator<Item = Entry<N>>,
     mut gone: &[[u8; N]],
 ) -> Result<(), StoreError> {
     let mut new = new.peekable();
@@ -336,9 +337,9 @@ mod tests {
     }
 
     fn change(db: &Database, model: &mut Model, new: &Model, gone: &[[u8; N]]) {
-        let entries = new.iter().map(|(key, kind)| (*key, *kind));
+        let mut entries = new.iter().map(|(key, kind)| (*key, *kind));
         let txn = db.begin_write().unwrap();
-        write(&mut txn.open_table(TABLE).unwrap(), entries, gone).unwrap();
+        write(&mut txn.open_table(TABLE).unwrap(), &mut entries, gone).unwrap();
         txn.commit().unwrap();
         model.extend(new);
         model.retain(|key, _| gone.binary_search(key).is_err());

@@ -195,10 +195,10 @@ fn pack<const N: usize>(txn: &WriteTransaction, flat: FlatTable<N>, index: Index
         let (key, kind) = entry?;
         some.push((*key.value(), kind.value()));
         if some.len() == UPGRADE_ENTRIES {
-            blocks::write(&mut table, some.drain(..), &[])?;
+            blocks::write(&mut table, &mut some.drain(..), &[])?;
         }
     }
-    blocks::write(&mut table, some.into_iter(), &[])?;
+    blocks::write(&mut table, &mut some.drain(..), &[])?;
     drop(entries);
     txn.delete_table(flat)?;
     Ok(())

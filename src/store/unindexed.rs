@@ -232,8 +232,8 @@ impl<const N: usize> Waiting<IndexEntries<N>> {
         of: impl Fn(&'a Keys) -> I,
     ) -> Result<(), StoreError> {
         // One by one: among many small pieces of memory the room for all of them would be found at its end alone.
-        let new = is_due.then(|| self.entries.iter().map(|(key, kind)| (key.0, *kind))).into_iter().flatten();
-        blocks::write(&mut txn.open_table(index)?, new, &self.written(is_due, removed, of))
+        let mut new = is_due.then(|| self.entries.iter().map(|(key, kind)| (key.0, *kind))).into_iter().flatten();
+        blocks::write(&mut txn.open_table(index)?, &mut new, &self.written(is_due, removed, of))
     }
 }
 

@@ -236,14 +236,14 @@ mod tests {
     fn an_event_that_nothing_names_is_missing_everywhere() {
         let findings = found(|txn, events| {
             let keys = Keys::of(7, &events[6]);
-            blocks::write(&mut txn.open_table(schema::BY_TIME).unwrap(), std::iter::empty(), &[keys.by_time().0])
+            blocks::write(&mut txn.open_table(schema::BY_TIME).unwrap(), &mut std::iter::empty(), &[keys.by_time().0])
                 .unwrap();
-            blocks::write(&mut txn.open_table(schema::BY_KIND).unwrap(), std::iter::empty(), &[keys.by_kind().0])
+            blocks::write(&mut txn.open_table(schema::BY_KIND).unwrap(), &mut std::iter::empty(), &[keys.by_kind().0])
                 .unwrap();
             let mut of_author = txn.open_table(schema::BY_AUTHOR).unwrap();
-            blocks::write(&mut of_author, std::iter::empty(), &[keys.by_author().0]).unwrap();
+            blocks::write(&mut of_author, &mut std::iter::empty(), &[keys.by_author().0]).unwrap();
             let tags: Vec<_> = keys.by_tag().map(|key| key.0).collect();
-            blocks::write(&mut txn.open_table(schema::BY_TAG).unwrap(), std::iter::empty(), &tags).unwrap();
+            blocks::write(&mut txn.open_table(schema::BY_TAG).unwrap(), &mut std::iter::empty(), &tags).unwrap();
             txn.open_table(schema::EXPIRATIONS).unwrap().remove((5_000, 7)).unwrap();
             let address = schema::event_address(&events[6]).unwrap();
             txn.open_table(schema::REPLACEABLE).unwrap().remove(&address).unwrap();
