@@ -185,8 +185,8 @@ Usage:
                                             standard input, read only once
   grasp-sync export [FILE] [OPTIONS]        write all events as JSON lines, to
                                             a new file or standard output
-  grasp-sync verify [OPTIONS]               look at all of the store, and say what
-                                            is damaged
+  grasp-sync verify [OPTIONS]               look at all of the store, and say
+                                            what is damaged
   grasp-sync check-config [OPTIONS]         print the effective configuration
 
 Options:
