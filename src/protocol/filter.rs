@@ -113,10 +113,9 @@ impl Filter {
 
     /// Whether no event at all can match: it has an empty list, or ends before it begins.
     pub fn matches_nothing(&self) -> bool {
-        let is_empty = |values: usize, list: bool| list && values == 0;
-        is_empty(len(&self.ids), self.ids.is_some())
-            || is_empty(len(&self.authors), self.authors.is_some())
-            || is_empty(len(&self.kinds), self.kinds.is_some())
+        is_empty(&self.ids)
+            || is_empty(&self.authors)
+            || is_empty(&self.kinds)
             || self.tags.iter().any(TagValues::is_empty)
             || self.since > self.until
     }
@@ -160,6 +159,11 @@ impl Narrowest<'_> {
             Narrowest::Any => 1,
         }
     }
+}
+
+/// Whether there is a list, and nothing in it.
+fn is_empty<T>(list: &Option<Box<[T]>>) -> bool {
+    list.as_ref().is_some_and(|list| list.is_empty())
 }
 
 fn len<T>(list: &Option<Box<[T]>>) -> usize {

@@ -3,8 +3,8 @@
 //! Every filter is entered under the values of *one* of its fields, the most selective one it has: ids, then the shortest
 //! tag list, then authors, then kinds; a filter with none of these is entered under "any". An event that matches the filter
 //! has one of those values, so looking up the event's own values finds a superset of the subscriptions that match, and only
-//! those are compared in full. Values are kept as 32 bits of theirs, for clients choose how many there are: two with the same bits cost a
-//! comparison, never an answer. What a subscription then does with the event is the session's business.
+//! those are compared in full. Values are kept as 32 bits of theirs, for clients choose how many there are: two with the
+//! same bits cost a comparison, never an answer. What a subscription then does with the event is the session's business.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -2,11 +2,13 @@
 
 use nostr::event::EventId;
 
+use crate::protocol::canonical::push_string;
+
 /// `["EVENT", sub, event]` of a relay. `event_json` is put in as it is and must be the JSON of an event.
 pub fn event_message(sub: &str, event_json: &str) -> String {
     let mut message = String::with_capacity(event_json.len() + sub.len() + 16);
     message.push_str(r#"["EVENT","#);
-    push_json_text(&mut message, sub);
+    push_string(&mut message, sub);
     message.push(',');
     message.push_str(event_json);
     message.push(']');
@@ -75,19 +77,8 @@ pub fn neg_err_message(sub: &str, why: &str, max_records: Option<u64>) -> String
 
 fn json_text(text: &str) -> String {
     let mut json = String::with_capacity(text.len() + 2);
-    push_json_text(&mut json, text);
+    push_string(&mut json, text);
     json
-}
-
-/// Hardly a subscription's name needs escaping, and every event that goes out begins with one.
-fn push_json_text(json: &mut String, text: &str) {
-    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
-        json.push_str(&serde_json::Value::from(text).to_string());
-    } else {
-        json.push('"');
-        json.push_str(text);
-        json.push('"');
-    }
 }
 
 #[cfg(test)]
