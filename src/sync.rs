@@ -1,7 +1,11 @@
 //! What to ask whom, and when.
 //!
 //! `crate::state` holds what is followed; `window` batches its changes; `plan` turns it into units and sweeps; `relay` is the
-//! machine of one relay, with `session` for what lives and dies with its link.
+//! machine of one relay, with `session` for what lives and dies with its link; `agenda` is what is asked on it.
+//!
+//! The machines do not call the store. They say what they want to know (`Relay::wanted_thread`, `Relay::wanted_set` and their
+//! like), and are told: a set or a thread of a hundred thousand events is looked up over many iterations of the loop, so that
+//! nobody else waits.
 
 use std::collections::VecDeque;
 
@@ -14,7 +18,6 @@ use crate::sync::network::Network;
 use crate::time::Now;
 
 pub mod agenda;
-pub mod audit;
 pub mod auth;
 pub mod budget;
 pub mod coverage;
@@ -32,7 +35,6 @@ pub mod progress;
 pub mod reconcile;
 pub mod refusal;
 pub mod relay;
-pub mod round;
 pub mod session;
 pub mod sweep;
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl Engine {
             if round.began.mono + PROGRESS_PERIOD > now.mono {
                 continue;
             }
-            let sweeps = round.sweeps_done();
+            let sweeps = round.pass.sweeps_done();
             (relays, done, total, new) = (relays + 1, done + sweeps.0, total + sweeps.1, new + round.tally.new);
         }
         if relays > 0 {
@@ -180,8 +180,8 @@ impl Engine {
             "next_due_in_secs": secs_until(entry.timer.map(|(at, _)| at)),
         });
         if let Some(session) = session {
-            let (done, total) = session.round().sweeps_done();
-            let polled: Vec<&Unit> = session.agenda().polled().collect();
+            let (done, total) = session.round().pass.sweeps_done();
+            let polled: Vec<&Unit> = session.units().polled().collect();
             status["subscriptions"] = json!(session.open_subscriptions());
             status["live"] = values(&mut session.live_units());
             status["live"]["filters"] = json!(session.live_filters());
@@ -189,18 +189,18 @@ impl Engine {
             status["polled"]["filters"] = json!(filter_count(polled.iter().copied()));
             status["filtering"] = json!(if session.filtering().is_unfiltered() { "none" } else { "by_tag" });
             status["audit_secs"] = json!(session.audits().period().as_secs());
-            let reached = session.agenda().reached();
+            let reached = session.units().reached();
             status["polled"]["covered"] = json!(reached.map(|reached| reached.complete.as_secs()));
             status["polled"]["quick"] = json!(reached.map(|reached| reached.polled.as_secs()));
-            let (wait, until) = session.wait(now);
+            let wait = session.wait();
             status["asks_next"] = json!({
-                "waits": wait.why(),
-                "until_secs": secs_until(until),
+                "waits": wait.why.words(),
+                "until_secs": secs_until(wait.until),
                 "agenda": session.explain().iter().map(|line| asks(line, now)).collect::<Vec<_>>(),
             });
             status["sweeps_left"] = json!(total - done);
             status["sweeps_failed"] = json!(relay.is_incomplete());
-            status["paused_secs"] = secs_until(session.paused_until(now.mono));
+            status["paused_secs"] = secs_until(session.paused_until());
             status["cooldown_secs"] = secs_until(session.cooldown_until());
         }
         status
@@ -262,8 +262,8 @@ fn some_time(time: UnixTime) -> Option<u64> {
 fn sample(entry: &Entry) -> RelaySample {
     let relay = &entry.relay;
     let session = relay.session();
-    let reached = session.and_then(|session| session.agenda().reached());
-    let polled = session.map_or(0, |session| filter_count(session.agenda().polled()));
+    let reached = session.and_then(|session| session.units().reached());
+    let polled = session.map_or(0, |session| filter_count(session.units().polled()));
     RelaySample {
         url: relay.url().to_string(),
         state: relay.state_name().as_str(),
@@ -280,7 +280,7 @@ fn sample(entry: &Entry) -> RelaySample {
         polled: reached.map(|reached| reached.polled.as_secs()),
         subscriptions: session.map_or(0, |session| session.open_subscriptions()),
         sweeps_left: session.map_or(0, |session| {
-            let (done, total) = session.round().sweeps_done();
+            let (done, total) = session.round().pass.sweeps_done();
             total - done
         }),
     }

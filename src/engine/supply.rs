@@ -13,7 +13,8 @@ use crate::intake::recent::Recent;
 use crate::limits::{CLAIM_HOLDS_FOR, CLAIMED_IDS_MAX, RECONCILE_IDS_MAX};
 use crate::store::{Store, StoreError};
 use crate::sync::Cx;
-use crate::sync::session::{Classified, Found, ThreadPart, WantedThread};
+use crate::sync::agenda::pass::{ThreadPart, WantedThread};
+use crate::sync::session::{Classified, Found};
 use crate::time::Instant;
 
 /// What spares the relays and the store work. Nothing depends on it.

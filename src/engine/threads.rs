@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use crate::limits::{SEARCH_STEP_ENTRIES, THREAD_ENTRIES_MAX};
 use crate::state::State;
 use crate::store::{IdSearch, IdStep, Selected, Selection, Store, StoreError};
+use crate::sync::agenda::pass::{ThreadPart, WantedThread};
 use crate::sync::filters::{REPO_TAG_LETTERS, ROOT_TAG_LETTERS, Unit};
-use crate::sync::session::{ThreadPart, WantedThread};
 use crate::time::UnixTime;
 
 /// The searches under way, by the key of the relay that asks.

@@ -1,332 +1,338 @@
-//! What one link follows, in one table: each unit, up to when it is complete, and how it is asked about next. A unit is
-//! live, or waits to be, or is polled: what does not fit live is asked about time and again, each unit since its last
-//! poll, so that nothing is ever silently uncovered.
+//! What is asked on one link, in one place: the units that it follows, the sweeps that wait, and the passes that they are
+//! part of. It says what comes next; whether the relay lets it be asked, the session knows.
 //!
-//! A **whole** poll asks since the last whole one minus the overlap, and so finds what reached the relay that late. Each
-//! unit has one per overlap. Between them are **quick** polls, which ask since the last poll of any sort minus
-//! [`QUICK_POLL_OVERLAP_SECS`]: if every poll were whole, an event would be sent again by each of them until the overlap is
-//! over.
+//! Three passes may be under way, each with its own idea of what is complete when it is over:
 //!
-//! What comes later still is found by audits (`crate::sync::audit`).
+//! | pass | over | complete then |
+//! |---|---|---|
+//! | [`Round`] | all that the relay shares, or what a window brought | its repos are confirmed |
+//! | poll ([`Units`]) | one unit that is not live | the unit, up to when the poll began |
+//! | audit ([`Audits`]) | what is followed, with deletions and threads | everything, up to when it began |
 //!
-//! One unit is polled at a time, so that a flood in one delays only itself. A poll comes at most once a [`POLL_PERIOD`] per
-//! unit, and all of them keep within [`POLL_BYTES_PER_SEC`]: a large table is polled more slowly, never more heavily.
+//! What the round asks comes first. When none of it waits, one poll or one step of an audit is begun, by turns. Both keep
+//! within [`POLL_BYTES_PER_SEC`]: a large table is polled more slowly, never more heavily.
+//!
+//! It does not know links, subscriptions or the store.
 
+use nostr::event::EventId;
+use nostr::key::PublicKey;
+
+use crate::limits::{AUDIT_AUTHORS_MAX, POLL_BYTES_PER_SEC};
+use crate::state::State;
+use crate::store::Seq;
+use crate::sync::filters::{Subject, Unit, chunk};
+use crate::sync::plan::unit_sweeps;
+use crate::sync::sweep::Sweep;
+use crate::time::{Duration, Instant, Now, UnixTime};
+
+pub mod audit;
 mod class;
+pub mod pass;
+mod queue;
+pub mod round;
+pub mod task;
+pub mod units;
 
 pub use class::{Class, Number};
 
-use std::collections::VecDeque;
-use std::rc::Rc;
+use audit::{Audits, By};
+use pass::{ThreadPart, WantedThread};
+use queue::Queue;
+use round::{Round, RoundWhy};
+use task::{Purpose, Task};
+use units::Units;
 
-use crate::limits::{POLL_BYTES_PER_SEC, POLL_PERIOD, QUICK_POLL_OVERLAP_SECS};
-use crate::state::RootId;
-use crate::sync::filters::Unit;
-use crate::time::{Duration, Instant, Now, UnixTime};
-
-/// The units that one link follows.
-#[derive(Debug, Default)]
+/// What is asked on one link.
+#[derive(Debug)]
 pub struct Agenda {
-    /// Those that are live or wait to be.
-    tracks: VecDeque<Track>,
-    /// Those that are polled, the next first: it is asked with each event when that is due.
-    polled: VecDeque<Track>,
-    poll: Option<Poll>,
-    /// No poll before this: what earlier ones cost.
+    /// What is followed, and how.
+    pub units: Units,
+    /// The sweeps that have to finish.
+    pub round: Round,
+    /// What comes late, or was missed.
+    pub audits: Audits,
+    /// The sweeps that wait.
+    pub queue: Queue,
+    /// Of polls and audits, what was begun last.
+    last_begun: Purpose,
+    /// Neither is begun before this: what they have asked cost so much.
     paced_until: Instant,
 }
 
-/// One unit.
-#[derive(Debug)]
-struct Track {
-    unit: Unit,
-    reached: Reached,
-    follow: Follow,
-}
-
-/// How a unit is followed.
+/// What has begun because nothing else waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Follow {
-    /// It is to be live, and waits for a subscription.
-    Pending,
-    /// By the live subscription of this number.
-    Live(Number),
-    /// It is polled, not before this.
-    Polled(Instant),
+pub enum Begun {
+    /// A poll.
+    Poll,
+    /// An audit, with its first step.
+    Audit,
+    /// The next step of one.
+    AuditStep,
+    /// An audit is over. When it began, if it has found everything.
+    AuditOver(Option<UnixTime>),
 }
 
-/// Up to when a unit is complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reached {
-    /// With what comes as late as the overlap.
-    pub complete: UnixTime,
-    /// With what came in time.
-    pub polled: UnixTime,
+/// How an audit that begins goes.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditManner {
+    /// How it asks.
+    pub by: By,
+    /// When the last one that found everything began; [`UnixTime::EPOCH`] for never.
+    pub audited: UnixTime,
 }
 
-impl Reached {
-    /// Both up to the same moment.
-    pub fn both(moment: UnixTime) -> Reached {
-        Reached { complete: moment, polled: moment }
-    }
+/// Of events that were looked up for an audit, so many are beyond its bound.
+pub type LeftOut = u64;
 
-    /// As far as both.
-    fn min(self, other: Reached) -> Reached {
-        Reached { complete: self.complete.min(other.complete), polled: self.polled.min(other.polled) }
-    }
-}
-
-/// A poll that is under way.
-#[derive(Debug)]
-struct Poll {
-    unit: Unit,
-    reached: Reached,
-    whole: bool,
-    began: Now,
-    sweeps_left: usize,
-    failed: bool,
-}
-
-/// What is to be live.
 impl Agenda {
-    /// A unit is to be live; it is complete up to some moment.
-    pub fn pend(&mut self, unit: Unit, complete: UnixTime) {
-        self.tracks.push_back(Track { unit, reached: Reached::both(complete), follow: Follow::Pending });
+    /// That of a link that has just opened.
+    pub fn new(audits: Audits, now: Now) -> Agenda {
+        Agenda {
+            units: Units::default(),
+            round: Round::new(RoundWhy::Window, now),
+            audits,
+            queue: Queue::default(),
+            last_begun: Purpose::Audit,
+            paced_until: Instant::ZERO,
+        }
     }
 
-    /// Whether some unit waits to be live.
-    pub fn has_pending(&self) -> bool {
-        self.tracks.iter().any(|track| track.follow == Follow::Pending)
-    }
-
-    /// The units that wait to be live.
-    pub fn pending(&self) -> impl Iterator<Item = &Unit> {
-        self.tracks.iter().filter(|track| track.follow == Follow::Pending).map(|track| &track.unit)
-    }
-
-    /// Takes out the units that wait to be live, and the moment up to which all of them are complete.
-    pub fn take_pending(&mut self) -> (Vec<Unit>, Option<UnixTime>) {
-        self.take(Follow::Pending)
-    }
-
-    /// Some units are live by a subscription; they are complete up to some moment before it.
-    pub fn follow_live(&mut self, number: Number, units: Vec<Unit>, complete: UnixTime) {
-        let reached = Reached::both(complete);
-        self.tracks.extend(units.into_iter().map(|unit| Track { unit, reached, follow: Follow::Live(number) }));
-    }
-
-    /// Takes out the units that were live by a subscription, and the moment up to which they were complete before it.
-    pub fn take_live(&mut self, number: Number) -> (Vec<Unit>, Option<UnixTime>) {
-        self.take(Follow::Live(number))
-    }
-
-    fn take(&mut self, follow: Follow) -> (Vec<Unit>, Option<UnixTime>) {
-        let tracks = std::mem::take(&mut self.tracks).into_iter();
-        let (taken, left): (VecDeque<Track>, VecDeque<Track>) = tracks.partition(|track| track.follow == follow);
-        self.tracks = left;
-        let complete = taken.iter().map(|track| track.reached.complete).min();
-        (taken.into_iter().map(|track| track.unit).collect(), complete)
-    }
-
-    /// The units that are live by one subscription.
-    pub fn live_by(&self, number: Number) -> impl Iterator<Item = &Unit> {
-        self.tracks.iter().filter(move |track| track.follow == Follow::Live(number)).map(|track| &track.unit)
-    }
-
-    /// The moment up to which the units of a live subscription were complete before it.
-    pub fn complete_before(&self, number: Number) -> Option<UnixTime> {
-        let of = self.tracks.iter().filter(|track| track.follow == Follow::Live(number));
-        of.map(|track| track.reached.complete).min()
-    }
-
-    /// The units that are live.
-    pub fn live(&self) -> impl Iterator<Item = &Unit> {
-        self.tracks.iter().filter(|track| matches!(track.follow, Follow::Live(_))).map(|track| &track.unit)
-    }
-
-    /// Every unit that is followed, and whether it is live.
-    pub fn units(&self) -> impl Iterator<Item = (&Unit, bool)> {
-        let is_live = |track: &Track| matches!(track.follow, Follow::Live(_));
-        let followed = self.tracks.iter().map(move |track| (&track.unit, is_live(track)));
-        followed.chain(self.polled().map(|unit| (unit, false)))
+    /// What is followed is followed no more; what the round asks stays.
+    pub fn unfollow(&mut self) {
+        self.queue.keep_round();
+        self.units = Units::default();
+        self.audits.abandon();
     }
 }
 
-/// What is polled.
+/// The round.
 impl Agenda {
-    /// A unit is polled from now on; it is complete up to some moment. Few root events join the last unit as long as there is
-    /// room.
-    pub fn poll(&mut self, unit: Unit, complete: UnixTime, now: Now, values_max: usize) {
-        let reached = Reached::both(complete);
-        let last = self.polled.back_mut();
-        if let (Unit::Roots(new), Some(Track { unit: Unit::Roots(last), reached: before, .. })) = (&unit, last)
-            && last.len() + new.len() <= values_max
-        {
-            *last = last.iter().chain(new.iter()).copied().collect::<Rc<[RootId]>>();
-            *before = before.min(reached);
-            return;
-        }
-        self.polled.push_back(Track { unit, reached, follow: Follow::Polled(now.mono + POLL_PERIOD) });
+    /// A new round without sweeps; those of the last one are dropped.
+    pub fn begin_round(&mut self, why: RoundWhy, now: Now) {
+        self.queue.drop_round();
+        self.round = Round::new(why, now);
     }
 
-    /// Begins a poll if one is due: what to sweep, and since when.
-    pub fn begin_poll(&mut self, now: Now, overlap_secs: u64) -> Option<(Unit, UnixTime)> {
-        if self.next_poll_at()? > now.mono {
-            return None;
-        }
-        let Track { unit, reached, .. } = self.polled.pop_front()?;
-        // What lies ahead was noted by a clock that was wrong.
-        let whole = now.wall >= reached.complete.plus_secs(overlap_secs) || reached.complete > now.wall;
-        let since = match whole {
-            true => reached.complete.min(now.wall).minus_secs(overlap_secs),
-            false => reached.polled.min(now.wall).minus_secs(QUICK_POLL_OVERLAP_SECS.min(overlap_secs)),
-        };
-        let sweeps_left = unit.filter_count();
-        self.poll = Some(Poll { unit: unit.clone(), reached, whole, began: now, sweeps_left, failed: false });
-        Some((unit, since))
-    }
-
-    /// When the next poll is due; `None` while one is under way or nothing is polled.
-    pub fn next_poll_at(&self) -> Option<Instant> {
-        let Follow::Polled(due) = self.polled.front().filter(|_| self.poll.is_none())?.follow else { return None };
-        Some(due.max(self.paced_until))
-    }
-
-    /// A sweep of the poll was split in two.
-    pub fn on_sweep_split(&mut self) {
-        if let Some(poll) = &mut self.poll {
-            poll.sweeps_left += 1;
+    /// Makes sweeps part of the round, at once.
+    pub fn add_sweeps(&mut self, sweeps: impl IntoIterator<Item = Sweep>) {
+        for sweep in sweeps {
+            self.round.pass.add_sweeps(1);
+            self.queue.push_back(Task::new(sweep, Purpose::Round));
         }
     }
 
-    /// A sweep of the poll ended.
-    pub fn on_sweep_end(&mut self, ok: bool) {
-        let Some(poll) = &mut self.poll else { return };
-        poll.failed |= !ok;
-        poll.sweeps_left -= 1;
-        if poll.sweeps_left > 0 {
-            return;
+    /// The round begins with one look at everything the relay has ([`Round::begin_overview`]).
+    pub fn begin_overview(&mut self, followed: Seq) {
+        let sweep = self.round.begin_overview(followed);
+        self.queue.push_back(Task::new(sweep, Purpose::Round));
+    }
+
+    /// Begins the next step of the round, if it is due. `followed`: the last number that has changed what we follow.
+    pub fn begin_step(&mut self, followed: Seq, now: Instant) {
+        let sweeps = self.round.begin_step(followed, now).unwrap_or_default();
+        sweeps.into_iter().for_each(|sweep| self.queue.push_back(Task::new(sweep, Purpose::Round)));
+    }
+}
+
+/// Polls and audits.
+impl Agenda {
+    /// Begins a poll or the next step of an audit, whichever was not the last, if both are due.
+    pub fn begin_due(&mut self, manner: AuditManner, overlap_secs: u64, now: Now) -> Option<Begun> {
+        match self.last_begun {
+            Purpose::Poll => self.begin_audit(manner, overlap_secs, now).or_else(|| self.begin_poll(overlap_secs, now)),
+            Purpose::Round | Purpose::Audit | Purpose::Detour => {
+                self.begin_poll(overlap_secs, now).or_else(|| self.begin_audit(manner, overlap_secs, now))
+            }
         }
-        let Poll { unit, reached, whole, began, failed, .. } = self.poll.take().expect("just looked at");
-        let reached = match (failed, whole) {
-            (true, _) => reached,
-            (false, true) => Reached::both(began.wall),
-            (false, false) => Reached { polled: began.wall, ..reached },
-        };
-        self.polled.push_back(Track { unit, reached, follow: Follow::Polled(began.mono + POLL_PERIOD) });
     }
 
-    /// Sweeps of the poll that have not ended.
-    pub fn sweeps_left(&self) -> usize {
-        self.poll.as_ref().map_or(0, |poll| poll.sweeps_left)
+    fn begin_poll(&mut self, overlap_secs: u64, now: Now) -> Option<Begun> {
+        self.next_poll_at().filter(|at| *at <= now.mono)?;
+        let (unit, since) = self.units.begin_poll(now, overlap_secs)?;
+        self.last_begun = Purpose::Poll;
+        for sweep in unit_sweeps(std::iter::once(unit), Some(since)) {
+            self.queue.push_back(Task::new(sweep, Purpose::Poll));
+        }
+        Some(Begun::Poll)
     }
 
-    /// A REQ of a poll, or of an audit, cost this many bytes.
-    pub fn on_bytes(&mut self, now: Instant, bytes: usize) {
-        let micros = bytes as u64 * 1_000_000 / POLL_BYTES_PER_SEC as u64;
-        self.paced_until = self.paced_until.max(now) + Duration::from_micros(micros);
+    fn begin_audit(&mut self, manner: AuditManner, overlap_secs: u64, now: Now) -> Option<Begun> {
+        self.next_audit_at().filter(|at| *at <= now.mono)?;
+        self.last_begun = Purpose::Audit;
+        let mut begun = Begun::AuditStep;
+        if !self.audits.is_open() {
+            begun = Begun::Audit;
+            let units: Vec<(Unit, bool)> = self.units.all().map(|(unit, live)| (unit.clone(), live)).collect();
+            self.audits.begin(units, manner.by, manner.audited, overlap_secs, now);
+        }
+        match self.audits.next(now.mono) {
+            audit::Next::Wait => None,
+            audit::Next::Over(complete) => Some(Begun::AuditOver(complete)),
+            audit::Next::Ask(sweeps, by) => {
+                for sweep in sweeps {
+                    let task = Task::new(sweep, Purpose::Audit);
+                    self.queue.push_back(Task { by_pages: by == By::Pages, ..task });
+                }
+                Some(begun)
+            }
+        }
     }
 
-    /// How far every polled unit has come; `None` if nothing is polled.
-    pub fn reached(&self) -> Option<Reached> {
-        let polled = self.polled.iter().map(|track| track.reached);
-        polled.chain(self.poll.iter().map(|poll| poll.reached)).reduce(Reached::min)
+    /// When a poll or a step of an audit is due; `None` while both are under way or nothing is to be asked.
+    pub fn next_due(&self) -> Option<Instant> {
+        [self.next_poll_at(), self.next_audit_at()].into_iter().flatten().min()
     }
 
-    /// The moment up to which every polled unit is complete; `None` if nothing is polled.
-    pub fn complete(&self) -> Option<UnixTime> {
-        self.reached().map(|reached| reached.complete)
+    fn next_poll_at(&self) -> Option<Instant> {
+        self.units.next_poll_at().map(|at| at.max(self.paced_until))
+    }
+
+    /// When the next step of an audit is due; not while a full catch-up is under way, which finds whatever it would.
+    pub fn next_audit_at(&self) -> Option<Instant> {
+        self.audits.next_at().filter(|_| !self.round.is_full()).map(|at| at.max(self.paced_until))
     }
 
     /// The units that wait for their next poll, and when that may begin.
-    pub fn due(&self) -> impl Iterator<Item = (&Unit, Instant)> {
-        self.polled.iter().filter_map(|track| match track.follow {
-            Follow::Polled(due) => Some((&track.unit, due.max(self.paced_until))),
-            Follow::Pending | Follow::Live(_) => None,
-        })
+    pub fn polls_due(&self) -> impl Iterator<Item = (&Unit, Instant)> {
+        self.units.due().map(|(unit, at)| (unit, at.max(self.paced_until)))
     }
 
-    /// Every polled unit.
-    pub fn polled(&self) -> impl Iterator<Item = &Unit> {
-        self.polled.iter().map(|track| &track.unit).chain(self.poll.iter().map(|poll| &poll.unit))
+    /// What was asked for some purpose cost so many bytes.
+    pub fn on_bytes(&mut self, purpose: Purpose, bytes: usize, now: Instant) {
+        if purpose != Purpose::Round {
+            let micros = bytes as u64 * 1_000_000 / POLL_BYTES_PER_SEC as u64;
+            self.paced_until = self.paced_until.max(now) + Duration::from_micros(micros);
+        }
+    }
+}
+
+/// Sweeps.
+impl Agenda {
+    /// Parts of a question are asked instead of the whole, the last one first. There is one at least.
+    pub fn split(&mut self, task: Task, parts: Vec<Sweep>) {
+        let more = parts.len() - 1;
+        match task.purpose {
+            Purpose::Round => self.round.pass.add_sweeps(more),
+            Purpose::Poll => self.units.add_sweeps(more),
+            Purpose::Audit => self.audits.add_sweeps(more),
+            Purpose::Detour => {}
+        }
+        for sweep in parts {
+            self.queue.push_front(Task { sweep, unserved: Default::default(), ..task });
+        }
+    }
+
+    /// A sweep has ended for good.
+    pub fn on_sweep_end(&mut self, purpose: Purpose, subject: &Subject, ok: bool, state: &State) {
+        match purpose {
+            Purpose::Round => self.round.on_sweep_end(subject, ok, state),
+            Purpose::Poll => self.units.on_sweep_end(ok),
+            Purpose::Audit => self.audits.on_sweep_end(subject, ok),
+            Purpose::Detour => {}
+        }
+    }
+}
+
+/// What has to be looked up in the store.
+impl Agenda {
+    /// Whether the authors whose events are held are wanted.
+    pub fn wants_authors(&self) -> bool {
+        self.round.pass.wants_authors() || self.audits.wants_authors()
+    }
+
+    /// The authors whose events are held, in the order of their keys: their deletions are asked for.
+    pub fn add_authors(&mut self, authors: &[PublicKey], values_max: usize) -> LeftOut {
+        let chunks = |count| chunk(authors.iter().copied().take(count), values_max).into_iter().map(Subject::Deletions);
+        if self.round.pass.wants_authors() {
+            self.round.pass.end_authors();
+            self.add_sweeps(chunks(usize::MAX).map(|subject| Sweep::new(subject, None)));
+            return 0;
+        }
+        if self.audits.wants_authors() {
+            self.audits.add_authors(chunks(AUDIT_AUTHORS_MAX).collect());
+            return authors.len().saturating_sub(AUDIT_AUTHORS_MAX) as u64;
+        }
+        0
+    }
+
+    /// Of what it is wanted to be known which events tag it. What has been begun comes first: the store looks up one thing
+    /// for a relay at a time.
+    pub fn wanted_thread(&self, now: Now) -> Option<WantedThread<'_>> {
+        match self.is_thread_of_round(now) {
+            true => self.round_thread(now.mono),
+            false => self.audits.wanted_thread(now),
+        }
+    }
+
+    fn is_thread_of_round(&self, now: Now) -> bool {
+        match self.audits.wanted_thread(now) {
+            Some(of_audit) => !of_audit.is_begun && self.round.pass.has_begun_thread(),
+            None => !self.audits.has_begun_thread(),
+        }
+    }
+
+    /// Sweeps that wait come first.
+    fn round_thread(&self, now: Instant) -> Option<WantedThread<'_>> {
+        self.round.pass.wanted_thread(None, now).filter(|_| self.queue.is_empty())
+    }
+
+    /// When a thread is wanted at the latest, if that is not now.
+    pub fn next_thread_at(&self, now: Instant) -> Option<Instant> {
+        let of_round = self.round.pass.next_thread_at(now).filter(|_| self.queue.is_empty());
+        of_round.into_iter().chain(self.audits.next_thread_at(now)).min()
+    }
+
+    /// Events that tag the unit of [`Agenda::wanted_thread`].
+    pub fn add_thread(&mut self, part: ThreadPart, values_max: usize, now: Now) -> LeftOut {
+        let too_large = u64::from(part == ThreadPart::TooLarge);
+        let (ids, is_last): (Vec<EventId>, bool) = part.into_ids();
+        if !self.is_thread_of_round(now) {
+            return too_large + self.audits.add_thread(ids, is_last, values_max, now.mono);
+        }
+        if self.round_thread(now.mono).is_some() {
+            let chunks = self.round.pass.add_thread(ids, is_last, values_max, now.mono);
+            self.add_sweeps(chunks.into_iter().flatten().map(|subject| Sweep::new(subject, None)));
+        }
+        too_large
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::State;
-    use crate::sync::testing::{addr, root_id, settings};
-
-    const OVERLAP: u64 = 900;
 
     fn now(secs: u64) -> Now {
         Now { mono: Instant::ZERO + Duration::from_secs(secs), wall: UnixTime::from_secs(1_000_000 + secs) }
     }
 
     #[test]
-    fn a_poll_asks_since_the_last_and_moves_what_is_complete_only_when_it_succeeds() {
-        let mut agenda = Agenda::default();
-        agenda.poll(Unit::Announcements, now(0).wall, now(0), 100);
-        assert!(agenda.begin_poll(now(59), 0).is_none());
-        assert_eq!(agenda.begin_poll(now(60), 0), Some((Unit::Announcements, now(0).wall)));
-        assert_eq!(agenda.next_poll_at(), None, "one at a time");
-        agenda.on_sweep_end(false);
-        assert_eq!(agenda.complete(), Some(now(0).wall), "a failed poll completes nothing");
-        assert_eq!(agenda.begin_poll(now(120), 0), Some((Unit::Announcements, now(0).wall)));
-        agenda.on_sweep_split();
-        agenda.on_sweep_end(true);
-        assert_eq!(agenda.complete(), Some(now(0).wall));
-        agenda.on_sweep_end(true);
-        assert_eq!(agenda.complete(), Some(now(120).wall));
-    }
-
-    /// Polls, and says since when it asked.
-    fn poll(agenda: &mut Agenda, at: Now, ok: bool) -> UnixTime {
-        let (_, since) = agenda.begin_poll(at, OVERLAP).expect("it is due");
-        agenda.on_sweep_end(ok);
-        since
+    fn polls_and_audits_keep_within_their_bytes() {
+        let audits = Audits::new(UnixTime::EPOCH, By::Pages, Duration::from_secs(60), now(0));
+        let mut agenda = Agenda::new(audits, now(0));
+        agenda.units.poll(Unit::Announcements, now(0).wall, now(0), 100);
+        agenda.on_bytes(Purpose::Round, POLL_BYTES_PER_SEC * 100, now(0).mono);
+        assert_eq!((agenda.next_poll_at(), agenda.next_audit_at()), (Some(now(60).mono), Some(now(60).mono)));
+        agenda.on_bytes(Purpose::Audit, POLL_BYTES_PER_SEC * 100, now(0).mono);
+        assert_eq!((agenda.next_poll_at(), agenda.next_audit_at()), (Some(now(100).mono), Some(now(100).mono)));
     }
 
     #[test]
-    fn quick_polls_ask_since_the_last_poll_and_a_whole_one_since_the_last_that_was() {
-        let mut agenda = Agenda::default();
-        agenda.poll(Unit::Announcements, now(0).wall, now(0), 100);
-        let since: Vec<UnixTime> = (1..=17).map(|n| poll(&mut agenda, now(60 * n), n != 3)).collect();
-        let quick = |last: u64| now(last).wall.minus_secs(QUICK_POLL_OVERLAP_SECS);
-        assert_eq!(since[..4], [quick(0), quick(60), quick(120), quick(120)], "the third failed");
-        assert!((4..14).all(|n| since[n] == quick(60 * n as u64)), "{since:?}");
-        assert_eq!(since[14], now(0).wall.minus_secs(OVERLAP), "the overlap is over");
-        assert_eq!(since[15..], [quick(900), quick(960)]);
-        assert_eq!(agenda.reached(), Some(Reached { complete: now(900).wall, polled: now(1_020).wall }));
-    }
-
-    #[test]
-    fn a_clock_that_was_ahead_is_followed_by_a_whole_poll() {
-        let mut agenda = Agenda::default();
-        agenda.poll(Unit::Announcements, now(5_000).wall, now(0), 100);
-        assert_eq!(poll(&mut agenda, now(60), true), now(60).wall.minus_secs(OVERLAP));
-        assert_eq!(agenda.reached(), Some(Reached::both(now(60).wall)));
-    }
-
-    #[test]
-    fn what_joins_a_unit_sets_it_back() {
-        let mut state = State::new(settings());
-        let mut roots = |n: u32| {
-            let changes = state.add_root(root_id(n), n.into(), &[addr(1, "repo")]);
-            Unit::Roots(changes.roots.into_iter().collect())
-        };
-        let mut agenda = Agenda::default();
-        agenda.poll(roots(1), now(50).wall, now(50), 100);
-        agenda.poll(roots(2), now(20).wall, now(50), 100);
-        assert_eq!((agenda.polled().count(), agenda.reached()), (1, Some(Reached::both(now(20).wall))));
-    }
-
-    #[test]
-    fn polls_keep_within_their_bytes() {
-        let mut agenda = Agenda::default();
-        agenda.poll(Unit::Announcements, now(0).wall, now(0), 100);
-        agenda.on_bytes(now(0).mono, POLL_BYTES_PER_SEC * 100);
-        assert_eq!(agenda.next_poll_at(), Some(now(100).mono));
+    fn a_poll_and_a_step_of_an_audit_come_by_turns() {
+        let audits = Audits::new(UnixTime::EPOCH, By::Pages, Duration::from_secs(60), now(0));
+        let mut agenda = Agenda::new(audits, now(0));
+        agenda.units.poll(Unit::Announcements, now(0).wall, now(0), 100);
+        agenda.units.poll(Unit::Repos([].into()), now(0).wall, now(0), 100);
+        let manner = AuditManner { by: By::Pages, audited: UnixTime::EPOCH };
+        let begun: Vec<Begun> = std::iter::from_fn(|| {
+            let begun = agenda.begin_due(manner, 900, now(60))?;
+            while let Some(task) = agenda.queue.take_first(true, |_| true) {
+                let state = State::new(crate::sync::testing::settings());
+                agenda.on_sweep_end(task.purpose, task.sweep.subject(), true, &state);
+            }
+            Some(begun)
+        })
+        .take(5)
+        .collect();
+        assert_eq!(begun, [Begun::Poll, Begun::Audit, Begun::Poll, Begun::AuditStep, Begun::AuditStep]);
     }
 }

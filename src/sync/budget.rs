@@ -12,6 +12,7 @@ use crate::limits::{
     REQ_FILTERS_MAX, SWEEP_FULL_PAGE_MIN, SWEEP_PAGE_LIMIT, SWEEP_PAGE_LIMIT_SMALL, SWEEPS_IN_FLIGHT_MAX, Timing,
 };
 use crate::protocol::relay_info::RelayInfo;
+use crate::sync::agenda::audit::By;
 use crate::sync::detour::Detours;
 use crate::sync::filters::ID_BYTES;
 use crate::sync::gap::Gaps;
@@ -267,6 +268,17 @@ impl Budget {
     /// Whether something ends links, or is looked for because it may: a reconciliation would list it, to be fetched by its id.
     pub fn goes_around(&self) -> bool {
         self.gaps.end_links() || self.detours.is_open()
+    }
+
+    /// Whether it has shown that it reconciles, and nothing stands in the way.
+    pub fn reconciles(&self) -> bool {
+        !self.goes_around() && self.reconciling.works()
+    }
+
+    /// A full catch-up begins, which finds anew what cannot be had. By pages if it is time for that.
+    pub fn begin_full(&mut self, now: UnixTime) -> By {
+        self.gaps.begin_full(now);
+        if self.reconciling.pages_due(now) { By::Pages } else { By::Sets }
     }
 
     /// Whether it is worth asking for a reconciliation.

@@ -38,7 +38,7 @@ impl Coverage {
             Coverage::Gaps(session.budget().gaps.iter().count(), last.reason)
         } else if !reductions.is_empty() {
             Coverage::Reduced(reductions)
-        } else if session.agenda().polled().next().is_some() {
+        } else if session.units().polled().next().is_some() {
             Coverage::Polled
         } else {
             Coverage::Full

@@ -58,27 +58,10 @@ enum State {
     Idle,
     Backoff { until: Instant },
     Connecting { step: Step, deadline: Instant, form: Form },
-    Catchup { linked: Box<Linked>, reach: Reach, deletions: Deletions },
+    Catchup { linked: Box<Linked> },
     Live { linked: Box<Linked> },
     Consolidating { linked: Box<Linked> },
     Closing,
-}
-
-/// How far a full catch-up is with the deletions, which come last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Deletions {
-    /// Not part of this catch-up, or asked already.
-    Settled,
-    /// To be asked when everything else has been.
-    Owed,
-    /// The authors whose deletions to ask for are wanted.
-    AuthorsWanted,
-}
-
-impl Deletions {
-    fn of(reach: Reach) -> Deletions {
-        if reach == Reach::Full { Deletions::Owed } else { Deletions::Settled }
-    }
 }
 
 /// Totals over the relay's life in this process.
@@ -342,7 +325,7 @@ impl Relay {
                 return self.hang_up(1008, Why::Unasked, cx);
             }
             if let Some(created_at) = arrival.place.vouched().filter(|_| gap && origin == Some(Origin::Audit)) {
-                linked.session.on_audit_found(created_at);
+                linked.session.agenda_mut().audits.on_found(created_at);
             }
             let tally = &mut linked.session.round_mut().tally;
             match fate {
@@ -423,13 +406,14 @@ impl Relay {
             return self.run_transitions(cx);
         }
         let shape = linked.session.shape(cx);
-        linked.session.add_sweeps(identifier_sweeps(&changed, shape, cx.state));
-        linked.in_round = true;
+        linked.session.agenda_mut().add_sweeps(identifier_sweeps(&changed, shape, cx.state));
         if linked.will_ask_for_everything() {
+            linked.session.pump(cx);
             return self.run_transitions(cx);
         }
-        linked.session.add_sweeps(increment_sweeps(&repos, &roots, shape, cx.state));
-        linked.session.add_threads(units_of(repos.iter().copied(), &roots, shape, cx.state));
+        linked.session.agenda_mut().add_sweeps(increment_sweeps(&repos, &roots, shape, cx.state));
+        let tagged = units_of(repos.iter().copied(), &roots, shape, cx.state);
+        linked.session.round_mut().pass.add_threads(tagged);
         let wide = linked.session.filtering().is_unfiltered();
         let units: Vec<Unit> = match wide {
             true => Vec::new(),
@@ -495,7 +479,7 @@ impl Relay {
                 self.lose_link(Why::LinkClosed(CloseReason::Timeout), cx);
             }
             State::Backoff { .. } | State::Connecting { .. } | State::Closing => {}
-            State::Catchup { linked, .. } | State::Live { linked } | State::Consolidating { linked } => {
+            State::Catchup { linked } | State::Live { linked } | State::Consolidating { linked } => {
                 if linked.session.on_time(cx) {
                     self.hang_up(1001, Why::Silent, cx);
                 } else {
@@ -519,9 +503,9 @@ impl Relay {
             State::Backoff { until } => Some(*until),
             State::Connecting { deadline, .. } => Some(*deadline),
             State::Closing => None,
-            State::Catchup { linked, .. } | State::Consolidating { linked } => Some(linked.next_deadline(cx)),
+            State::Catchup { linked } | State::Consolidating { linked } => Some(linked.next_deadline(cx)),
             State::Live { linked } => {
-                let turn = (!linked.in_round).then(|| self.full_catchup_at(linked, cx));
+                let turn = linked.session.round().is_empty().then(|| self.full_catchup_at(linked, cx));
                 Some(turn.map_or(linked.next_deadline(cx), |at| at.min(linked.next_deadline(cx))))
             }
         }
@@ -546,7 +530,7 @@ impl Relay {
 
     fn linked(&self) -> Option<&Linked> {
         match &self.state {
-            State::Catchup { linked, .. } | State::Live { linked } | State::Consolidating { linked } => Some(linked),
+            State::Catchup { linked } | State::Live { linked } | State::Consolidating { linked } => Some(linked),
             State::Idle | State::Backoff { .. } | State::Connecting { .. } | State::Closing => None,
         }
     }
@@ -555,7 +539,7 @@ impl Relay {
 impl State {
     fn into_linked(self) -> Box<Linked> {
         match self {
-            State::Catchup { linked, .. } | State::Live { linked } | State::Consolidating { linked } => linked,
+            State::Catchup { linked } | State::Live { linked } | State::Consolidating { linked } => linked,
             State::Idle | State::Backoff { .. } | State::Connecting { .. } | State::Closing => {
                 unreachable!("only states with a link lead to states with a link")
             }
@@ -566,7 +550,7 @@ impl State {
 /// The open link of a state, by field so that the rest of the relay stays free to borrow.
 fn linked_in(state: &mut State) -> Option<&mut Linked> {
     match state {
-        State::Catchup { linked, .. } | State::Live { linked } | State::Consolidating { linked } => Some(linked),
+        State::Catchup { linked } | State::Live { linked } | State::Consolidating { linked } => Some(linked),
         State::Idle | State::Backoff { .. } | State::Connecting { .. } | State::Closing => None,
     }
 }

@@ -1,54 +1,50 @@
-//! What lives and dies with one open link to a relay: its subscriptions, the sweeps that wait for one, its agenda, the
-//! relay's patience. The machine in `relay` decides *when*; this module does the asking and reads the answers.
+//! What lives and dies with one open link to a relay: its subscriptions, its agenda, the relay's patience. The machine in `relay` decides *when*; this module does the asking and reads the answers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use crate::contract::{LinkId, Output};
-use crate::limits::{BACKLOG_READ_WITHIN, SLEEP_SECS_MIN, UNASKED_EVENTS_MIN, UNASKED_PERCENT_MAX, VAIN_EVENT_BYTES};
+use crate::limits::VAIN_EVENT_BYTES;
 use crate::protocol::message::close_message;
 use crate::protocol::relay_url::RelayUrl;
-use crate::store::Seq;
 use crate::sync::Cx;
+use crate::sync::agenda::audit::Audits;
+use crate::sync::agenda::round::Round;
+use crate::sync::agenda::task::{Purpose, Task};
+use crate::sync::agenda::units::Units;
 use crate::sync::agenda::{Agenda, Class, Number};
-use crate::sync::audit::Audits;
 use crate::sync::auth::Auth;
 use crate::sync::budget::{Budget, Shape};
 use crate::sync::filters::{Bounds, Subject, Unit, req_message};
-use crate::sync::liveness::Liveness;
 use crate::sync::plan::{Filtering, filter_count, unit_sweeps};
-use crate::sync::round::Round;
 use crate::sync::sweep::{PageEvent, Sweep};
 use crate::time::{Instant, Now, UnixTime};
 
 mod arrival;
 mod auditing;
 mod detouring;
+mod heard;
 mod invariants;
 mod known;
 mod late;
 mod live;
 mod next;
 mod pages;
-mod queue;
 mod reconciling;
 mod refused;
 mod subscription;
-mod threads;
 mod timing;
 
 pub use arrival::{Arrival, Fate, Origin};
 pub use invariants::Followed;
-pub use next::{Line, Wait};
+pub use next::{Line, Wait, WaitWhy};
 pub use reconciling::{Classified, Found, WantedSet};
 pub use refused::Lockout;
-pub use threads::{ThreadPart, WantedThread};
 
+use heard::Heard;
 use late::Lateness;
-use queue::Queue;
 use reconciling::Reconciling;
 use refused::LearnedLimit;
-use subscription::{Asked, Purpose, Subscription, Task};
-use threads::Threads;
+use subscription::{Asked, Subscription};
 
 /// An open link and all that is asked on it.
 #[derive(Debug)]
@@ -59,68 +55,34 @@ pub struct Session {
     opened_at: Instant,
     subscriptions: BTreeMap<Number, Subscription>,
     next_subscription: u64,
-    queue: Queue,
-    /// Sweeps of the round that are asked when all before them have ended, stage by stage.
-    later: VecDeque<Vec<Sweep>>,
-    overview: Overview,
-    retries: Vec<(Instant, Task)>,
     agenda: Agenda,
-    audits: Audits,
-    /// Of both, what was asked last.
-    last_polled: Purpose,
-    threads: Threads,
+    /// Why nothing more is asked now.
+    wait: Wait,
     lateness: Lateness,
     /// What the relay allows.
     budget: Budget,
     filtering: Filtering,
     reconciling: Reconciling,
-    round: Round,
-    liveness: Liveness,
-    /// When the last frame came.
-    heard: Now,
-    /// After a sleep, what was sent before it may still come until then.
-    backlog_until: Instant,
-    last_frame: UnixTime,
+    heard: Heard,
     /// Nothing is asked before this: the relay said that we ask too fast.
     cooldown_until: Option<Instant>,
-    /// Layer 1 has reached EOSE.
-    answered: bool,
-    /// A live subscription was refused before layer 1 was answered, for who we are.
-    doubted: bool,
-    /// The relay does not answer us at all.
-    lockout: Option<Lockout>,
+    reception: Reception,
     learned_limit: Option<LearnedLimit>,
-    /// It has used up what may be asked in vain.
-    paused: bool,
     /// Whether the relay knows who we are.
     auth: Auth,
-    /// Events that came, and those of them that nothing was asked for.
-    events: u64,
-    unasked: u64,
-    seen: Seen,
 }
 
-/// A round's first look at everything the relay has.
+/// Whether the relay answers us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Overview {
-    /// There is none, or it has found something.
-    None,
-    /// It is being taken.
-    Open {
-        /// New events that the round had brought when it began.
-        new: u64,
-        /// The last number that had changed what we follow by then.
-        followed: Seq,
-    },
-    /// It has found nothing.
-    Sufficed,
-}
-
-/// What the pages of layer 1 have brought in this round.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    by_kind: u64,
-    by_identifier: u64,
+enum Reception {
+    /// That is not known yet.
+    Unknown,
+    /// A live subscription was refused for who we are; what it makes of layer 1 will tell.
+    Doubted,
+    /// Layer 1 has reached EOSE.
+    Answered,
+    /// It does not.
+    LockedOut(Lockout),
 }
 
 impl Session {
@@ -135,33 +97,17 @@ impl Session {
             opened_at: cx.now.mono,
             subscriptions: BTreeMap::new(),
             next_subscription: 0,
-            queue: Queue::default(),
-            later: VecDeque::new(),
-            overview: Overview::None,
-            retries: Vec::new(),
-            agenda: Agenda::default(),
-            audits,
-            last_polled: Purpose::Audit,
-            threads: Threads::default(),
+            agenda: Agenda::new(audits, cx.now),
+            wait: Wait::default(),
             lateness: Lateness::default(),
             budget,
             filtering,
             reconciling: Reconciling::default(),
-            round: Round::new(cx.now),
-            liveness: Liveness::new(cx.now.mono),
-            heard: cx.now,
-            backlog_until: cx.now.mono,
-            last_frame: cx.now.wall,
+            heard: Heard::new(cx.now),
             cooldown_until: None,
-            answered: false,
-            doubted: false,
-            lockout: None,
+            reception: Reception::Unknown,
             learned_limit: None,
-            paused: false,
             auth: Auth::default(),
-            events: 0,
-            unasked: 0,
-            seen: Seen::default(),
         }
     }
 
@@ -177,22 +123,32 @@ impl Session {
 
     /// Whether layer 1 has reached EOSE.
     pub fn has_answered(&self) -> bool {
-        self.answered
+        self.reception == Reception::Answered
     }
 
     /// The sweeps that have to finish.
     pub fn round(&self) -> &Round {
-        &self.round
+        &self.agenda.round
     }
 
     /// The same, to count what came.
     pub fn round_mut(&mut self) -> &mut Round {
-        &mut self.round
+        &mut self.agenda.round
     }
 
     /// What is followed, and how.
-    pub fn agenda(&self) -> &Agenda {
-        &self.agenda
+    pub fn units(&self) -> &Units {
+        &self.agenda.units
+    }
+
+    /// Its audits.
+    pub fn audits(&self) -> &Audits {
+        &self.agenda.audits
+    }
+
+    /// What is asked on it.
+    pub fn agenda_mut(&mut self) -> &mut Agenda {
+        &mut self.agenda
     }
 
     /// What the relay allows.
@@ -220,14 +176,12 @@ impl Session {
         self.filtering = filtering;
     }
 
-    /// Whether the round's pages show that the relay hides what is asked for by kinds alone.
-    pub fn hides_layer_1(&self) -> bool {
-        self.seen.by_kind == 0 && self.seen.by_identifier > 0
-    }
-
     /// Why the relay does not answer us at all, if it does not.
     pub fn lockout(&self) -> Option<Lockout> {
-        self.lockout
+        match self.reception {
+            Reception::LockedOut(lockout) => Some(lockout),
+            Reception::Unknown | Reception::Doubted | Reception::Answered => None,
+        }
     }
 
     /// The form of its filters: as chosen, within what was learned since.
@@ -245,7 +199,7 @@ impl Session {
 
     /// Units held live.
     pub fn live_units(&self) -> impl Iterator<Item = &Unit> {
-        self.agenda.live()
+        self.agenda.units.live()
     }
 
     /// Subscriptions held live.
@@ -266,12 +220,12 @@ impl Session {
     /// The moment up to which this relay is complete, if every sweep of the round has finished: the last frame, or the
     /// least complete unit that is polled or was opened again.
     pub fn complete_until(&self) -> Option<UnixTime> {
-        let whole = self.round.is_over() && !self.agenda.has_pending();
+        let whole = self.agenda.round.is_over() && !self.agenda.units.has_pending();
         let catching_up = self.subscriptions.iter().filter_map(|(number, subscription)| match subscription {
-            Subscription::Live { late: true, waiting_since: Some(_), .. } => self.agenda.complete_before(*number),
+            Subscription::Live { late: true, waiting_since: Some(_), .. } => self.agenda.units.complete_before(*number),
             _ => None,
         });
-        whole.then(|| catching_up.chain(self.agenda.complete()).chain([self.last_frame]).min()).flatten()
+        whole.then(|| catching_up.chain(self.agenda.units.complete()).chain([self.heard.upto()]).min()).flatten()
     }
 
     /// Whether this is one of our subscriptions, and what it is for.
@@ -298,30 +252,15 @@ impl Session {
     }
 
     /// Any frame came.
-    ///
-    /// After the machine has slept, what comes first was sent before: until all that waited can have been read, frames say
-    /// nothing of how far the relay has been heard.
-    pub fn on_frame(&mut self, cx: &Cx<'_>) {
-        self.liveness.on_frame(cx.now.mono);
-        let awake = cx.now.mono.since(self.heard.mono).as_secs();
-        if cx.now.wall > self.heard.wall.plus_secs(awake + SLEEP_SECS_MIN) {
-            self.backlog_until = cx.now.mono + BACKLOG_READ_WITHIN;
-        }
-        self.heard = cx.now;
-        if cx.now.mono >= self.backlog_until {
-            self.last_frame = cx.now.wall;
-        }
+    pub fn on_frame(&mut self, now: Now) {
+        self.heard.on_frame(now);
     }
 
     /// An event came; `asked`: it matches something that was asked. Says whether too many do not. Where only the policy can
     /// tell, it says nothing of the relay.
     pub fn on_arrival(&mut self, subscription: &str, asked: bool) -> bool {
-        self.events += 1;
-        if asked || self.leaves_to_policy(subscription) {
-            return false;
-        }
-        self.unasked += 1;
-        self.events >= UNASKED_EVENTS_MIN && self.unasked * 100 > self.events * UNASKED_PERCENT_MAX
+        let asked = asked || self.leaves_to_policy(subscription);
+        self.heard.on_event(asked)
     }
 
     /// An event came for a subscription.
@@ -349,11 +288,7 @@ impl Session {
             }
             Subscription::Fetch { .. } => return self.on_fetched(number, arrival, cx),
         };
-        match task.sweep.subject() {
-            Subject::Announcements => self.seen.by_kind += 1,
-            Subject::Identifiers(_) => self.seen.by_identifier += 1,
-            _ => {}
-        }
+        self.agenda.round.tally.note_layer_1(task.sweep.subject());
         let is_asked = arrival.fate != Fate::Unasked;
         let page_event = task.sweep.on_event(arrival.id, arrival.place, is_asked);
         if is_late {
@@ -363,6 +298,7 @@ impl Session {
             && let Some(task) = self.close_page(number, cx)
         {
             self.fail(task, cx);
+            self.pump(cx);
         }
     }
 
@@ -373,18 +309,22 @@ impl Session {
             None => {}
             Some(Subscription::Live { waiting_since, late, brought, asked }) => {
                 let awaited = waiting_since.take().is_some();
-                self.answered |= self.agenda.live_by(number).any(Unit::is_layer_1);
+                if self.agenda.units.live_by(number).any(Unit::is_layer_1) {
+                    self.reception = Reception::Answered;
+                }
                 // The relay may have cut short what it missed us in; after a first opening sweeps follow in any case.
                 if awaited && *late && self.budget.may_be_cut(*brought, asked.bounds.limit) {
-                    let complete = self.agenda.complete_before(number).unwrap_or_default();
+                    let complete = self.agenda.units.complete_before(number).unwrap_or_default();
                     let since = complete.minus_secs(cx.settings.timing.overlap_secs);
-                    let units: Vec<Unit> = self.agenda.live_by(number).cloned().collect();
-                    self.add_sweeps(unit_sweeps(units.into_iter(), Some(since)));
+                    let units: Vec<Unit> = self.agenda.units.live_by(number).cloned().collect();
+                    self.agenda.add_sweeps(unit_sweeps(units.into_iter(), Some(since)));
                 }
             }
             Some(Subscription::Fetch { .. }) => self.on_fetch_end(number, true, cx),
             Some(Subscription::Page { task, ended: None, .. }) => {
-                self.answered |= *task.sweep.subject() == Subject::Announcements;
+                if *task.sweep.subject() == Subject::Announcements {
+                    self.reception = Reception::Answered;
+                }
                 let is_empty = task.sweep.page_is_empty();
                 match self.is_to_be_held(is_empty) {
                     true => self.hold_page(number, cx.now.mono),
@@ -410,7 +350,7 @@ impl Session {
     }
 
     fn may_ask(&self) -> bool {
-        self.cooldown_until.is_none() && self.lockout.is_none() && !self.auth.is_pending()
+        self.must_wait().is_none()
     }
 
     fn has_slot(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use log::debug;
 
-use super::{Deletions, Linked, Reach, Relay, State, Why, linked_in};
+use super::{Linked, Reach, Relay, State, Why, linked_in};
 use crate::contract::{CloseReason, LinkId, Output};
 use crate::limits::{REFUSED_RETRY_AFTER, RETRY_AFTER_MAX, Timing};
 use crate::sync::Cx;
@@ -99,7 +99,7 @@ impl Relay {
         let budget = self.budget.take().expect("no link was open");
         let mut linked = Box::new(Linked::new(Session::new(self.url.clone(), link, budget, cx), cx.now.mono));
         linked.plan_catchup(&self.url, reach, &self.progress, cx);
-        self.enter(Why::Opened, cx, |_| State::Catchup { linked, reach, deletions: Deletions::of(reach) });
+        self.enter(Why::Opened, cx, |_| State::Catchup { linked });
         if is_elsewhere {
             self.inquire_elsewhere(cx);
         }

@@ -1,7 +1,11 @@
 //! What must hold of a relay between two inputs, whatever it says: for tests and fuzz targets.
 
 use super::Relay;
+#[cfg(test)]
+use super::linked_in;
 use crate::state::State;
+#[cfg(test)]
+use crate::sync::Cx;
 use crate::sync::filters::Unit;
 
 impl Relay {
@@ -22,6 +26,14 @@ impl Relay {
                 let id = state.root_event_id(root);
                 assert!(followed.meets(&Unit::Roots([root].into())), "{}: {id} is not followed", self.url);
             }
+        }
+    }
+
+    /// Panics if an input has left something unasked that may be asked.
+    #[cfg(test)]
+    pub fn assert_pumped(&mut self, cx: &mut Cx<'_>) {
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.assert_pumped(cx);
         }
     }
 }

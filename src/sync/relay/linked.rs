@@ -6,6 +6,8 @@ use crate::protocol::relay_url::RelayUrl;
 use crate::state::{RepoId, RootId};
 use crate::store::Seq;
 use crate::sync::Cx;
+use crate::sync::agenda::pass::Step;
+use crate::sync::agenda::round::RoundWhy;
 use crate::sync::filters::Unit;
 use crate::sync::plan::{
     Allows, Minimal, Reach, catchup_sweeps, consolidation_pays, filter_count, live_fits, thread_units,
@@ -15,7 +17,6 @@ use crate::sync::relay::News;
 use crate::sync::relay::flood::Useless;
 use crate::sync::relay::inquiry::Inquiry;
 use crate::sync::relay::names::Why;
-use crate::sync::round::RoundWhy;
 use crate::sync::session::Session;
 use crate::time::Instant;
 
@@ -33,8 +34,6 @@ pub(super) struct Linked {
     pub planned_upto: Seq,
     /// How far back the last catch-up goes.
     pub reach: Reach,
-    /// The round has sweeps.
-    pub in_round: bool,
     /// Repos of sweeps that failed for good on this link.
     pub failed: BTreeSet<RepoId>,
     /// A sweep failed for good that belongs to no repo.
@@ -77,7 +76,6 @@ impl Linked {
             has_obsolete_filters: false,
             planned_upto: 0,
             reach: Reach::Full,
-            in_round: false,
             failed: BTreeSet::new(),
             broken: false,
             gapped: BTreeSet::new(),
@@ -104,25 +102,25 @@ impl Linked {
         self.broken = false;
         self.gapped.clear();
         self.consolidate_because = None;
-        self.in_round = true;
         self.session.budget_mut().forget_old(cx.now.wall);
         self.open_minimal(relay, cx);
-        self.session.begin_round(cx);
-        if reach == Reach::Full {
-            self.session.budget_mut().gaps.begin_full(cx.now.wall);
-            self.session.begin_full(cx.now.wall);
-        }
-        self.session.round_mut().why = match reach {
-            Reach::Full => RoundWhy::FullCatchUp,
+        let why = match reach {
+            Reach::Full => RoundWhy::FullCatchUp(self.session.budget_mut().begin_full(cx.now.wall)),
             Reach::Since(_) => RoundWhy::CatchUp,
         };
+        self.session.begin_round(why, cx);
         self.session.round_mut().touch(self.planned.iter().copied());
         let filtering = self.session.filtering();
         if filtering.is_unfiltered() && self.session.reconciles_all() {
-            self.session.add_overview(cx);
+            self.session.agenda_mut().begin_overview(cx.state.last_seq());
         }
-        self.session.add_stages(catchup_sweeps(relay, reach, progress, filtering, cx.state));
-        self.session.add_threads(thread_units(relay, reach, progress, filtering, cx.state));
+        let pass = &mut self.session.round_mut().pass;
+        let steps = catchup_sweeps(relay, reach, progress, filtering, cx.state);
+        steps.into_iter().for_each(|sweeps| pass.add_step(Step::Ask(sweeps)));
+        pass.add_threads(thread_units(relay, reach, progress, filtering, cx.state));
+        if reach == Reach::Full {
+            pass.add_step(Step::Authors);
+        }
         self.session.pump(cx);
     }
 
@@ -137,10 +135,12 @@ impl Linked {
         self.session.reopen(minimal.units, cx);
     }
 
-    /// Whether a stage of the catch-up is still to come that asks for everything the relay has: what a window brings
+    /// Whether a step of the catch-up is still to come that asks for everything the relay has: what a window brings
     /// meanwhile is part of it.
     pub fn will_ask_for_everything(&self) -> bool {
-        self.reach == Reach::Full && self.session.filtering().is_unfiltered() && self.session.has_later_stages()
+        self.reach == Reach::Full
+            && self.session.filtering().is_unfiltered()
+            && self.session.round().pass.has_more_to_ask()
     }
 
     /// Of what a window brought, what is not asked about yet; from now on it is.

@@ -5,9 +5,9 @@ use crate::contract::LinkId;
 use crate::intake::Place;
 use crate::limits::THREAD_LOOKUPS_AT_ONCE;
 use crate::protocol::relay_info::RelayInfo;
+use crate::sync::agenda::pass::ThreadPart;
 use crate::sync::budget::Budget;
 use crate::sync::paging::Paging;
-use crate::sync::session::ThreadPart;
 use crate::sync::testing::{Bench, addr, announcement, relay, root_id};
 
 mod agenda;
@@ -278,7 +278,7 @@ fn windows_consolidate_in_two_phases_when_their_filters_become_too_many() {
         assert_eq!(rig.state(), StateName::Live);
         let session = rig.relay.session().unwrap();
         assert!(session.open_subscriptions() <= crate::limits::RELAY_SUBSCRIPTIONS_UNTOLD);
-        assert_eq!(session.agenda().polled().count(), 0, "a small relay is all live");
+        assert_eq!(session.units().polled().count(), 0, "a small relay is all live");
     }
     assert!((2..10).contains(&consolidated), "{consolidated} consolidations in 30 windows");
 }

@@ -3,13 +3,13 @@
 
 use log::info;
 
-use super::{Deletions, Linked, Reach, Relay, State, Why, linked_in};
+use super::{Linked, Reach, Relay, State, Why, linked_in};
 use crate::limits::FULL_CATCHUP_RETRY_AFTER;
 use crate::protocol::relay_url::RelayUrl;
 use crate::state::RepoId;
 use crate::store::Progress;
 use crate::sync::Cx;
-use crate::sync::round::Tally;
+use crate::sync::agenda::round::{RoundWhy, Tally};
 use crate::sync::session::Session;
 use crate::time::{Duration, Instant, UnixTime};
 
@@ -26,32 +26,28 @@ impl Relay {
             return self.begin_anew(cx);
         }
         match &mut self.state {
-            State::Catchup { linked, deletions, .. } if linked.session.round().is_over() => {
-                if *deletions == Deletions::Owed {
-                    *deletions = match linked.session.has_found_nothing() {
-                        true => Deletions::Settled,
-                        false => Deletions::AuthorsWanted,
-                    };
-                }
-                if *deletions == Deletions::Settled {
-                    self.finish_catchup(cx);
-                }
-            }
+            State::Catchup { linked } if linked.session.round().is_over() => self.finish_catchup(cx),
             State::Consolidating { linked }
                 if linked.session.round().is_over() && linked.session.cooldown_until().is_none() =>
             {
                 self.finish_consolidation(cx);
             }
             State::Live { linked } => {
-                linked.in_round |= !linked.session.round().is_over();
-                if linked.in_round && linked.session.round().is_over() {
+                if linked.session.round().is_over() && !linked.session.round().is_empty() {
                     self.finish_round(None, cx);
+                    self.pump(cx);
                 }
                 self.follow(cx);
                 self.consolidate_if_due(cx);
                 self.begin_daily_turn_if_due(cx);
             }
             _ => {}
+        }
+    }
+
+    fn pump(&mut self, cx: &mut Cx<'_>) {
+        if let Some(linked) = linked_in(&mut self.state) {
+            linked.session.pump(cx);
         }
     }
 
@@ -75,7 +71,7 @@ impl Relay {
     pub(super) fn note_frame(&mut self, cx: &mut Cx<'_>) {
         cx.network.on_reached(cx.now);
         if let Some(linked) = linked_in(&mut self.state) {
-            linked.session.on_frame(cx);
+            linked.session.on_frame(cx.now);
         }
     }
 
@@ -90,9 +86,10 @@ impl Relay {
     }
 
     fn finish_catchup(&mut self, cx: &mut Cx<'_>) {
-        let State::Catchup { reach, .. } = &self.state else { unreachable!("only called in Catchup") };
-        self.finish_round(Some(*reach), cx);
+        let reach = self.linked().map(|linked| linked.reach);
+        self.finish_round(reach, cx);
         self.budget_mut().detours.on_caught_up();
+        self.pump(cx);
         self.enter(Why::SweepsFinished, cx, |state| State::Live { linked: state.into_linked() });
         self.run_transitions(cx);
     }
@@ -102,7 +99,6 @@ impl Relay {
         let linked = linked_in(&mut self.state).expect("only called in Consolidating");
         linked.consolidate_because = None;
         linked.open_minimal(&self.url, cx);
-        linked.in_round = !linked.session.round().is_over();
         linked.session.pump(cx);
         self.enter(Why::Consolidated, cx, |state| State::Live { linked: state.into_linked() });
         self.run_transitions(cx);
@@ -140,7 +136,7 @@ impl Relay {
             }
         }
         self.unsaved.extend(gapped.into_iter().map(|repo| forget_repo(&self.url, repo, cx)));
-        let hides = catchup == Some(Reach::Full) && !broken && linked.session.hides_layer_1();
+        let hides = catchup == Some(Reach::Full) && !broken && round.tally.hides_layer_1();
         match (catchup, sound) {
             // Asked anew at once, by names.
             (Some(Reach::Full), _) if hides && linked.session.budget_mut().name_everything(cx.now.wall) => {}
@@ -156,13 +152,12 @@ impl Relay {
             linked.session.budget_mut().note_crowd(cx.now.wall);
             linked.consolidate_because.get_or_insert(Why::Crowded);
         }
-        linked.in_round = false;
         self.follow(cx);
         self.through_moved_at = None;
         self.unsaved.push(self.progress_record());
         self.report_round(catchup, cx);
         if let Some(linked) = linked_in(&mut self.state) {
-            linked.session.begin_round(cx);
+            linked.session.begin_round(RoundWhy::Window, cx);
         }
     }
 
@@ -175,8 +170,8 @@ impl Relay {
             Some(Reach::Since(_)) => format!("short catch-up done in {took:.1} s"),
             None => "what a window asked for is here".to_owned(),
         };
-        let Tally { new, known, refused } = round.tally;
-        let (_, sweeps) = round.sweeps_done();
+        let Tally { new, known, refused, .. } = round.tally;
+        let (_, sweeps) = round.pass.sweeps_done();
         let flaw = if self.is_incomplete() { "; incomplete: some sweeps failed" } else { "" };
         info!("{}: {done}: {new} new, {known} known, {refused} refused, {sweeps} sweeps{flaw}", self.url);
     }
@@ -192,18 +187,13 @@ impl Relay {
 
     fn begin_daily_turn_if_due(&mut self, cx: &mut Cx<'_>) {
         let State::Live { linked } = &self.state else { return };
-        let reach = Reach::Full;
-        let busy = linked.in_round || linked.session.cooldown_until().is_some();
+        let busy = !linked.session.round().is_empty() || linked.session.cooldown_until().is_some();
         if busy || self.full_catchup_at(linked, cx) > cx.now.mono {
             return;
         }
         let linked = linked_in(&mut self.state).expect("just looked at");
-        linked.plan_catchup(&self.url, reach, &self.progress, cx);
-        self.enter(Why::DailyTurn, cx, |state| State::Catchup {
-            linked: state.into_linked(),
-            reach,
-            deletions: Deletions::of(reach),
-        });
+        linked.plan_catchup(&self.url, Reach::Full, &self.progress, cx);
+        self.enter(Why::DailyTurn, cx, |state| State::Catchup { linked: state.into_linked() });
         self.inquire_beside_if_due(cx);
         self.run_transitions(cx);
     }

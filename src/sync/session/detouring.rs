@@ -1,7 +1,7 @@
 //! What ended a link, on the next ones: it is looked for before anything else is asked, and gone around once it is known.
 
-use super::subscription::{Purpose, Subscription, Task};
-use super::{Session, Sweep};
+use super::subscription::Subscription;
+use super::{Purpose, Session, Sweep, Task};
 use crate::contract::CloseReason;
 use crate::sync::Cx;
 use crate::sync::detour::{Open, Suspect, reason_of};
@@ -43,12 +43,12 @@ impl Session {
             return None;
         }
         let begun = Sweep::within(suspect.subject.clone(), suspect.span);
-        let next = self.queue.take_first(true, |task| task.purpose == Purpose::Detour);
+        let next = self.agenda.queue.take_first(true, |task| task.purpose == Purpose::Detour);
         Some(next.unwrap_or_else(|| Task::new(begun, Purpose::Detour)))
     }
 
     pub(super) fn on_detour_end(&mut self) {
-        if self.queue.count(Purpose::Detour) == 0 {
+        if self.agenda.queue.count(Purpose::Detour) == 0 {
             self.budget.detours.on_answer();
         }
     }
@@ -69,7 +69,7 @@ impl Session {
         let (mut gapped, mut others) = (Vec::new(), Vec::new());
         tell_apart(task.sweep.subject().clone(), &|subject| asks(gap, subject), &mut gapped, &mut others);
         for subject in &gapped {
-            self.round.on_gap(subject, cx.state);
+            self.agenda.round.on_gap(subject, cx.state);
         }
         let parts = around(&task.sweep, at, others, cx.now.wall);
         match parts.is_empty() {

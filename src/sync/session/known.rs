@@ -3,7 +3,7 @@
 
 use nostr::event::EventId;
 
-use super::{Lockout, Session};
+use super::{Lockout, Reception, Session};
 use crate::contract::Output;
 use crate::protocol::relay_url::RelayUrl;
 use crate::sync::Cx;
@@ -46,9 +46,10 @@ impl Session {
 
     /// What was refused stays so. If that is all, the relay is left alone; else what else there is goes on.
     fn stay_unknown(&mut self, lockout: Lockout, cx: &mut Cx<'_>) {
-        if self.answered {
+        if self.has_answered() {
             return self.pump(cx);
         }
-        self.lockout = Some(lockout);
+        self.reception = Reception::LockedOut(lockout);
+        self.pump(cx);
     }
 }

@@ -1,11 +1,11 @@
 //! Opening what is to stay open: units live as far as a relay's subscriptions allow, the rest polled.
 
-use super::subscription::{Held, Purpose, Subscription, is_page_of};
-use super::{Number, Session, Sweep};
+use super::subscription::{Held, Subscription, is_page_of};
+use super::{Number, Purpose, Reception, Session, Sweep};
 use crate::limits::LIVE_REQ_BYTES_IN_FLIGHT;
 use crate::state::RootId;
 use crate::sync::Cx;
-use crate::sync::agenda::{Agenda, Class};
+use crate::sync::agenda::Class;
 use crate::sync::filters::{Bounds, Subject, Unit, chunk};
 use crate::sync::plan::{by_turns, fit_live, unit_sweeps};
 use crate::time::UnixTime;
@@ -24,32 +24,31 @@ impl Session {
     /// Opens units live as far as subscriptions allow, with `since = now − overlap`; the rest is polled. While the relay
     /// cools down, or has much to answer already, they wait for its end.
     pub fn add_live(&mut self, units: Vec<Unit>, cx: &mut Cx<'_>) {
-        units.into_iter().for_each(|unit| self.agenda.pend(unit, cx.now.wall));
+        units.into_iter().for_each(|unit| self.agenda.units.pend(unit, cx.now.wall));
         self.open_pending(cx);
     }
 
     /// Polls a unit from now on; it is complete up to `complete`.
     pub fn poll(&mut self, unit: Unit, complete: UnixTime, cx: &Cx<'_>) {
         let values_max = self.shape(cx).values;
-        self.agenda.poll(unit, complete, cx.now, values_max);
+        self.agenda.units.poll(unit, complete, cx.now, values_max);
     }
 
     /// Closes every live subscription and every poll, then opens `units` anew. What was polled before is swept once more: the
     /// overlap of what opens does not reach back to what came late since its last whole poll.
     pub fn reopen(&mut self, units: Vec<Unit>, cx: &mut Cx<'_>) {
         let overlap = cx.settings.timing.overlap_secs;
-        let complete = self.agenda.complete().unwrap_or(cx.now.wall).min(cx.now.wall);
-        let polled = Held::of(self.agenda.polled());
+        let complete = self.agenda.units.complete().unwrap_or(cx.now.wall).min(cx.now.wall);
+        let polled = Held::of(self.agenda.units.polled());
         self.close_where(|subscription| !is_page_of(subscription, Purpose::Round), cx);
-        self.queue.keep_round();
-        self.agenda = Agenda::default();
-        self.abandon_audit(cx);
+        self.drop_audit_reconciliations(cx);
+        self.agenda.unfollow();
         let (fitting, rest) = fit_live(units, self.budget.live_subscriptions(), self.shape(cx), cx.state);
         let fitting: Vec<Unit> = fitting.into_iter().flatten().collect();
         let behind = fitting.iter().filter(|unit| complete < cx.now.wall && polled.meets(unit)).cloned();
         let sweeps: Vec<Sweep> = unit_sweeps(behind, Some(complete.minus_secs(overlap))).collect();
         self.add_live(fitting, cx);
-        self.add_sweeps(sweeps);
+        self.agenda.add_sweeps(sweeps);
         for unit in rest {
             let complete = if polled.meets(&unit) { complete } else { cx.now.wall };
             self.poll(unit, complete, cx);
@@ -59,7 +58,7 @@ impl Session {
     /// Whether something waits to be live and may be opened.
     pub(super) fn has_room_live(&self) -> bool {
         let room = self.live_bytes_unanswered() < LIVE_REQ_BYTES_IN_FLIGHT;
-        self.agenda.has_pending() && self.may_open_live() && room
+        self.agenda.units.has_pending() && self.may_open_live() && room
     }
 
     /// Opens what waits to be live, as far as the relay has few bytes to answer. Units that no subscription is left for are
@@ -70,7 +69,7 @@ impl Session {
         }
         self.shed(cx);
         let shape = self.shape(cx);
-        let (mut pending, complete) = self.agenda.take_pending();
+        let (mut pending, complete) = self.agenda.units.take_pending();
         let mut complete = complete.unwrap_or(cx.now.wall);
         if self.free_live() == 0
             && let Some(covered) = self.share_newest(&mut pending, cx)
@@ -94,7 +93,7 @@ impl Session {
             let Some(units) = reqs.next() else { break };
             self.open_live(units, complete, cx);
         }
-        reqs.flatten().for_each(|unit| self.agenda.pend(unit, complete));
+        reqs.flatten().for_each(|unit| self.agenda.units.pend(unit, complete));
     }
 
     fn free_live(&self) -> usize {
@@ -108,7 +107,7 @@ impl Session {
         if pending.iter().all(Unit::is_layer_1) {
             return None;
         }
-        let for_roots = |number: &Number| self.agenda.live_by(*number).all(|unit| matches!(unit, Unit::Roots(_)));
+        let for_roots = |number: &Number| self.agenda.units.live_by(*number).all(|unit| matches!(unit, Unit::Roots(_)));
         let newest = self.subscriptions.iter().rev().filter(|(_, subscription)| subscription.is_live());
         let newest = newest.map(|(number, _)| *number).find(for_roots)?;
         self.send_close(newest, cx);
@@ -154,14 +153,14 @@ impl Session {
             unreachable!("only called for live ones")
         };
         cx.metrics.live_lost.add(why);
-        let (units, complete) = self.agenda.take_live(number);
+        let (units, complete) = self.agenda.units.take_live(number);
         let covered = complete.filter(|_| waiting_since.is_some()).unwrap_or(cx.now.wall);
         Some(LiveLost { units, covered, late })
     }
 
     /// A relay that wants us to authenticate for something has the time to say whether that holds for layer 1, too.
     pub(super) fn may_open_live(&self) -> bool {
-        self.may_ask() && (self.answered || !self.doubted)
+        self.may_ask() && self.reception != Reception::Doubted
     }
 
     fn live_bytes_unanswered(&self) -> usize {
@@ -184,7 +183,7 @@ impl Session {
         let late = complete != cx.now.wall;
         let waiting_since = Some(cx.now.mono);
         self.subscriptions.insert(number, Subscription::Live { asked, late, brought: 0, waiting_since });
-        self.agenda.follow_live(number, units, complete);
+        self.agenda.units.follow_live(number, units, complete);
     }
 
     fn log_live(&self, number: Number, units: &[Unit], bounds: Bounds) {
@@ -208,7 +207,7 @@ impl Session {
         match self.close_page(number, cx) {
             Some(mut task) => {
                 task.sweep.restart_page();
-                self.queue.push_front(task);
+                self.agenda.queue.push_front(task);
             }
             None => {
                 self.send_close(number, cx);

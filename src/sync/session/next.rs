@@ -9,27 +9,41 @@
 
 use log::debug;
 
-use super::subscription::{Purpose, Task};
-use super::{Number, Session};
+use super::auditing::audited_by;
+use super::reconciling::Fetch;
+use super::{Number, Purpose, Session, Task};
 use crate::limits::EXPLAIN_LINES_MAX;
 use crate::sync::Cx;
-use crate::sync::agenda::Class;
+use crate::sync::agenda::{AuditManner, Begun, Class};
 use crate::sync::filters::{Bounds, Subject, Unit};
 use crate::time::{Instant, Now};
 
-/// What is asked next.
+/// What comes next.
 enum Next {
-    /// All that is to be live and has room.
+    /// All that is to be live and has room is opened.
     Live,
-    /// One sweep: its next page, or its set.
+    /// Some events of a reconciliation are asked for, by their ids.
+    Fetch(Box<Fetch>),
+    /// One sweep is asked: its next page, or its set.
     Sweep(Box<Task>),
-    /// A page that is asked alone.
+    /// The next page of one is asked alone.
     Alone(Box<Task>),
+    /// Nothing is asked.
+    Wait(Wait),
+}
+
+/// Why nothing is asked, and until when if nothing comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Why.
+    pub why: WaitWhy,
+    /// Until then; `None`: until something comes.
+    pub until: Option<Instant>,
 }
 
 /// Why nothing is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
+pub enum WaitWhy {
     /// The relay has said that we ask too fast.
     Cooldown,
     /// The relay answers nothing that we ask.
@@ -59,57 +73,128 @@ pub struct Line {
     pub due: Option<Instant>,
 }
 
-impl Wait {
+impl Default for Wait {
+    fn default() -> Wait {
+        Wait { why: WaitWhy::Idle, until: None }
+    }
+}
+
+impl WaitWhy {
     /// In words.
-    pub fn why(self) -> &'static str {
+    pub fn words(self) -> &'static str {
         match self {
-            Wait::Cooldown => "the relay said that we ask too fast",
-            Wait::LockedOut => "the relay does not answer us",
-            Wait::Authentication => "the relay has yet to say whether it knows us",
-            Wait::Unproductive => "answers brought nothing new, and cost what they may in an hour",
-            Wait::Answers => "answers are awaited",
-            Wait::Due => "it is not due yet",
-            Wait::Idle => "everything is live",
+            WaitWhy::Cooldown => "the relay said that we ask too fast",
+            WaitWhy::LockedOut => "the relay does not answer us",
+            WaitWhy::Authentication => "the relay has yet to say whether it knows us",
+            WaitWhy::Unproductive => "answers brought nothing new, and cost what they may in an hour",
+            WaitWhy::Answers => "answers are awaited",
+            WaitWhy::Due => "it is not due yet",
+            WaitWhy::Idle => "everything is live",
         }
     }
 }
 
 impl Session {
-    /// Asks for as much as the relay's subscriptions allow.
+    /// Asks for as much as the relay's subscriptions allow. Every input ends with it that changes what is to be asked, or
+    /// what may be.
     pub fn pump(&mut self, cx: &mut Cx<'_>) {
         self.shed(cx);
-        while let Some(next) = self.next(cx) {
-            match next {
+        loop {
+            match self.next(cx) {
                 Next::Live => self.open_pending(cx),
+                Next::Fetch(fetch) => self.ask_ids(*fetch, cx),
                 Next::Alone(task) => self.ask_page(*task, cx),
                 Next::Sweep(task) => self.ask_sweep(*task, cx),
+                Next::Wait(wait) => {
+                    let pauses = wait.why == WaitWhy::Unproductive && self.wait.why != WaitWhy::Unproductive;
+                    cx.metrics.sweep_pauses += u64::from(pauses);
+                    self.wait = wait;
+                    break;
+                }
             }
         }
     }
 
-    /// `None`: nothing, for the reason that [`Session::wait`] gives.
-    fn next(&mut self, cx: &mut Cx<'_>) -> Option<Next> {
-        if !self.may_ask() {
-            return None;
+    /// Why nothing more is asked now, and until when that is so if nothing comes.
+    pub fn wait(&self) -> Wait {
+        self.wait
+    }
+
+    /// Until when nothing is asked, because the relay's answers bring nothing new.
+    pub fn paused_until(&self) -> Option<Instant> {
+        self.wait.until.filter(|_| self.wait.why == WaitWhy::Unproductive)
+    }
+
+    fn next(&mut self, cx: &mut Cx<'_>) -> Next {
+        if let Some(wait) = self.must_wait() {
+            return Next::Wait(wait);
         }
         if self.has_room_live() {
-            return Some(Next::Live);
+            return Next::Live;
         }
         if self.budget.detours.is_open() {
-            return self.next_alone().map(|task| Next::Alone(Box::new(task)));
+            return self
+                .next_alone()
+                .map_or(Next::Wait(self.waits(WaitWhy::Answers, cx.now)), |task| Next::Alone(Box::new(task)));
         }
-        self.begin_stage(cx);
-        if self.note_pause(cx) {
-            return None;
+        self.agenda.begin_step(cx.state.last_seq(), cx.now.mono);
+        if let Some(until) = self.budget.unproductive.spent_until(cx.now.mono) {
+            return Next::Wait(Wait { why: WaitWhy::Unproductive, until: Some(until) });
         }
-        while self.has_slot() && self.fetch(cx) {}
         if !self.has_slot() {
-            return None;
+            return Next::Wait(self.waits(WaitWhy::Answers, cx.now));
         }
-        if self.queue.is_empty() {
-            self.begin_turn(cx);
+        if let Some(fetch) = self.next_fetch(cx) {
+            return Next::Fetch(Box::new(fetch));
         }
-        self.next_task(cx).map(|task| Next::Sweep(Box::new(task)))
+        if self.agenda.queue.is_empty() {
+            self.begin_due(cx);
+        }
+        match self.next_task(cx) {
+            Some(task) => Next::Sweep(Box::new(task)),
+            None if !self.agenda.queue.is_empty() => Next::Wait(self.waits(WaitWhy::Answers, cx.now)),
+            None => Next::Wait(self.waits_for_what_is_due(cx.now)),
+        }
+    }
+
+    /// Why nothing may be asked, whatever there is.
+    pub(super) fn must_wait(&self) -> Option<Wait> {
+        if self.cooldown_until.is_some() {
+            return Some(Wait { why: WaitWhy::Cooldown, until: self.cooldown_until });
+        }
+        if self.lockout().is_some() {
+            return Some(Wait { why: WaitWhy::LockedOut, until: None });
+        }
+        self.auth.is_pending().then_some(Wait { why: WaitWhy::Authentication, until: None })
+    }
+
+    /// What will wait like the others then, or is to be looked up, may come sooner than an answer.
+    fn waits(&self, why: WaitWhy, now: Now) -> Wait {
+        let lookups = self.agenda.next_thread_at(now.mono);
+        Wait { why, until: self.agenda.queue.next_retry().into_iter().chain(lookups).min() }
+    }
+
+    fn waits_for_what_is_due(&self, now: Now) -> Wait {
+        let Some(due) = self.agenda.next_due() else { return self.waits(WaitWhy::Idle, now) };
+        let until = self.waits(WaitWhy::Due, now).until.map_or(due, |at| at.min(due));
+        Wait { why: WaitWhy::Due, until: Some(until) }
+    }
+
+    /// Begins a poll or the next step of an audit, if one is due.
+    fn begin_due(&mut self, cx: &mut Cx<'_>) {
+        let manner = AuditManner { by: audited_by(&self.budget), audited: self.budget.audited_at };
+        while let Some(begun) = self.agenda.begin_due(manner, cx.settings.timing.overlap_secs, cx.now) {
+            match begun {
+                Begun::Poll => cx.metrics.polls += 1,
+                Begun::Audit => cx.metrics.audits += 1,
+                Begun::AuditStep => {}
+                Begun::AuditOver(complete) => {
+                    complete.into_iter().for_each(|began| self.budget.note_audit(began));
+                    continue;
+                }
+            }
+            break;
+        }
     }
 
     fn ask_sweep(&mut self, task: Task, cx: &mut Cx<'_>) {
@@ -129,58 +214,25 @@ impl Session {
         }
     }
 
-    /// Why nothing is asked now, and until when that is so if nothing comes.
-    pub fn wait(&self, now: Now) -> (Wait, Option<Instant>) {
-        if self.cooldown_until.is_some() {
-            return (Wait::Cooldown, self.cooldown_until);
-        }
-        if self.lockout.is_some() {
-            return (Wait::LockedOut, None);
-        }
-        if self.auth.is_pending() {
-            return (Wait::Authentication, None);
-        }
-        if let Some(until) = self.paused_until(now.mono) {
-            return (Wait::Unproductive, Some(until));
-        }
-        if self.budget.detours.is_open() || !self.queue.is_empty() || !self.has_slot() {
-            return (Wait::Answers, None);
-        }
-        match [self.agenda.next_poll_at(), self.next_audit_at()].into_iter().flatten().min() {
-            Some(due) => (Wait::Due, Some(due)),
-            None => (Wait::Idle, None),
-        }
-    }
-
-    /// Until when nothing is asked, as [`Session::wait`] says: with each input, so that a slot is looked for only when
-    /// something is due.
-    pub(super) fn next_due(&self, now: Now) -> Option<Instant> {
-        if self.cooldown_until.is_some() || self.paused || !self.may_ask() {
-            return self.wait(now).1;
-        }
-        let due = [self.agenda.next_poll_at(), self.next_audit_at()].into_iter().flatten().min()?;
-        if due > now.mono { Some(due) } else { self.wait(now).1 }
-    }
-
     /// What is to be asked, the next first; of much, the first [`EXPLAIN_LINES_MAX`].
     pub fn explain(&self) -> Vec<Line> {
         let pending =
-            self.agenda.pending().map(|unit| Line::of_unit(Class::Live, unit, "it is new, or was lost", None));
+            self.agenda.units.pending().map(|unit| Line::of_unit(Class::Live, unit, "it is new, or was lost", None));
         let alone = self.budget.detours.next().map(|suspect| Line {
             class: Class::Search,
             about: suspect.subject.summary(),
             why: SEARCH,
             due: None,
         });
-        let waiting = self.queue.in_order().map(|task| self.line(task, None));
-        let retries = self.retries.iter().map(|(at, task)| self.line(task, Some(*at)));
-        let audit = self.next_audit_at().map(|due| Line {
+        let waiting = self.agenda.queue.in_order().map(|task| self.line(task, None));
+        let retries = self.agenda.queue.retries().map(|(task, at)| self.line(task, Some(at)));
+        let audit = self.agenda.next_audit_at().map(|due| Line {
             class: Class::Audit,
             about: "everything that is followed".to_owned(),
             why: AUDIT,
             due: Some(due),
         });
-        let polled = self.agenda.due().map(|(unit, due)| Line::of_unit(Class::Poll, unit, POLL, Some(due)));
+        let polled = self.agenda.polls_due().map(|(unit, due)| Line::of_unit(Class::Poll, unit, POLL, Some(due)));
         pending.chain(alone).chain(waiting).chain(retries).chain(audit).chain(polled).take(EXPLAIN_LINES_MAX).collect()
     }
 
@@ -190,7 +242,7 @@ impl Session {
 
     fn why(&self, task: &Task) -> &'static str {
         match task.purpose {
-            Purpose::Round => self.round.why.words(),
+            Purpose::Round => self.agenda.round.why.words(),
             Purpose::Poll => POLL,
             Purpose::Audit => AUDIT,
             Purpose::Detour => SEARCH,

@@ -3,10 +3,11 @@
 use log::warn;
 
 use super::next::class_of;
-use super::subscription::{Purpose, Subscription, Task, is_page_of};
-use super::{Number, Overview, Round, Seen, Session, Sweep};
+use super::subscription::{Subscription, is_page_of};
+use super::{Number, Purpose, Session, Sweep, Task};
 use crate::limits::{SWEEP_ATTEMPTS_MAX, SWEEP_RETRY_AFTER};
 use crate::sync::Cx;
+use crate::sync::agenda::round::RoundWhy;
 use crate::sync::filters::{Bounds, Subject};
 use crate::sync::gap::{Gap, GapReason, Span};
 use crate::sync::reconcile::Unserved;
@@ -15,96 +16,16 @@ use crate::time::Instant;
 
 impl Session {
     /// Begins a new round without sweeps; any that wait are dropped.
-    pub fn begin_round(&mut self, cx: &Cx<'_>) {
+    pub fn begin_round(&mut self, why: RoundWhy, cx: &Cx<'_>) {
         debug_assert!(!self.subscriptions.values().any(|sub| is_page_of(sub, Purpose::Round)), "a round ends first");
         debug_assert!(!self.is_reconciling_round(), "a round ends first");
-        self.reconcile_no_more();
-        self.queue.drop_round();
-        self.later.clear();
-        self.threads.clear();
-        self.overview = Overview::None;
-        self.seen = Seen::default();
-        self.retries.clear();
-        self.round = Round::new(cx.now);
-    }
-
-    /// Makes sweeps part of the round.
-    pub fn add_sweeps(&mut self, sweeps: impl IntoIterator<Item = Sweep>) {
-        for sweep in sweeps {
-            self.round.add_sweep();
-            self.queue.push_back(Task::new(sweep, Purpose::Round));
-        }
-    }
-
-    /// Makes sweeps part of the round, stage by stage: each begins when the one before has ended.
-    pub fn add_stages(&mut self, stages: Vec<Vec<Sweep>>) {
-        for stage in stages {
-            stage.iter().for_each(|_| self.round.add_sweep());
-            self.later.push_back(stage);
-        }
-        if self.overview == Overview::None {
-            self.begin_next_stage();
-        }
-    }
-
-    /// Begins the round with one look at everything the relay has: if that finds nothing new, the stages that follow have
-    /// nothing to find either. Cheap where sets are compared; by pages it would cost as much as the stages.
-    pub fn add_overview(&mut self, cx: &Cx<'_>) {
-        self.overview = Overview::Open { new: self.round.tally.new, followed: cx.state.last_seq() };
-        self.add_sweeps([Sweep::new(Subject::Everything, None)]);
-    }
-
-    /// Whether the round's look at everything has found nothing new.
-    pub fn has_found_nothing(&self) -> bool {
-        self.overview == Overview::Sufficed
-    }
-
-    /// Whether the round has stages that have yet to begin.
-    pub fn has_later_stages(&self) -> bool {
-        !self.later.is_empty()
-    }
-
-    /// The next stage of the round begins when the one before has ended.
-    pub(super) fn begin_stage(&mut self, cx: &mut Cx<'_>) {
-        let open = self.subscriptions.values().any(|subscription| is_page_of(subscription, Purpose::Round));
-        let waits = self.is_reconciling_round() || !self.retries.is_empty();
-        if open || waits || self.queue.has_round() {
-            return;
-        }
-        let unchanged = Overview::Open { new: self.round.tally.new, followed: cx.state.last_seq() };
-        if self.overview == unchanged && !self.round.is_broken() {
-            self.overview = Overview::Sufficed;
-            for sweep in std::mem::take(&mut self.later).into_iter().flatten() {
-                self.end(Task::new(sweep, Purpose::Round), true, cx);
-            }
-            return;
-        }
-        if self.later.is_empty() {
-            self.threads.begin(cx.now.mono);
-        }
-        self.begin_next_stage();
-    }
-
-    fn begin_next_stage(&mut self) {
-        for sweep in self.later.pop_front().unwrap_or_default() {
-            self.queue.push_back(Task::new(sweep, Purpose::Round));
-        }
+        self.agenda.begin_round(why, cx.now);
     }
 
     /// Asks parts of a question instead of the whole, the last one first. There is one at least.
     pub(super) fn split(&mut self, task: Task, parts: Vec<Sweep>, cx: &mut Cx<'_>) {
         cx.metrics.sweeps.add("split");
-        for _ in 1..parts.len() {
-            match task.purpose {
-                Purpose::Round => self.round.add_sweep(),
-                Purpose::Poll => self.agenda.on_sweep_split(),
-                Purpose::Audit => self.audits.on_sweep_split(),
-                Purpose::Detour => {}
-            }
-        }
-        for sweep in parts {
-            self.queue.push_front(Task { sweep, unserved: Unserved::default(), ..task });
-        }
+        self.agenda.split(task, parts);
     }
 
     /// The first task whose question is not open already: a repo that was lost and is back may be swept twice, and some
@@ -126,7 +47,7 @@ impl Session {
             open.iter().any(same)
         };
         let to_reconcile = !self.waits_to_reconcile(cx.now.wall);
-        self.queue.take_first(to_reconcile, |task| !is_open(&task.sweep))
+        self.agenda.queue.take_first(to_reconcile, |task| !is_open(&task.sweep))
     }
 
     pub(super) fn ask_page(&mut self, task: Task, cx: &mut Cx<'_>) {
@@ -135,7 +56,7 @@ impl Session {
         let bounds = task.sweep.asked(&self.budget.paging, limit);
         let (number, asked) = self.send_req(class_of(&task), std::slice::from_ref(task.sweep.subject()), bounds, cx);
         self.log_task(number, &task, bounds);
-        self.pace(task.purpose, asked.bytes, cx.now.mono);
+        self.agenda.on_bytes(task.purpose, asked.bytes, cx.now.mono);
         self.subscriptions.insert(
             number,
             Subscription::Page {
@@ -203,7 +124,7 @@ impl Session {
             self.note_gap(task.sweep.subject(), span, reason, cx);
         }
         match end {
-            PageEnd::Next => self.queue.push_front(task),
+            PageEnd::Next => self.agenda.queue.push_front(task),
             PageEnd::Split(halves) => self.split(task, Vec::from(*halves), cx),
             PageEnd::Done => self.end(task, true, cx),
             PageEnd::PagesExceeded => self.end(task, false, cx),
@@ -213,7 +134,7 @@ impl Session {
     /// Some of what a sweep asks for cannot be had.
     pub(super) fn note_gap(&mut self, subject: &Subject, span: Span, reason: GapReason, cx: &mut Cx<'_>) {
         cx.metrics.sweep_gaps += 1;
-        self.round.on_gap(subject, cx.state);
+        self.agenda.round.on_gap(subject, cx.state);
         let what = subject.whole(None, self.budget.learned.named_kinds, cx.state);
         warn!("cannot be had, from {} to {}: {}; {what}", span.from, span.to, reason.why());
         self.budget.gaps.add(Gap { span, what, reason, found_at: cx.now.wall });
@@ -227,7 +148,7 @@ impl Session {
             return self.end(task, false, cx);
         }
         cx.metrics.sweeps.add("retried");
-        self.retries.push((cx.now.mono + SWEEP_RETRY_AFTER, task));
+        self.agenda.queue.retry(task, cx.now.mono + SWEEP_RETRY_AFTER);
     }
 
     pub(super) fn end(&mut self, task: Task, ok: bool, cx: &mut Cx<'_>) {
@@ -240,17 +161,9 @@ impl Session {
             // Pages have not brought them either, or they are held by now.
             ids.iter().for_each(|id| self.budget.reconciling.on_unserved(*id, *state_seq));
         }
-        match task.purpose {
-            Purpose::Round => self.round.on_sweep_end(task.sweep.subject(), ok, cx.state),
-            Purpose::Poll => self.agenda.on_sweep_end(ok),
-            Purpose::Audit => self.on_audit_sweep_end(task.sweep.subject(), ok),
-            Purpose::Detour => self.on_detour_end(),
-        }
-    }
-
-    pub(super) fn requeue_retries(&mut self, now: Instant) {
-        for (_, task) in self.retries.extract_if(.., |(at, _)| *at <= now) {
-            self.queue.push_back(task);
+        self.agenda.on_sweep_end(task.purpose, task.sweep.subject(), ok, cx.state);
+        if task.purpose == Purpose::Detour {
+            self.on_detour_end();
         }
     }
 }

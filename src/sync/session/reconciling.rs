@@ -15,35 +15,26 @@ use std::collections::BTreeMap;
 
 use nostr::event::EventId;
 
-use super::subscription::{Purpose, Subscription, Task};
-use super::{Number, Session, Sweep};
+use super::subscription::Subscription;
+use super::{Number, Purpose, Session, Sweep, Task};
 use crate::contract::Output;
 use crate::protocol::message::{neg_close_message, neg_msg_message, neg_open_message};
 use crate::sync::Cx;
 use crate::sync::agenda::Class;
+use crate::sync::agenda::audit::By;
+use crate::sync::agenda::round::RoundWhy;
 use crate::sync::filters::Subject;
 use crate::sync::reconcile::{Failure, NegRefusal, Reconciliation, Unserved, Verdict};
 use crate::time::{Duration, Instant, UnixTime};
 
 mod fetching;
 
+pub(super) use fetching::Fetch;
+
 /// The reconciliations of one link.
 #[derive(Debug, Default)]
 pub(super) struct Reconciling {
-    turn: Turn,
     open: BTreeMap<u64, Open>,
-}
-
-/// What the round is to reconciling.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Turn {
-    /// No full catch-up: what windows add to it is reconciled where the relay has shown that it does.
-    #[default]
-    Windows,
-    /// A full catch-up, in which a relay may be tried.
-    Full,
-    /// A full catch-up by pages.
-    Pages,
 }
 
 /// A sweep that is reconciled.
@@ -144,26 +135,9 @@ impl Session {
         }
     }
 
-    /// The round that begins is a full catch-up: its sweeps may be reconciled, unless it is the turn of pages.
-    pub fn begin_full(&mut self, now: UnixTime) {
-        self.reconciling.turn = if self.budget.reconciling.pages_due(now) { Turn::Pages } else { Turn::Full };
-    }
-
-    /// The round that begins is no full catch-up, unless [`Session::begin_full`] says so.
-    pub(super) fn reconcile_no_more(&mut self) {
-        self.reconciling.turn = Turn::Windows;
-    }
-
     /// Whether the round is a full catch-up by reconciling, with a relay that has shown that it does.
     pub fn reconciles_all(&self) -> bool {
-        self.reconciling.turn == Turn::Full && self.budget.reconciling.works() && !self.budget.goes_around()
-    }
-
-    /// The full catch-up that began then has ended well.
-    pub fn end_full(&mut self, began: UnixTime) {
-        if self.reconciling.turn == Turn::Pages {
-            self.budget.reconciling.on_paged(began);
-        }
+        self.agenda.round.why == RoundWhy::FullCatchUp(By::Sets) && self.budget.reconciles()
     }
 
     /// Ids that reconciliations hold in memory.
@@ -315,11 +289,10 @@ impl Session {
 /// Sweeps.
 impl Session {
     fn may_reconcile(&self, now: UnixTime) -> bool {
-        match self.reconciling.turn {
-            _ if self.budget.goes_around() => false,
-            Turn::Windows => self.budget.reconciling.works(),
-            Turn::Full => self.budget.may_reconcile(now),
-            Turn::Pages => false,
+        match self.agenda.round.why {
+            RoundWhy::Window | RoundWhy::CatchUp => self.budget.reconciles(),
+            RoundWhy::FullCatchUp(By::Sets) => self.budget.may_reconcile(now),
+            RoundWhy::FullCatchUp(By::Pages) => false,
         }
     }
 
@@ -344,11 +317,6 @@ impl Session {
     /// Whether a sweep of the round is being reconciled.
     pub(super) fn is_reconciling_round(&self) -> bool {
         self.reconciling.open.values().any(|open| open.task.purpose == Purpose::Round)
-    }
-
-    /// Whether the round is a full catch-up: it finds whatever an audit would.
-    pub(super) fn is_full(&self) -> bool {
-        self.reconciling.turn != Turn::Windows
     }
 
     /// Breaks off what audits are reconciling.
@@ -399,7 +367,7 @@ impl Session {
         let payload = open.run.open(held, cx.now.mono);
         open.exchange = Some(number);
         let text = neg_open_message(&number.to_string(), &filter, &payload);
-        self.pace(purpose, text.len(), cx.now.mono);
+        self.agenda.on_bytes(purpose, text.len(), cx.now.mono);
         cx.out.push_back(Output::Send { link: self.link, text });
     }
 
@@ -432,8 +400,9 @@ impl Session {
                 self.budget.reconciling.on_complete();
                 cx.metrics.reconciliations.add("complete");
                 // Which of its announcements it lists for their kinds was not looked at: nothing says that it hides any.
-                let of_layer_1 = *open.task.sweep.subject() == Subject::Announcements;
-                self.seen.by_kind += u64::from(of_layer_1 && open.task.purpose == Purpose::Round);
+                if *open.task.sweep.subject() == Subject::Announcements && open.task.purpose == Purpose::Round {
+                    self.agenda.round.tally.note_layer_1(&Subject::Announcements);
+                }
                 self.end(open.task, true, cx);
             }
         }
@@ -449,14 +418,14 @@ impl Session {
             self.budget.reconciling.on_refusal(refusal, cx.now.wall);
         }
         task.by_pages = true;
-        self.queue.push_front(task);
+        self.agenda.queue.push_front(task);
     }
 
     /// A reconciliation waits for others to end.
     fn put_off(&mut self, key: u64, cx: &mut Cx<'_>) {
         if let Some(task) = self.drop_reconciliation(key, cx) {
             cx.metrics.reconciliations.add(NegRefusal::TooManyAtOnce.name());
-            self.queue.push_back(task);
+            self.agenda.queue.push_back(task);
         }
     }
 

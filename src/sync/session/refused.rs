@@ -4,8 +4,8 @@
 use log::debug;
 
 use super::live::LiveLost;
-use super::subscription::{Subscription, Task};
-use super::{Number, Session};
+use super::subscription::Subscription;
+use super::{Number, Reception, Session, Task};
 use crate::sync::Cx;
 use crate::sync::budget::Refused;
 use crate::sync::filters::{Subject, Unit};
@@ -71,10 +71,10 @@ impl Session {
                     self.send_close(number, cx);
                     self.refuse(number, refusal, cx);
                 }
-                self.pump(cx);
             }
             _ => {}
         }
+        self.pump(cx);
     }
 
     /// While what a refusal has taught is fresh, another of the same kind speaks of what was asked before.
@@ -104,7 +104,7 @@ impl Session {
         cx.metrics.refusals.add(refusal.name());
         let req = self.describe(number, subscription);
         // Whether it is what we ask or who we are, the answer to layer 1 will tell.
-        let for_us = matches!(refusal, Refusal::AuthRequired | Refusal::Restricted) && !self.answered;
+        let for_us = matches!(refusal, Refusal::AuthRequired | Refusal::Restricted) && !self.has_answered();
         // What an answer to a challenge may still open is neither learned from nor given up.
         let answerable = refusal == Refusal::AuthRequired && self.wants_to_be_known(cx);
         let for_us = for_us && !answerable;
@@ -116,7 +116,9 @@ impl Session {
         }
         debug!("subscription g{number} of {} filters is not open: {}", req.filters, refusal.name());
         if self.subscriptions[&number].is_live() {
-            self.doubted |= for_us;
+            if for_us {
+                self.reception = Reception::Doubted;
+            }
             self.refuse_live(number, refusal, again || for_us, cx);
         } else if let Some(Subscription::Page { task, .. }) = self.subscriptions.remove(&number) {
             self.refuse_page(*task, refusal, again, cx);
@@ -129,7 +131,7 @@ impl Session {
         let wait = if refusal == Refusal::RateLimited { !late } else { again };
         for unit in units {
             match wait {
-                true => self.agenda.pend(unit, covered),
+                true => self.agenda.units.pend(unit, covered),
                 false => self.poll(unit, covered, cx),
             }
         }
@@ -139,14 +141,14 @@ impl Session {
         task.sweep.restart_page();
         let layer_1 = *task.sweep.subject() == Subject::Announcements;
         match refusal {
-            Refusal::RateLimited => self.queue.push_front(task),
-            _ if again => self.queue.push_front(task),
-            Refusal::AuthRequired | Refusal::Restricted if layer_1 && !self.answered => {
-                self.lockout = Some(match refusal {
+            Refusal::RateLimited => self.agenda.queue.push_front(task),
+            _ if again => self.agenda.queue.push_front(task),
+            Refusal::AuthRequired | Refusal::Restricted if layer_1 && !self.has_answered() => {
+                self.reception = Reception::LockedOut(match refusal {
                     Refusal::AuthRequired => Lockout::AuthRequired,
                     _ => Lockout::Restricted,
                 });
-                self.queue.push_front(task);
+                self.agenda.queue.push_front(task);
             }
             _ => {
                 if layer_1 {
@@ -161,7 +163,7 @@ impl Session {
         let asked = subscription.asked();
         let had_learned = asked.map_or(&self.budget.learned, |asked| &asked.learned);
         let mut subjects: Vec<Subject> = match subscription {
-            Subscription::Live { .. } => self.agenda.live_by(number).flat_map(Unit::subjects).collect(),
+            Subscription::Live { .. } => self.agenda.units.live_by(number).flat_map(Unit::subjects).collect(),
             Subscription::Page { task, .. } => vec![task.sweep.subject().clone()],
             Subscription::Fetch { .. } => Vec::new(),
         };

@@ -3,54 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::state::{RepoId, RootId};
+use crate::sync::agenda::task::{Purpose, Task};
 use crate::sync::budget::Learned;
 use crate::sync::filters::{Bounds, ID_BYTES, Unit};
-use crate::sync::reconcile::{Batch, Unserved};
-use crate::sync::sweep::Sweep;
+use crate::sync::reconcile::Batch;
 use crate::time::Instant;
-
-/// Why a sweep is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// The relay is not complete before it has ended.
-    Round,
-    /// A poll of what is not live.
-    Poll,
-    /// A part of an audit.
-    Audit,
-    /// Asked alone, to find what ends the link.
-    Detour,
-}
-
-/// A sweep and its fate so far.
-#[derive(Debug)]
-pub(super) struct Task {
-    pub(super) sweep: Sweep,
-    pub(super) purpose: Purpose,
-    pub(super) failures: u32,
-    /// It is not to be reconciled: that was tried.
-    pub(super) by_pages: bool,
-    /// What its reconciliation listed and did not serve.
-    pub(super) unserved: Unserved,
-}
-
-impl Task {
-    /// One that has not been tried.
-    pub(super) fn new(sweep: Sweep, purpose: Purpose) -> Task {
-        Task { sweep, purpose, failures: 0, by_pages: false, unserved: Unserved::default() }
-    }
-
-    /// Whether it may be reconciled, where the relay and the round are for that: what audits ask, and what is asked from
-    /// the beginning. Of a shorter time there is less than a set's frame.
-    pub(super) fn is_reconcilable(&self) -> bool {
-        let is_long = match self.purpose {
-            Purpose::Round => self.sweep.since().is_none(),
-            Purpose::Audit => true,
-            Purpose::Poll | Purpose::Detour => false,
-        };
-        is_long && self.sweep.until().is_none() && !self.by_pages
-    }
-}
 
 /// The form of a REQ when it was sent: what is known of the relay by the time of its answer may be more.
 #[derive(Debug)]

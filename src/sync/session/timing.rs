@@ -11,7 +11,7 @@ use crate::time::{Duration, Instant};
 impl Session {
     /// Time has passed. Says whether the link is dead.
     pub fn on_time(&mut self, cx: &mut Cx<'_>) -> bool {
-        match self.liveness.poll(cx.now.mono, self.budget.ping_after(&cx.settings.timing), &cx.settings.timing) {
+        match self.heard.liveness.poll(cx.now.mono, self.budget.ping_after(&cx.settings.timing), &cx.settings.timing) {
             Silence::Dead => {
                 cx.metrics.relay_links_closed.add("silent");
                 return true;
@@ -25,7 +25,7 @@ impl Session {
         self.end_silent(cx);
         self.end_held(cx);
         self.end_silent_exchanges(cx);
-        self.requeue_retries(cx.now.mono);
+        self.agenda.queue.on_time(cx.now.mono);
         self.cooldown_until.take_if(|until| *until <= cx.now.mono);
         self.end_unknown(cx);
         self.pump(cx);
@@ -41,36 +41,20 @@ impl Session {
         };
         let silent = self.subscriptions.values().filter_map(ends);
         let silent = silent.chain(self.next_silent_exchange(timing.sweep_timeout)).chain(self.next_look());
-        let silent = silent.chain(self.next_thread_at(cx.now.mono));
-        let retries = self.retries.iter().map(|(at, _)| *at);
-        let waits = self.next_due(cx.now);
         let known = self.auth.deadline(timing.sweep_timeout);
-        let rest = silent.chain(retries).chain(waits).chain(known).min();
-        let liveness = self.liveness.deadline(self.budget.ping_after(timing), timing);
+        let rest = silent.chain(self.wait.until).chain(known).min();
+        let liveness = self.heard.liveness.deadline(self.budget.ping_after(timing), timing);
         rest.map_or(liveness, |at| at.min(liveness))
     }
 
     /// Something was sent on the link.
     pub fn on_sent(&mut self, now: Instant) {
-        self.liveness.on_sent(now);
+        self.heard.liveness.on_sent(now);
     }
 
     /// For how long nothing has passed on the link in either direction.
     pub fn silence(&self, now: Instant) -> Duration {
-        self.liveness.silence(now)
-    }
-
-    /// Until when no page is asked for, because the relay's answers bring nothing new.
-    pub fn paused_until(&self, now: Instant) -> Option<Instant> {
-        self.budget.unproductive.spent_until(now).filter(|_| self.paused)
-    }
-
-    /// Notes whether the relay has used up what may be asked in vain, and counts when that begins. Says whether it has.
-    pub(super) fn note_pause(&mut self, cx: &mut Cx<'_>) -> bool {
-        let until = self.budget.unproductive.spent_until(cx.now.mono);
-        cx.metrics.sweep_pauses += u64::from(until.is_some() && !self.paused);
-        self.paused = until.is_some();
-        self.paused
+        self.heard.liveness.silence(now)
     }
 
     /// Gives up subscriptions whose answer does not come: a page has failed, and what was to be live is polled.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::sync::agenda::Class;
-use crate::sync::session::Wait;
+use crate::sync::session::{Wait, WaitWhy};
 use crate::time::Duration;
 
 /// The names under which the REQs among some texts are asked.
@@ -29,20 +29,20 @@ fn what_comes_next_is_told_with_the_reason() {
     rig.relay.budget_mut().learned.subscriptions = Some(2);
     rig.open();
     let session = rig.relay.session().unwrap();
-    assert_eq!(session.wait(rig.bench.now).0, Wait::Answers);
+    assert_eq!(session.wait().why, WaitWhy::Answers);
     let lines = session.explain();
     let backfill: Vec<_> = lines.iter().filter(|line| line.class == Class::Backfill).collect();
     assert!(backfill[0].about.ends_with(" of 1 repos"), "{backfill:?}");
     assert!(backfill.iter().all(|line| line.why == "full catch-up" && line.due.is_none()));
     rig.answer_all();
     let session = rig.relay.session().unwrap();
-    let (wait, until) = session.wait(rig.bench.now);
-    assert_eq!(wait, Wait::Due);
+    let Wait { why, until } = session.wait();
+    assert_eq!(why, WaitWhy::Due);
     let due: Vec<_> = session.explain().into_iter().filter_map(|line| line.due).collect();
     assert_eq!(due.iter().min().copied(), until, "the first that is due is waited for");
     rig.relay.on_notice("rate limited", &mut rig.bench.cx());
-    let cooldown = rig.relay.session().unwrap().wait(rig.bench.now);
-    assert_eq!(cooldown, (Wait::Cooldown, Some(rig.bench.now.mono + Duration::from_secs(65))));
+    let until = Some(rig.bench.now.mono + Duration::from_secs(65));
+    assert_eq!(rig.relay.session().unwrap().wait(), Wait { why: WaitWhy::Cooldown, until });
 }
 
 #[test]

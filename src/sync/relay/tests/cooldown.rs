@@ -64,7 +64,7 @@ fn what_a_long_rate_limit_missed_is_claimed_by_nothing() {
     rig.relay.on_alive(&mut rig.bench.cx());
     assert_eq!(rig.relay.progress().through(), lost_at, "it has not answered yet");
     rig.relay.on_subscription_closed(&name, "rate-limited: slow down", &mut rig.bench.cx());
-    assert_eq!(rig.relay.session().unwrap().agenda().complete(), Some(lost_at));
+    assert_eq!(rig.relay.session().unwrap().units().complete(), Some(lost_at));
     assert_eq!(rig.relay.progress().through(), lost_at);
 }
 

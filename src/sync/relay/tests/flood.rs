@@ -158,7 +158,7 @@ fn a_relay_whose_pages_bring_nothing_is_asked_for_no_more_than_an_hours_worth_in
     }
     assert_eq!(pages, UNPRODUCTIVE_BYTES_HOURLY / (64 << 20));
     assert_eq!((rig.state(), rig.bench.metrics.sweep_pauses), (StateName::Catchup, 1));
-    let paused_until = |rig: &Rig| rig.relay.session().unwrap().paused_until(rig.bench.now.mono);
+    let paused_until = |rig: &Rig| rig.relay.session().unwrap().paused_until();
     let until = paused_until(&rig).expect("it is used up");
     assert!(rig.relay.next_deadline(&rig.bench.cx()).unwrap() <= until, "it wakes up for it");
     rig.relay.on_event("l0", &known(10, 99), &mut rig.bench.cx());

@@ -195,7 +195,7 @@ fn a_relay_that_allows_fewer_than_are_open_has_the_newest_polled() {
     }
     rig.open();
     let live = |rig: &Rig| rig.relay.session().unwrap().live_subscriptions();
-    let polled = |rig: &Rig| rig.relay.session().unwrap().agenda().polled().count();
+    let polled = |rig: &Rig| rig.relay.session().unwrap().units().polled().count();
     assert_eq!(live(&rig), 8);
     let before = polled(&rig);
     rig.relay.on_notice("ERROR: too many concurrent REQs", &mut rig.bench.cx());

@@ -14,7 +14,8 @@ use crate::fuzzing::refusals::{REFUSALS, refusal};
 use crate::protocol::auth::AuthKey;
 use crate::state::Changes;
 use crate::store::testing::Random;
-use crate::sync::session::{Classified, Found, ThreadPart};
+use crate::sync::agenda::pass::ThreadPart;
+use crate::sync::session::{Classified, Found};
 use crate::time::Duration;
 
 /// Runs of a plain `cargo test`.
@@ -115,6 +116,7 @@ impl Game {
             assert!(told < OUTPUTS_MAX, "it must have enough at some time");
         }
         self.relay.assert_invariants(&self.bench.state);
+        self.relay.assert_pumped(&mut self.bench.cx());
         let open = self.relay.session().map_or(0, Session::open_subscriptions);
         assert_eq!(self.open.len(), open, "what we count as open is open: {:?}", self.open);
     }

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::*;
 use crate::limits::FETCH_IDS_MAX;
+use crate::sync::agenda::pass::ThreadPart;
 use crate::sync::filters::Subject;
-use crate::sync::session::{Classified, Found, ThreadPart, WantedSet};
+use crate::sync::session::{Classified, Found, WantedSet};
 use crate::time::Duration;
 
 const DAY: u64 = 86_400;

@@ -9,14 +9,25 @@ use crate::contract::Output;
 use crate::sync::Cx;
 use crate::sync::agenda::Class;
 use crate::sync::filters::{ID_BYTES, ids_req};
+use crate::sync::reconcile::Batch;
 use crate::sync::refusal::Refusal;
 use crate::sync::session::Number;
 use crate::sync::session::subscription::Subscription;
-use crate::sync::session::{Arrival, Fate, Session};
+use crate::sync::session::{Arrival, Fate, Purpose, Session};
+
+/// Ids to be asked for.
+#[derive(Debug)]
+pub(in crate::sync::session) struct Fetch {
+    /// The reconciliation that needs them.
+    of: u64,
+    /// Why that is made.
+    purpose: Purpose,
+    batch: Batch,
+}
 
 impl Session {
-    /// Asks for some ids, if any are needed.
-    pub(in crate::sync::session) fn fetch(&mut self, cx: &mut Cx<'_>) -> bool {
+    /// The ids to ask for next, if any are needed.
+    pub(in crate::sync::session) fn next_fetch(&mut self, cx: &Cx<'_>) -> Option<Fetch> {
         let bytes = self.shape(cx).bytes;
         let max = self.budget.reconciling.fetch_ids().min(self.budget.page_limit(false)).min(bytes / ID_BYTES - 1);
         // Some relays leave a REQ unanswered that is identical to an open one.
@@ -31,12 +42,18 @@ impl Session {
             .copied()
             .collect();
         let mut open = self.reconciling.open.iter_mut();
-        let next = open.find_map(|(key, open)| Some((*key, open.task.purpose, open.run.next_batch(max, &asked)?)));
-        let Some((of, purpose, batch)) = next else { return false };
+        open.find_map(|(key, open)| {
+            let batch = open.run.next_batch(max, &asked)?;
+            Some(Fetch { of: *key, purpose: open.task.purpose, batch })
+        })
+    }
+
+    /// Asks for some ids.
+    pub(in crate::sync::session) fn ask_ids(&mut self, fetch: Fetch, cx: &mut Cx<'_>) {
+        let Fetch { of, purpose, batch } = fetch;
         let number = Number::new(self.take_nth(), Class::Fetch);
         cx.out.push_back(Output::Send { link: self.link, text: ids_req(&number.to_string(), &batch.left) });
         self.subscriptions.insert(number, Subscription::Fetch { of, purpose, batch, heard_at: cx.now.mono });
-        true
     }
 
     /// An event came for a REQ for ids.
@@ -56,7 +73,10 @@ impl Session {
             }
         }
         // It may have been the last that one of them waited for.
-        others.into_iter().for_each(|key| self.advance(key, cx));
+        if !others.is_empty() {
+            others.into_iter().for_each(|key| self.advance(key, cx));
+            self.pump(cx);
+        }
     }
 
     /// A REQ for ids has had its answer. `open`: it has to be closed.

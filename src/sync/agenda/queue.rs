@@ -1,7 +1,9 @@
-//! The sweeps of one link that wait to be asked, in order.
+//! The sweeps of one link that wait to be asked, in order, and those whose try has failed, until they are due again.
 
-use super::subscription::{Purpose, Task};
 use std::collections::VecDeque;
+
+use crate::sync::agenda::task::{Purpose, Task};
+use crate::time::Instant;
 
 /// Sweeps for which an empty queue keeps room.
 const KEPT: usize = 16;
@@ -9,9 +11,11 @@ const KEPT: usize = 16;
 /// Sweeps in the order of their turn. In a large catch-up thousands wait to be reconciled while the relay reconciles some,
 /// and whatever it says it may have a subscription free for one of the others: so those stand apart.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub struct Queue {
     reconcilable: VecDeque<Waiting>,
     others: VecDeque<Waiting>,
+    /// Tried again then.
+    retries: Vec<(Instant, Task)>,
     /// The number of the last that went before all others, and of the last that went behind them.
     ends: (i64, i64),
 }
@@ -32,49 +36,73 @@ impl Waiting {
 
 impl Queue {
     /// Puts a sweep before all that wait.
-    pub(super) fn push_front(&mut self, task: Task) {
+    pub fn push_front(&mut self, task: Task) {
         self.ends.0 -= 1;
         let number = self.ends.0;
         self.line_of(&task).push_front(Waiting { number, task: Box::new(task) });
     }
 
     /// Puts a sweep behind all that wait.
-    pub(super) fn push_back(&mut self, task: Task) {
+    pub fn push_back(&mut self, task: Task) {
         self.ends.1 += 1;
         let number = self.ends.1;
         self.line_of(&task).push_back(Waiting { number, task: Box::new(task) });
     }
 
-    /// Whether none waits.
-    pub(super) fn is_empty(&self) -> bool {
+    /// A sweep is tried again at some time, behind all that wait then.
+    pub fn retry(&mut self, task: Task, at: Instant) {
+        self.retries.push((at, task));
+    }
+
+    /// Those that are due again wait like the others.
+    pub fn on_time(&mut self, now: Instant) {
+        for (_, task) in self.retries.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>() {
+            self.push_back(task);
+        }
+    }
+
+    /// When the next is due again.
+    pub fn next_retry(&self) -> Option<Instant> {
+        self.retries.iter().map(|(at, _)| *at).min()
+    }
+
+    /// Those whose try has failed.
+    pub fn retries(&self) -> impl Iterator<Item = (&Task, Instant)> {
+        self.retries.iter().map(|(at, task)| (task, *at))
+    }
+
+    /// Whether none waits, but for those that are not due again yet.
+    pub fn is_empty(&self) -> bool {
         self.reconcilable.is_empty() && self.others.is_empty()
     }
 
     /// Those that wait, in the order of their turn.
-    pub(super) fn in_order(&self) -> impl Iterator<Item = &Task> {
+    pub fn in_order(&self) -> impl Iterator<Item = &Task> {
         let mut all: Vec<&Waiting> = self.reconcilable.iter().chain(&self.others).collect();
         all.sort_unstable_by_key(|waiting| waiting.number);
         all.into_iter().map(|waiting| &*waiting.task)
     }
 
     /// Whether one of the round does.
-    pub(super) fn has_round(&self) -> bool {
+    #[cfg(test)]
+    pub fn has_round(&self) -> bool {
         self.reconcilable.iter().chain(&self.others).any(Waiting::is_of_round)
     }
 
-    /// How many of one purpose do.
-    pub(super) fn count(&self, purpose: Purpose) -> usize {
-        let all = self.reconcilable.iter().chain(&self.others);
-        all.filter(|waiting| waiting.task.purpose == purpose).count()
+    /// How many of one purpose do, or will again.
+    pub fn count(&self, purpose: Purpose) -> usize {
+        let waiting = self.reconcilable.iter().chain(&self.others).map(|waiting| &*waiting.task);
+        waiting.chain(self.retries.iter().map(|(_, task)| task)).filter(|task| task.purpose == purpose).count()
     }
 
     /// Drops those of the round.
-    pub(super) fn drop_round(&mut self) {
+    pub fn drop_round(&mut self) {
         self.retain(|waiting| !waiting.is_of_round());
+        self.retries.clear();
     }
 
     /// Keeps those of the round alone.
-    pub(super) fn keep_round(&mut self) {
+    pub fn keep_round(&mut self) {
         self.retain(Waiting::is_of_round);
     }
 
@@ -84,7 +112,7 @@ impl Queue {
     }
 
     /// Takes the first that may be asked, if need be of those alone that are not to be reconciled.
-    pub(super) fn take_first(&mut self, to_reconcile: bool, may_ask: impl Fn(&Task) -> bool) -> Option<Task> {
+    pub fn take_first(&mut self, to_reconcile: bool, may_ask: impl Fn(&Task) -> bool) -> Option<Task> {
         let first = |line: &VecDeque<Waiting>| {
             let at = line.iter().position(|waiting| may_ask(&waiting.task))?;
             Some((line[at].number, at))

@@ -4,8 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::limits::{UNFILTERED_FOREIGN_MIN, UNFILTERED_FOREIGN_PER_OWN_MAX};
 use crate::state::{RepoId, State};
+use crate::store::Seq;
+use crate::sync::agenda::audit::By;
+use crate::sync::agenda::pass::Pass;
 use crate::sync::filters::Subject;
-use crate::time::Now;
+use crate::sync::sweep::Sweep;
+use crate::time::{Instant, Now};
 
 /// Sweeps under way together, and what they brought.
 #[derive(Debug)]
@@ -14,12 +18,10 @@ pub struct Round {
     pub why: RoundWhy,
     /// When it began.
     pub began: Now,
-    /// Sweeps begun or waiting.
-    left: usize,
-    /// Units whose threads are to be looked up, so that further sweeps may follow.
-    lookups_left: usize,
-    /// Sweeps it ever had.
-    total: usize,
+    /// Its sweeps.
+    pub pass: Pass,
+    /// Its first look at everything the relay has, if it is being taken.
+    overview: Option<Overview>,
     /// Repos whose sweeps it has, to be confirmed at its end.
     touched: BTreeSet<RepoId>,
     /// Repos of sweeps that failed.
@@ -39,8 +41,8 @@ pub enum RoundWhy {
     Window,
     /// The link is new, and what is confirmed is asked for since it was lost.
     CatchUp,
-    /// Everything is asked for: it never was, or not within a day.
-    FullCatchUp,
+    /// Everything is asked for: it never was, or not within a day. By comparing sets a relay may be tried.
+    FullCatchUp(By),
 }
 
 impl RoundWhy {
@@ -49,7 +51,7 @@ impl RoundWhy {
         match self {
             RoundWhy::Window => "a window has brought something new",
             RoundWhy::CatchUp => "catch-up on a new link",
-            RoundWhy::FullCatchUp => "full catch-up",
+            RoundWhy::FullCatchUp(_) => "full catch-up",
         }
     }
 }
@@ -63,9 +65,27 @@ pub struct Tally {
     pub known: u64,
     /// Refused.
     pub refused: u64,
+    /// Of layer 1, asked for by kinds alone.
+    by_kind: u64,
+    /// The same, asked for by identifiers.
+    by_identifier: u64,
 }
 
 impl Tally {
+    /// Something came that was asked for by this, or was found to be there.
+    pub fn note_layer_1(&mut self, subject: &Subject) {
+        match subject {
+            Subject::Announcements => self.by_kind += 1,
+            Subject::Identifiers(_) => self.by_identifier += 1,
+            _ => {}
+        }
+    }
+
+    /// Whether it shows that the relay hides what is asked for by kinds alone.
+    pub fn hides_layer_1(&self) -> bool {
+        self.by_kind == 0 && self.by_identifier > 0
+    }
+
     /// Whether most of what came is not ours, so that asking for everything costs more than asking for ours.
     pub fn is_mostly_foreign(&self) -> bool {
         let own = self.new + self.known;
@@ -73,15 +93,23 @@ impl Tally {
     }
 }
 
+/// A round's first look at everything the relay has: what things were when it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Overview {
+    /// New events that the round had brought.
+    new: u64,
+    /// The last number that had changed what we follow.
+    followed: Seq,
+}
+
 impl Round {
     /// A round without sweeps: finished.
-    pub fn new(now: Now) -> Self {
+    pub fn new(why: RoundWhy, now: Now) -> Self {
         Round {
-            why: RoundWhy::Window,
+            why,
             began: now,
-            left: 0,
-            lookups_left: 0,
-            total: 0,
+            pass: Pass::default(),
+            overview: None,
             touched: BTreeSet::new(),
             failed: BTreeSet::new(),
             broken: false,
@@ -90,21 +118,25 @@ impl Round {
         }
     }
 
-    /// A sweep joins it, from a plan or by a split.
-    pub fn add_sweep(&mut self) {
-        self.left += 1;
-        self.total += 1;
+    /// Begins with one look at everything the relay has: if that finds nothing new, the steps that follow have nothing to
+    /// find either. Cheap where sets are compared; by pages it would cost as much as the steps. `followed`: the last number
+    /// that has changed what we follow. Returns what is to be asked.
+    pub fn begin_overview(&mut self, followed: Seq) -> Sweep {
+        self.overview = Some(Overview { new: self.tally.new, followed });
+        self.pass.add_sweeps(1);
+        Sweep::new(Subject::Everything, None)
     }
 
-    /// What tags a unit is to be looked up before the round can end.
-    pub fn add_lookup(&mut self) {
-        self.lookups_left += 1;
-    }
-
-    /// It was looked up: the sweeps that follow from it are part of the round.
-    pub fn on_lookup(&mut self) {
-        assert!(self.lookups_left > 0, "a unit is looked up once");
-        self.lookups_left -= 1;
+    /// Begins the next step, if it is due and the look at everything has left it something to find.
+    pub fn begin_step(&mut self, followed: Seq, now: Instant) -> Option<Vec<Sweep>> {
+        if self.pass.left() == 0
+            && let Some(before) = self.overview.take()
+            && before == (Overview { new: self.tally.new, followed })
+            && !self.broken
+        {
+            self.pass.drop_steps();
+        }
+        self.pass.begin_step(now)
     }
 
     /// These repos will be confirmed when every sweep has finished.
@@ -114,8 +146,7 @@ impl Round {
 
     /// A sweep ended for good.
     pub fn on_sweep_end(&mut self, subject: &Subject, ok: bool, state: &State) {
-        assert!(self.left > 0, "a sweep ends once");
-        self.left -= 1;
+        self.pass.on_sweep_end();
         if ok {
             return;
         }
@@ -131,19 +162,24 @@ impl Round {
         self.gapped.extend(repos_of(subject, state).into_iter().flatten());
     }
 
-    /// Sweeps begun or waiting.
-    pub fn left(&self) -> usize {
-        self.left
+    /// Whether nothing is to come of it: nothing is or was to be asked, and nothing is to be confirmed.
+    pub fn is_empty(&self) -> bool {
+        self.pass.is_empty() && self.touched.is_empty()
     }
 
     /// Whether no sweep is left, and none can follow.
     pub fn is_over(&self) -> bool {
-        self.left == 0 && self.lookups_left == 0
+        self.pass.is_over()
     }
 
     /// Whether every sweep that is over succeeded.
     pub fn is_sound(&self) -> bool {
         !self.broken && self.failed.is_empty()
+    }
+
+    /// Whether it is a full catch-up: it finds whatever an audit would.
+    pub fn is_full(&self) -> bool {
+        matches!(self.why, RoundWhy::FullCatchUp(_))
     }
 
     /// Repos to be confirmed now that the round is over.
@@ -165,11 +201,6 @@ impl Round {
     /// Whether a sweep failed that belongs to no repo.
     pub fn is_broken(&self) -> bool {
         self.broken
-    }
-
-    /// Sweeps finished, and sweeps in all, as far as they are known: of what is yet to be looked up, one for each unit.
-    pub fn sweeps_done(&self) -> (usize, usize) {
-        (self.total - self.left, self.total + self.lookups_left)
     }
 }
 

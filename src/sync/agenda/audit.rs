@@ -8,23 +8,20 @@
 //!
 //! An audit goes through the units that are followed when it begins, one at a time, then asks for deletions, then for what
 //! tags the newer of the events that tag the units' repos and root events. All of it is asked since the last audit that
-//! succeeded, less a look-back: longer where the relay reconciles, since what is held already costs only ids there. Audits
-//! keep within the bytes of polls, which also count here.
-//!
-//! This module decides what is asked next. It does not know links, subscriptions or the store.
+//! succeeded, less a look-back: longer where the relay reconciles, since what is held already costs only ids there.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::rc::Rc;
+use std::collections::BTreeSet;
 
 use nostr::event::EventId;
-use nostr::key::PublicKey;
 
 use crate::limits::{
-    AUDIT_AUTHORS_MAX, AUDIT_LOOK_BACK_RECONCILED_SECS, AUDIT_LOOK_BACK_SECS, AUDIT_PERIOD_MAX, AUDIT_PERIOD_MIN,
-    AUDIT_PERIOD_RECONCILED, AUDIT_THREAD_IDS_MAX, CLOCK_SLACK_SECS, POLL_BYTES_PER_SEC,
+    AUDIT_LOOK_BACK_RECONCILED_SECS, AUDIT_LOOK_BACK_SECS, AUDIT_PERIOD_MAX, AUDIT_PERIOD_MIN, AUDIT_PERIOD_RECONCILED,
+    AUDIT_THREAD_IDS_MAX, AUDIT_THREAD_SECS, CLOCK_SLACK_SECS,
 };
 use crate::protocol::repo::GIT_KINDS;
-use crate::sync::filters::{Subject, THREAD_TAG_LETTERS, Unit, chunk};
+use crate::sync::agenda::pass::{Pass, Step, WantedThread};
+use crate::sync::filters::{Subject, Unit};
+use crate::sync::sweep::Sweep;
 use crate::time::{Duration, Instant, Now, UnixTime};
 
 /// The audits of one link.
@@ -35,8 +32,6 @@ pub struct Audits {
     /// No audit begins before this.
     due: Instant,
     open: Option<Audit>,
-    /// Nothing is asked before this: what was asked before cost so much.
-    paced_until: Instant,
 }
 
 /// How an audit asks.
@@ -72,54 +67,25 @@ struct Audit {
     since: UnixTime,
     /// What was created since then should have come live.
     live_since: UnixTime,
-    steps: VecDeque<Step>,
-    asking: Asking,
-    /// Events of whose threads something may be new.
-    thread: BTreeSet<EventId>,
+    pass: Pass,
+    /// Of the steps to come, the first so many are about units that are live.
+    live_steps: usize,
+    /// The step that has begun last is about one.
+    is_live: bool,
+    /// Events about whose threads it has asked.
+    threads: BTreeSet<EventId>,
     failed: bool,
     /// It has found what should have come live.
     found: bool,
 }
 
-/// A part of an audit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    /// What is new of a unit. `live`: it is followed by a live subscription.
-    Unit { unit: Unit, live: bool },
-    /// What a filter asks, for each tag by which it may be asked.
-    Ask(Vec<Subject>),
-    /// Deletions by the authors whose events are held, who have to be looked up.
-    Authors,
-    /// What tags the events that were found to tag the units.
-    Threads,
-}
-
-/// What is under way of an audit.
-#[derive(Debug)]
-enum Asking {
-    Nothing,
-    /// What tags the unit is to be looked up.
-    ThreadOf {
-        unit: Unit,
-        live: bool,
-        /// A part of it was had.
-        begun: bool,
-    },
-    /// Authors are to be looked up.
-    Authors,
-    Sweeps {
-        left: usize,
-        live: bool,
-    },
-}
-
 /// What comes next in an audit.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Poll {
+#[derive(Debug)]
+pub enum Next {
     /// Something is under way, or to be looked up.
     Wait,
-    /// This is to be asked, from the time that the audit holds.
-    Ask(Vec<Subject>),
+    /// These sweeps.
+    Ask(Vec<Sweep>, By),
     /// It is over. When it began, if it has found everything.
     Over(Option<UnixTime>),
 }
@@ -132,7 +98,7 @@ impl Audits {
         let since = now.wall.as_secs().checked_sub(audited.as_secs()).filter(|_| is_known(audited, now));
         let left = since.map_or(0, |since| period.as_secs().saturating_sub(since));
         let due = now.mono + Duration::from_secs(left).max(spread);
-        Audits { period, due, open: None, paced_until: Instant::ZERO }
+        Audits { period, due, open: None }
     }
 
     /// The time between the beginnings of two audits.
@@ -140,12 +106,11 @@ impl Audits {
         self.period
     }
 
-    /// When something is next to be asked; `None` while something is under way.
+    /// When something is next to be asked, by the time that has passed alone; `None` while something is under way.
     pub fn next_at(&self) -> Option<Instant> {
         match &self.open {
-            None => Some(self.due.max(self.paced_until)),
-            Some(Audit { asking: Asking::Nothing, .. }) => Some(self.paced_until),
-            Some(_) => None,
+            None => Some(self.due),
+            Some(audit) => (audit.pass.left() == 0 && !audit.pass.is_looking_up()).then_some(Instant::ZERO),
         }
     }
 
@@ -155,51 +120,48 @@ impl Audits {
     }
 
     /// Begins one over some units, each with whether it is live. `overlap_secs`: by which live subscriptions reach back.
-    pub fn begin(&mut self, units: Vec<(Unit, bool)>, by: By, audited: UnixTime, overlap_secs: u64, now: Now) {
+    pub fn begin(&mut self, mut units: Vec<(Unit, bool)>, by: By, audited: UnixTime, overlap_secs: u64, now: Now) {
         self.period = self.period.min(by.period());
-        let unfiltered = units.iter().any(|(unit, _)| *unit == Unit::Everything);
-        let mut steps: VecDeque<Step> = units.into_iter().map(|(unit, live)| Step::Unit { unit, live }).collect();
-        if !unfiltered {
-            let of_kinds = Step::Ask(vec![Subject::DeletionsOf(GIT_KINDS.into())]);
-            steps.extend([of_kinds, Step::Authors, Step::Threads]);
-        }
         // Where nothing is known, a full catch-up is due, or was had within the day.
         let (since, live_since) = match is_known(audited, now) {
             true => (audited.min(now.wall).minus_secs(by.look_back_secs()), audited.minus_secs(overlap_secs)),
             false => (now.wall.minus_secs(AUDIT_LOOK_BACK_RECONCILED_SECS), now.wall),
         };
+        units.sort_by_key(|(_, is_live)| !is_live);
+        let live_steps = units.iter().filter(|(_, is_live)| *is_live).count();
+        let mut pass = Pass::default();
+        for (unit, _) in &units {
+            pass.add_step(Step::ask(unit.subjects(), Some(since)));
+        }
+        if !units.iter().any(|(unit, _)| *unit == Unit::Everything) {
+            pass.add_step(Step::ask([Subject::DeletionsOf(GIT_KINDS.into())], Some(since)));
+            pass.add_step(Step::Authors);
+            let tagged = units.into_iter().map(|(unit, _)| unit).filter(|unit| !unit.is_layer_1());
+            tagged.for_each(|unit| pass.add_step(Step::Threads(unit)));
+        }
         self.open = Some(Audit {
             began: now,
             by,
             since,
             live_since,
-            steps,
-            asking: Asking::Nothing,
-            thread: BTreeSet::new(),
+            pass,
+            live_steps,
+            is_live: false,
+            threads: BTreeSet::new(),
             failed: false,
             found: false,
         });
     }
 
-    /// What comes next in the open one. Chunks have at most `values_max` values.
-    pub fn poll(&mut self, values_max: usize) -> Poll {
-        let Some(audit) = &mut self.open else { return Poll::Wait };
-        while matches!(audit.asking, Asking::Nothing) {
-            match audit.steps.pop_front() {
-                Some(Step::Unit { unit, live }) if unit.is_layer_1() => {
-                    return Poll::Ask(audit.ask(unit.subjects(), live));
-                }
-                Some(Step::Unit { unit, live }) => audit.asking = Asking::ThreadOf { unit, live, begun: false },
-                Some(Step::Ask(subjects)) => return Poll::Ask(audit.ask(subjects, false)),
-                Some(Step::Authors) => audit.asking = Asking::Authors,
-                Some(Step::Threads) => {
-                    let ids = chunk(std::mem::take(&mut audit.thread), values_max);
-                    audit.steps.extend(ids.into_iter().map(|ids| Step::Ask(thread_subjects(&ids).into())));
-                }
-                None => return Poll::Over(self.end()),
-            }
+    /// What comes next in the open one.
+    pub fn next(&mut self, now: Instant) -> Next {
+        let Some(audit) = &mut self.open else { return Next::Wait };
+        if let Some(sweeps) = audit.pass.begin_step(now) {
+            audit.is_live = audit.live_steps > 0;
+            audit.live_steps = audit.live_steps.saturating_sub(1);
+            return Next::Ask(sweeps, audit.by);
         }
-        Poll::Wait
+        if audit.pass.is_over() { Next::Over(self.end()) } else { Next::Wait }
     }
 
     fn end(&mut self) -> Option<UnixTime> {
@@ -212,106 +174,78 @@ impl Audits {
     }
 
     /// The unit of which it is to be looked up what tags it, if that is next.
-    pub fn wanted_thread(&self) -> Option<&Unit> {
-        match self.open.as_ref()?.asking {
-            Asking::ThreadOf { ref unit, .. } => Some(unit),
-            _ => None,
-        }
+    pub fn wanted_thread(&self, now: Now) -> Option<WantedThread<'_>> {
+        let pass = &self.open.as_ref()?.pass;
+        let since = now.wall.minus_secs(AUDIT_THREAD_SECS);
+        pass.wanted_thread(Some(since), now.mono).filter(|_| pass.left() == 0)
+    }
+
+    /// When a thread is wanted at the latest, if that is not now.
+    pub fn next_thread_at(&self, now: Instant) -> Option<Instant> {
+        self.open.as_ref().filter(|audit| audit.pass.left() == 0)?.pass.next_thread_at(now)
     }
 
     /// Whether some of what tags it was had already.
     pub fn has_begun_thread(&self) -> bool {
-        self.open.as_ref().is_some_and(|audit| matches!(audit.asking, Asking::ThreadOf { begun: true, .. }))
+        self.open.as_ref().is_some_and(|audit| audit.pass.has_begun_thread())
     }
 
     /// Events that tag it. Returns how many of them are beyond the bound.
-    pub fn add_thread(&mut self, ids: impl IntoIterator<Item = EventId>) -> u64 {
+    pub fn add_thread(&mut self, mut ids: Vec<EventId>, is_last: bool, values_max: usize, now: Instant) -> u64 {
         let Some(audit) = &mut self.open else { return 0 };
-        let Asking::ThreadOf { begun, .. } = &mut audit.asking else { return 0 };
-        *begun = true;
         let mut left_out = 0;
-        for id in ids {
-            match audit.thread.len() < AUDIT_THREAD_IDS_MAX || audit.thread.contains(&id) {
-                true => _ = audit.thread.insert(id),
-                false => left_out += 1,
-            }
+        ids.retain(|id| {
+            let has_room = audit.threads.len() < AUDIT_THREAD_IDS_MAX;
+            left_out += u64::from(!has_room && !audit.threads.contains(id));
+            has_room && audit.threads.insert(*id)
+        });
+        for subjects in audit.pass.add_thread(ids, is_last, values_max, now).into_iter().rev() {
+            audit.pass.add_next_step(Step::ask(subjects, Some(audit.since)));
         }
         left_out
-    }
-
-    /// Those were all. Returns what is to be asked.
-    pub fn end_thread(&mut self) -> Vec<Subject> {
-        let Some(audit) = &mut self.open else { return Vec::new() };
-        match std::mem::replace(&mut audit.asking, Asking::Nothing) {
-            Asking::ThreadOf { unit, live, .. } => audit.ask(unit.subjects(), live),
-            other => {
-                audit.asking = other;
-                Vec::new()
-            }
-        }
     }
 
     /// Whether the authors whose events are held are to be looked up.
     pub fn wants_authors(&self) -> bool {
-        self.open.as_ref().is_some_and(|audit| matches!(audit.asking, Asking::Authors))
+        self.open.as_ref().is_some_and(|audit| audit.pass.wants_authors())
     }
 
-    /// The authors whose events are held. Returns how many are beyond the bound.
-    pub fn add_authors(&mut self, authors: &[PublicKey], values_max: usize) -> u64 {
-        let Some(audit) = self.open.as_mut().filter(|audit| matches!(audit.asking, Asking::Authors)) else { return 0 };
-        audit.asking = Asking::Nothing;
-        let left_out = authors.len().saturating_sub(AUDIT_AUTHORS_MAX) as u64;
-        let chunks = chunk(authors.iter().copied().take(AUDIT_AUTHORS_MAX), values_max);
-        for authors in chunks.into_iter().rev() {
-            audit.steps.push_front(Step::Ask(vec![Subject::Deletions(authors)]));
+    /// Chunks of the authors whose events are held.
+    pub fn add_authors(&mut self, chunks: Vec<Subject>) {
+        let Some(audit) = &mut self.open else { return };
+        audit.pass.end_authors();
+        for subject in chunks.into_iter().rev() {
+            audit.pass.add_next_step(Step::ask([subject], Some(audit.since)));
         }
-        left_out
-    }
-
-    /// Since when the open one asks, and how.
-    pub fn manner(&self) -> Option<(UnixTime, By)> {
-        self.open.as_ref().map(|audit| (audit.since, audit.by))
     }
 
     /// Sweeps that have not ended.
     pub fn sweeps_left(&self) -> usize {
-        match &self.open {
-            Some(Audit { asking: Asking::Sweeps { left, .. }, .. }) => *left,
-            _ => 0,
-        }
+        self.open.as_ref().map_or(0, |audit| audit.pass.left())
     }
 
-    /// A sweep was split in two.
-    pub fn on_sweep_split(&mut self) {
-        if let Some(Audit { asking: Asking::Sweeps { left, .. }, .. }) = &mut self.open {
-            *left += 1;
+    /// So many sweeps join it: one was split.
+    pub fn add_sweeps(&mut self, sweeps: usize) {
+        if let Some(audit) = &mut self.open {
+            audit.pass.add_sweeps(sweeps);
         }
     }
 
     /// A sweep ended.
-    pub fn on_sweep_end(&mut self, ok: bool) {
+    pub fn on_sweep_end(&mut self, subject: &Subject, ok: bool) {
         let Some(audit) = &mut self.open else { return };
-        let Asking::Sweeps { left, .. } = &mut audit.asking else { return };
-        audit.failed |= !ok;
-        *left = left.saturating_sub(1);
-        if *left == 0 {
-            audit.asking = Asking::Nothing;
-        }
+        // Deletions that name what kind they are of are found by their authors, too.
+        audit.failed |= !ok && !matches!(subject, Subject::DeletionsOf(_));
+        audit.pass.on_sweep_end();
     }
 
     /// Something new was found, created then. If it should have come live, audits come sooner for a while.
     pub fn on_found(&mut self, created_at: UnixTime) {
         let Some(audit) = &mut self.open else { return };
-        if matches!(audit.asking, Asking::Sweeps { live: true, .. }) && created_at >= audit.live_since {
+        if audit.is_live && created_at >= audit.live_since {
             audit.found = true;
             self.period = Duration::from_micros(self.period.as_micros() / 2).max(AUDIT_PERIOD_MIN);
         }
-    }
-
-    /// What polls and audits have asked cost this many bytes.
-    pub fn on_bytes(&mut self, now: Instant, bytes: usize) {
-        let micros = bytes as u64 * 1_000_000 / POLL_BYTES_PER_SEC as u64;
-        self.paced_until = self.paced_until.max(now) + Duration::from_micros(micros);
     }
 
     /// The open one ends without a result; another begins as soon as it may.
@@ -327,18 +261,6 @@ impl Audits {
     }
 }
 
-impl Audit {
-    fn ask(&mut self, subjects: Vec<Subject>, live: bool) -> Vec<Subject> {
-        self.asking = Asking::Sweeps { left: subjects.len(), live };
-        subjects
-    }
-}
-
-/// The filters for what tags some events.
-pub fn thread_subjects(ids: &Rc<[EventId]>) -> [Subject; 2] {
-    THREAD_TAG_LETTERS.map(|letter| Subject::ThreadTag(letter, ids.clone()))
-}
-
 /// Whether a recorded audit can be believed. What lies ahead was written by a clock that was wrong.
 fn is_known(audited: UnixTime, now: Now) -> bool {
     audited != UnixTime::EPOCH && audited <= now.wall.plus_secs(CLOCK_SLACK_SECS)
@@ -347,7 +269,9 @@ fn is_known(audited: UnixTime, now: Now) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::filters::chunk;
     use crate::sync::testing::{author, root_id};
+    use nostr::key::PublicKey;
 
     const OVERLAP: u64 = 900;
 
@@ -365,31 +289,27 @@ mod tests {
 
     /// Goes through an audit of these units, in which so many events tag each and so many authors are held.
     fn asked(audits: &mut Audits, ids: u32, authors: u8) -> Vec<Subject> {
+        let later = now(100_000);
         let mut asked = Vec::new();
         loop {
-            match audits.poll(2) {
-                Poll::Over(began) => {
+            match audits.next(later.mono) {
+                Next::Over(began) => {
                     assert!(began.is_some());
                     return asked;
                 }
-                Poll::Ask(subjects) => asked.extend(subjects),
-                Poll::Wait if audits.wants_authors() => {
-                    assert_eq!(
-                        audits.add_authors(
-                            &(1..=authors).map(author).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(),
-                            2
-                        ),
-                        0
-                    );
-                    continue;
+                Next::Ask(sweeps, _) => {
+                    for sweep in sweeps {
+                        asked.push(sweep.subject().clone());
+                        audits.on_sweep_end(sweep.subject(), true);
+                    }
                 }
-                Poll::Wait => {
-                    audits.add_thread((0..ids).map(root_id));
-                    asked.extend(audits.end_thread());
+                Next::Wait if audits.wants_authors() => {
+                    let authors: BTreeSet<PublicKey> = (1..=authors).map(author).collect();
+                    audits.add_authors(chunk(authors, 2).into_iter().map(Subject::Deletions).collect());
                 }
-            }
-            while audits.next_at().is_none() {
-                audits.on_sweep_end(true);
+                Next::Wait => {
+                    assert_eq!(audits.add_thread((0..ids).map(root_id).collect(), true, 2, now(0).mono), 0);
+                }
             }
         }
     }
@@ -423,7 +343,10 @@ mod tests {
             let since = |audited| {
                 let mut audits = audits(audited, by);
                 audits.begin(Vec::new(), by, audited, OVERLAP, now(10_000));
-                audits.manner().expect("one is open")
+                let Next::Ask(sweeps, asked_by) = audits.next(now(10_000).mono) else {
+                    panic!("deletions are asked for")
+                };
+                (sweeps[0].since().expect("not everything"), asked_by)
             };
             assert_eq!(since(now(5_000).wall), (now(5_000).wall.minus_secs(look_back), by));
             let day = now(10_000).wall.minus_secs(AUDIT_LOOK_BACK_RECONCILED_SECS);
@@ -446,16 +369,17 @@ mod tests {
 
     /// Runs an audit of layer 1 that finds something created then; says what it found complete.
     fn run(audits: &mut Audits, at: Now, found: Option<UnixTime>, ok: bool) -> Option<UnixTime> {
+        let asked = Subject::Announcements;
         audits.begin(vec![(Unit::Announcements, true)], By::Pages, now(0).wall, OVERLAP, at);
-        audits.open.as_mut().expect("it was begun").steps.truncate(1);
-        assert!(matches!(audits.poll(100), Poll::Ask(_)));
+        assert!(matches!(audits.next(at.mono), Next::Ask(..)));
+        audits.open.as_mut().expect("it was begun").pass.drop_steps();
         assert_eq!(audits.next_at(), None, "one at a time");
-        audits.on_sweep_split();
+        audits.add_sweeps(1);
         found.into_iter().for_each(|at| audits.on_found(at));
-        audits.on_sweep_end(ok);
+        audits.on_sweep_end(&asked, ok);
         assert_eq!(audits.next_at(), None, "a half is left");
-        audits.on_sweep_end(true);
-        let Poll::Over(complete) = audits.poll(100) else { panic!("it is over") };
+        audits.on_sweep_end(&asked, true);
+        let Next::Over(complete) = audits.next(at.mono) else { panic!("it is over") };
         complete
     }
 
@@ -481,14 +405,6 @@ mod tests {
     }
 
     #[test]
-    fn it_keeps_within_its_bytes() {
-        let mut audits = audits(now(0).wall, By::Pages);
-        audits.begin(vec![(Unit::Announcements, true)], By::Pages, now(0).wall, OVERLAP, now(100));
-        audits.on_bytes(now(100).mono, POLL_BYTES_PER_SEC * 50);
-        assert_eq!(audits.next_at(), Some(now(150).mono));
-    }
-
-    #[test]
     fn a_full_catch_up_takes_the_place_of_one() {
         let mut audits = audits(UnixTime::EPOCH, By::Pages);
         audits.begin(vec![(Unit::Announcements, true)], By::Pages, UnixTime::EPOCH, OVERLAP, now(100));
@@ -502,8 +418,7 @@ mod tests {
     fn events_and_authors_beyond_the_bounds_are_counted() {
         let mut audits = audits(now(0).wall, By::Pages);
         audits.begin(vec![(repos(), true)], By::Pages, now(0).wall, OVERLAP, now(100));
-        assert_eq!((audits.poll(100), audits.wanted_thread()), (Poll::Wait, Some(&repos())));
-        let ids = (0..AUDIT_THREAD_IDS_MAX as u32 + 3).chain(0..5).map(root_id);
-        assert_eq!(audits.add_thread(ids), 3, "those that are there already count once");
+        let ids = (0..AUDIT_THREAD_IDS_MAX as u32 + 3).chain(0..5).map(root_id).collect();
+        assert_eq!(audits.add_thread(ids, true, 100, now(0).mono), 3, "those that are there already count once");
     }
 }
