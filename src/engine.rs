@@ -13,6 +13,7 @@ use slab::Slab;
 pub use crate::contract::{CloseReason, Input, LinkId, Output};
 pub use crate::settings::Settings;
 
+use crate::fault::Party;
 use crate::intake::{Desk, Intake, Outcome, Place, Rules};
 use crate::limits::{BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, RELAYS_PER_TICK};
 use crate::metrics::{Metrics, Side, Source};
@@ -68,6 +69,22 @@ pub enum ImportOutcome {
 struct Entry {
     relay: Relay,
     timer: Option<(Instant, TimerId)>,
+}
+
+/// Who has brought an event.
+#[derive(Clone, Copy, Debug)]
+enum Publisher {
+    /// A relay.
+    Relay {
+        key: usize,
+        source: Source,
+        /// Only the policy can tell whether it was asked for.
+        leaves_to_policy: bool,
+    },
+    /// A client.
+    Client(u64),
+    /// The operator, by these rules.
+    Import(Rules),
 }
 
 /// The batch that waits for its commit: what is owed once it is durable.
@@ -349,7 +366,7 @@ impl Engine {
             self.metrics.events_refused.add(Refusal::Malformed.name());
             return Ok(ImportOutcome::Refused(Refusal::Malformed));
         };
-        let outcome = self.offer(now, &raw, Source::Import, rules, None)?;
+        let outcome = self.offer(now, &raw, Publisher::Import(rules))?.expect("a panic is not caught");
         if self.store.damage_found() {
             self.forget_damaged(now)?;
         }
@@ -450,8 +467,8 @@ impl Engine {
             }
         };
         self.metrics.events_received.add(source);
-        let of = (!leaves_to_policy).then_some(key);
-        let outcome = self.offer(now, raw, source, Rules::All, of)?;
+        let publisher = Publisher::Relay { key, source, leaves_to_policy };
+        let Some(outcome) = self.offer(now, raw, publisher)? else { return Ok(()) };
         let (fate, place) = match outcome {
             Outcome::Staged { created_at, .. } => (Fate::New, Place::At(created_at)),
             Outcome::Stored { created_at }
@@ -476,19 +493,26 @@ impl Engine {
         self.drive(now, key, |relay, cx| relay.on_event(subscription, &arrival, cx))
     }
 
-    /// Puts one event through intake and counts what became of it. `relay`: who was to send only what we ask of it.
-    fn offer(
-        &mut self,
-        now: Now,
-        raw: &RawEvent<'_>,
-        source: Source,
-        rules: Rules,
-        relay: Option<usize>,
-    ) -> Result<Outcome, StoreError> {
-        let url = relay.map(|key| self.relays[key].relay.url());
+    /// Puts one event through intake and counts what became of it. `None` if judging it has panicked: the link is closed on
+    /// which it came.
+    fn offer(&mut self, now: Now, raw: &RawEvent<'_>, publisher: Publisher) -> Result<Option<Outcome>, StoreError> {
+        let (source, rules, party, asked_of) = match publisher {
+            Publisher::Relay { key, source, leaves_to_policy } => {
+                (source, Rules::All, Some(Party::Relay(key)), (!leaves_to_policy).then_some(key))
+            }
+            Publisher::Client(client) => (Source::Client, Rules::Client, Some(Party::Client(client)), None),
+            Publisher::Import(rules) => (Source::Import, rules, None, None),
+        };
+        let url = asked_of.map(|key| self.relays[key].relay.url());
         let asked = |event: &_, state: &State| url.is_none_or(|url| state.asks(url, event));
         let mut desk = Desk { now, store: &mut self.store, state: &mut self.state, settings: &self.settings };
-        let mut outcome = self.intake.offer(raw, rules, asked, &mut desk)?;
+        let mut outcome = match self.intake.offer(raw, rules, party, asked, &mut desk)? {
+            Ok(outcome) => outcome,
+            Err(fault) => {
+                self.on_publisher_fault(now, publisher, &fault);
+                return Ok(None);
+            }
+        };
         match &mut outcome {
             Outcome::Staged { changes, removed, .. } => {
                 self.metrics.events_removed += *removed as u64;
@@ -503,7 +527,7 @@ impl Engine {
                 debug!("{source:?} event {} refused: {}", raw.id, refusal.name());
             }
         }
-        Ok(outcome)
+        Ok(Some(outcome))
     }
 
     fn on_tick(&mut self, now: Now) -> Result<(), StoreError> {

@@ -26,6 +26,8 @@ pub enum Party {
     Relay(usize),
     /// The client with this number.
     Client(u64),
+    /// Whoever asks for a page over HTTP.
+    Page,
 }
 
 /// What a panic would mean now.

@@ -4,6 +4,7 @@
 use nostr::event::{Event, EventId};
 use nostr::key::PublicKey;
 
+use crate::fault::{Fault, Party, isolate};
 use crate::limits::{AUTHOR_RATE, REFUSED_IDS_MAX};
 use crate::policy::quota::{self, Payer};
 use crate::policy::{self, Refusal, Tagged};
@@ -108,6 +109,20 @@ impl Default for Intake {
     }
 }
 
+/// What is to become of an event.
+#[expect(clippy::large_enum_variant, reason = "it is made once for an event, and taken apart at once")]
+enum Judged {
+    /// Nothing more.
+    Over(Outcome),
+    /// It is taken in.
+    Wanted {
+        event: Event,
+        change: StateChange,
+        /// Who pays for it.
+        holders: Vec<Holder>,
+    },
+}
+
 /// What is remembered of an event that was refused for good.
 #[derive(Clone, Copy, Debug)]
 struct RefusedEvent {
@@ -119,7 +134,8 @@ struct RefusedEvent {
 
 impl Intake {
     /// Judges an event and, if it is wanted, puts it into the batch. `asked` says whether it matches a filter that we
-    /// asked of the link it came on.
+    /// asked of the link it came on. `from`: whose machine is at that link's end, if there is one. A panic while the event is
+    /// judged is that party's, and nothing has come of the event then.
     ///
     /// # Errors
     ///
@@ -128,16 +144,64 @@ impl Intake {
         &mut self,
         raw: &RawEvent<'_>,
         rules: Rules,
+        from: Option<Party>,
         asked: impl FnOnce(&Event, &State) -> bool,
         desk: &mut Desk<'_>,
+    ) -> Result<Result<Outcome, Fault>, StoreError> {
+        let judged = match from {
+            None => self.judge(raw, rules, asked, desk),
+            Some(party) => match isolate(party, || self.judge(raw, rules, asked, desk)) {
+                Ok(judged) => judged,
+                Err(fault) => {
+                    self.forget_hints();
+                    return Ok(Err(fault));
+                }
+            },
+        };
+        match judged? {
+            Judged::Over(outcome) => Ok(Ok(outcome)),
+            Judged::Wanted { event, change, holders } => self.take(&event, &change, &holders, desk).map(Ok),
+        }
+    }
+
+    /// What a panic has left half done spares work, and nothing depends on it.
+    fn forget_hints(&mut self) {
+        let Intake { adoptions, .. } = std::mem::take(self);
+        self.adoptions = adoptions;
+    }
+
+    fn take(
+        &mut self,
+        event: &Event,
+        change: &StateChange,
+        holders: &[Holder],
+        desk: &mut Desk<'_>,
     ) -> Result<Outcome, StoreError> {
-        let refuse = |refusal| Ok(Outcome::Refused { refusal, created_at: None });
+        let unheard_of = change.announced().filter(|addr| desk.state.repo_id(addr).is_none());
+        let (changes, removed) = take_in(event, self.verifier.json(), change, holders, desk)?;
+        if let Some(addr) = unheard_of {
+            self.adoptions.begin(addr, desk)?;
+        }
+        self.unwanted.on_taken_in(event, removed.iter().any(|removed| !removed.superseded));
+        Ok(Outcome::Staged { created_at: UnixTime::from(event.created_at), changes, removed: removed.len() })
+    }
+
+    /// Judges an event. Changes nothing but what spares work.
+    fn judge(
+        &mut self,
+        raw: &RawEvent<'_>,
+        rules: Rules,
+        asked: impl FnOnce(&Event, &State) -> bool,
+        desk: &Desk<'_>,
+    ) -> Result<Judged, StoreError> {
+        let over = |refusal, created_at| Ok(Judged::Over(Outcome::Refused { refusal, created_at }));
+        let refuse = |refusal| over(refusal, None);
         let bytes_max = desk.settings.limits.event_bytes_max;
         if raw.is_plainly_larger_than(bytes_max) {
             return refuse(Refusal::TooLarge);
         }
         if let Some(outcome) = self.known(&raw.id, desk)? {
-            return Ok(outcome);
+            return Ok(Judged::Over(outcome));
         }
         let Ok(event) = raw.parse() else { return refuse(Refusal::Malformed) };
         if !asked(&event, desk.state) {
@@ -146,14 +210,14 @@ impl Intake {
         if rules != Rules::ValidOnly
             && let Some((refusal, created_at)) = self.unwanted.verdict(&event.id, desk.state)
         {
-            return Ok(Outcome::Refused { refusal, created_at: Some(created_at) });
+            return over(refusal, Some(created_at));
         }
-        let json = match self.verifier.verify(&event, raw, bytes_max) {
-            Ok(json) => json,
+        let bytes = match self.verifier.verify(&event, raw, bytes_max) {
+            Ok(json) => json.len(),
             Err(refusal) => return refuse(refusal),
         };
         let created_at = UnixTime::from(event.created_at);
-        if let Err(refusal) = judge(&event, rules, desk, &mut self.tagged)? {
+        if let Err(refusal) = by_policy(&event, rules, desk, &mut self.tagged)? {
             if refusal.is_final() {
                 let from = expiration(&event).filter(|_| refusal == Refusal::Expired).unwrap_or(UnixTime::EPOCH);
                 self.refused.insert(event.id, RefusedEvent { refusal, created_at, from });
@@ -162,24 +226,18 @@ impl Intake {
                 let settled = desk.state.last_seq() <= desk.store.last_seq();
                 self.unwanted.remember(&event, refusal, settled, desk.state);
             }
-            return Ok(Outcome::Refused { refusal, created_at: Some(created_at) });
+            return over(refusal, Some(created_at));
         }
         let holders = match rules {
-            Rules::Client => match admit(&mut self.authors, &event, json.len(), desk)? {
+            Rules::Client => match admit(&mut self.authors, &event, bytes, desk)? {
                 Ok(holders) => holders,
                 // Not remembered: what a relay brings is not refused for it.
-                Err(refusal) => return Ok(Outcome::Refused { refusal, created_at: Some(created_at) }),
+                Err(refusal) => return over(refusal, Some(created_at)),
             },
             Rules::All | Rules::ValidOnly => Vec::new(),
         };
         let change = StateChange::of(&event);
-        let unheard_of = change.announced().filter(|addr| desk.state.repo_id(addr).is_none());
-        let (changes, removed) = take_in(&event, json, &change, &holders, desk)?;
-        if let Some(addr) = unheard_of {
-            self.adoptions.begin(addr, desk)?;
-        }
-        self.unwanted.on_taken_in(&event, removed.iter().any(|removed| !removed.superseded));
-        Ok(Outcome::Staged { created_at, changes, removed: removed.len() })
+        Ok(Judged::Wanted { event, change, holders })
     }
 
     /// Whether an event that a relay has need not be fetched: it is held, waits in the batch, was deleted, or would be
@@ -263,7 +321,12 @@ impl Place {
     }
 }
 
-fn judge(event: &Event, rules: Rules, desk: &Desk<'_>, tagged: &mut Tagged) -> Result<Result<(), Refusal>, StoreError> {
+fn by_policy(
+    event: &Event,
+    rules: Rules,
+    desk: &Desk<'_>,
+    tagged: &mut Tagged,
+) -> Result<Result<(), Refusal>, StoreError> {
     let by_clock = match rules {
         Rules::All | Rules::Client => policy::check_time(event, desk.now.wall),
         Rules::ValidOnly => Ok(()),
@@ -397,7 +460,7 @@ mod tests {
         let now = Now { mono: Instant::ZERO, wall: UnixTime::from_secs(1_000) };
         let raw = RawEvent::from_json(json).unwrap();
         let mut desk = Desk { now, store, state: &mut state, settings: &settings };
-        intake.offer(&raw, rules, |_, _| true, &mut desk).unwrap()
+        intake.offer(&raw, rules, None, |_, _| true, &mut desk).unwrap().unwrap()
     }
 
     #[test]
@@ -491,7 +554,7 @@ mod tests {
         let mut offer = |json: &str, rules: Rules, state: &mut State| {
             let raw = RawEvent::from_json(json).unwrap();
             let mut desk = Desk { now, store: &mut store, state, settings: &settings };
-            intake.offer(&raw, rules, |_, _| true, &mut desk).unwrap()
+            intake.offer(&raw, rules, None, |_, _| true, &mut desk).unwrap().unwrap()
         };
         let unrelated = Outcome::Refused { refusal: Refusal::Unrelated, created_at: Some(UnixTime::from_secs(9)) };
         let forged = Outcome::Refused { refusal: Refusal::Forged, created_at: None };
@@ -541,12 +604,28 @@ mod tests {
         let mut offer = |json: &str| {
             let raw = RawEvent::from_json(json).unwrap();
             let mut desk = Desk { now, store: &mut store, state: &mut state, settings: &settings };
-            intake.offer(&raw, Rules::All, |_, _| true, &mut desk).unwrap()
+            intake.offer(&raw, Rules::All, None, |_, _| true, &mut desk).unwrap().unwrap()
         };
         assert_eq!(offer(&altered), Outcome::Refused { refusal: Refusal::Forged, created_at: None });
         assert_eq!(offer(&json), Outcome::Refused { refusal, created_at: Some(created_at) });
         for copy in [&json, &altered] {
             assert_eq!(offer(copy), Outcome::RefusedBefore { refusal, created_at });
         }
+    }
+
+    #[test]
+    fn a_panic_while_an_event_is_judged_leaves_nothing_of_it() {
+        let settings = settings();
+        let (mut intake, mut store, mut state) = (Intake::default(), Store::in_memory(), State::new(settings.clone()));
+        let now = Now { mono: Instant::ZERO, wall: UnixTime::from_secs(1_000) };
+        let json = event(1, "").as_json();
+        let raw = RawEvent::from_json(&json).unwrap();
+        let mut desk = Desk { now, store: &mut store, state: &mut state, settings: &settings };
+        let bug = |_: &Event, _: &State| panic!("a bug");
+        let fault = intake.offer(&raw, Rules::ValidOnly, Some(Party::Client(1)), bug, &mut desk).unwrap();
+        assert!(fault.unwrap_err().to_string().contains("a bug"));
+        assert!(desk.store.batch_is_empty());
+        let again = intake.offer(&raw, Rules::ValidOnly, Some(Party::Client(1)), |_, _| true, &mut desk).unwrap();
+        assert!(matches!(again, Ok(Outcome::Staged { .. })));
     }
 }

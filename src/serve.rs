@@ -18,7 +18,7 @@ use nostr::event::EventId;
 use self::fanout::{Fanout, SubscriptionKey};
 use self::session::{Session, Subscription};
 use self::spread::Spread;
-use crate::fault::{Party, isolate};
+use crate::fault::{Fault, Party, isolate};
 use crate::limits::{
     CLIENT_BYTES_MAX, CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX, CLIENT_SCAN_CANDIDATES_MAX, CLIENT_STEP_CANDIDATES,
     CLIENT_SUBSCRIPTIONS_MAX, EVENT_RATE, Limits, QUERY_STEP_CANDIDATES, REQ_RATE, SUBSCRIPTION_ID_CHARS_MAX, Timing,
@@ -237,13 +237,18 @@ impl Serve {
         match isolate(Party::Client(client), || act(self, metrics)) {
             Ok(done) => Some(done),
             Err(fault) => {
-                metrics.faults.add(Side::Client);
-                error!("client {client}: {fault}");
                 self.out.truncate(said_before);
-                self.end_broken(client);
+                self.on_fault(client, &fault, metrics);
                 None
             }
         }
+    }
+
+    /// What was done for a client has panicked: it is closed.
+    pub fn on_fault(&mut self, client: u64, fault: &Fault, metrics: &mut Metrics) {
+        metrics.faults.add(Side::Client);
+        error!("client {client}: {fault}");
+        self.end_broken(client);
     }
 
     /// The next thing to do, until `None`.

@@ -52,6 +52,7 @@ pub use search::{IdSearch, IdStep};
 pub use verify::Findings;
 pub use walk::{Pages, Salvaged, check_pages, salvage};
 
+use crate::fault::shared;
 use crate::limits::STORE_UNINDEXED_MAX;
 use crate::protocol::canonical::Canonical;
 use crate::protocol::relay_url::RelayUrl;
@@ -256,23 +257,25 @@ impl Store {
     ///
     /// If the store cannot be read.
     pub fn known(&self, id: &EventId) -> Result<Option<Known>, StoreError> {
-        if let Some(change) = self.batch.id(id) {
-            return Ok(match change {
-                IdChange::Pending { created_at, .. } => {
-                    Some(Known::Pending { created_at: UnixTime::from_secs(created_at) })
-                }
-                IdChange::Deleted { created_at } => {
-                    Some(Known::Deleted { created_at: UnixTime::from_secs(created_at) })
-                }
-                IdChange::Gone => None,
-            });
-        }
-        let Some((seq, created_at)) = self.snapshot()?.id(id)? else { return Ok(None) };
-        let created_at = UnixTime::from_secs(created_at);
-        Ok(Some(match seq {
-            schema::DELETED => Known::Deleted { created_at },
-            seq => Known::Stored { seq, created_at },
-        }))
+        shared(|| {
+            if let Some(change) = self.batch.id(id) {
+                return Ok(match change {
+                    IdChange::Pending { created_at, .. } => {
+                        Some(Known::Pending { created_at: UnixTime::from_secs(created_at) })
+                    }
+                    IdChange::Deleted { created_at } => {
+                        Some(Known::Deleted { created_at: UnixTime::from_secs(created_at) })
+                    }
+                    IdChange::Gone => None,
+                });
+            }
+            let Some((seq, created_at)) = self.snapshot()?.id(id)? else { return Ok(None) };
+            let created_at = UnixTime::from_secs(created_at);
+            Ok(Some(match seq {
+                schema::DELETED => Known::Deleted { created_at },
+                seq => Known::Stored { seq, created_at },
+            }))
+        })
     }
 
     /// Puts an event into the batch and applies what follows from it: an older version goes, and so does what a kind 5

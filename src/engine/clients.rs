@@ -2,9 +2,9 @@
 
 use nostr::event::EventId;
 
-use super::Engine;
+use super::{Engine, Publisher};
 use crate::contract::{LinkId, Output};
-use crate::intake::{Outcome, Rules};
+use crate::intake::Outcome;
 use crate::metrics::{Metrics, Side, Source};
 use crate::policy::Refusal;
 use crate::serve::{Serve, ServeOutput};
@@ -22,7 +22,8 @@ impl Engine {
         if self.refuse_for_room(client, &raw)? {
             return Ok(());
         }
-        match self.offer(now, &raw, Source::Client, Rules::Client, None)? {
+        let Some(outcome) = self.offer(now, &raw, Publisher::Client(client))? else { return Ok(()) };
+        match outcome {
             Outcome::Staged { .. } | Outcome::Pending { .. } => {
                 self.owed.acknowledgements.push((client, raw.id));
             }

@@ -4,7 +4,7 @@ use log::error;
 use slab::Slab;
 
 use super::supply::Hints;
-use super::{Engine, Entry};
+use super::{Engine, Entry, Publisher};
 use crate::contract::{LinkId, Output};
 use crate::fault::{Fault, Party, inject, isolate};
 use crate::intake::Intake;
@@ -96,6 +96,19 @@ impl Engine {
                 self.on_relay_fault(now, key, &before, &fault);
                 None
             }
+        }
+    }
+
+    /// An event has made intake panic.
+    pub(super) fn on_publisher_fault(&mut self, now: Now, publisher: Publisher, fault: &Fault) {
+        match publisher {
+            Publisher::Relay { key, .. } => {
+                // Intake changes nothing of the machine.
+                let before = self.relays[key].relay.before();
+                self.on_relay_fault(now, key, &before, fault);
+            }
+            Publisher::Client(client) => self.serve.on_fault(client, fault, &mut self.metrics),
+            Publisher::Import(_) => unreachable!("nobody is isolated"),
         }
     }
 

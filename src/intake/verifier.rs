@@ -31,6 +31,11 @@ impl Default for Verifier {
 }
 
 impl Verifier {
+    /// The canonical JSON of the event that was verified last.
+    pub fn json(&self) -> &str {
+        self.canonical.json()
+    }
+
     /// The canonical JSON of an event if that has at most `bytes_max` bytes, its id is its hash and the signature its
     /// author's (NIP-01). `raw` is what it was parsed of.
     ///

@@ -18,6 +18,8 @@ pub struct Counters {
     pub proxy_headers_refused: u64,
     /// HTTP answers other than an upgrade.
     pub http_answers: u64,
+    /// Pages answered with 500.
+    pub page_faults: u64,
     /// Bytes read from open links, TLS included.
     pub link_bytes_in: u64,
     /// Bytes written to open links, TLS included.
@@ -40,6 +42,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
         "Headers of trusted proxies that cannot be read: PROXY protocol or X-Forwarded-For",
     ),
     ("grasp_sync_http_answers_total", "counter", "Answers over HTTP other than an upgrade"),
+    ("grasp_sync_page_faults_total", "counter", "Bugs of ours that were answered with 500 in place of a page"),
     ("grasp_sync_link_bytes_in_total", "counter", "Bytes read from links, with what TLS and WebSocket add"),
     ("grasp_sync_link_bytes_out_total", "counter", "Bytes written to links, with what TLS and WebSocket add"),
     ("grasp_sync_buffers_bytes", "gauge", "Memory in use that all links share"),
@@ -55,6 +58,7 @@ impl Counters {
             self.connections_refused,
             self.proxy_headers_refused,
             self.http_answers,
+            self.page_faults,
             self.link_bytes_in,
             self.link_bytes_out,
             buffers as u64,
@@ -109,10 +113,11 @@ mod tests {
             connections_refused: 4,
             proxy_headers_refused: 5,
             http_answers: 6,
-            link_bytes_in: 7,
-            link_bytes_out: 8,
+            page_faults: 7,
+            link_bytes_in: 8,
+            link_bytes_out: 9,
         };
-        let text = counters.add_to(String::new(), 9);
+        let text = counters.add_to(String::new(), 10);
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let expected: Vec<String> = (1..).zip(TABLE).map(|(value, (name, ..))| format!("{name} {value}")).collect();
         assert_eq!(samples, expected);

@@ -8,6 +8,7 @@ use super::batch::Batch;
 use super::schema::{self, AddressKey};
 use super::snapshot::Snapshot;
 use super::{Seq, Store, StoreError};
+use crate::fault::shared;
 use crate::protocol::repo::{ANNOUNCEMENT_KIND, RepoAddr};
 use nostr::key::PublicKey;
 use redb::WriteTransaction;
@@ -186,7 +187,7 @@ impl Store {
     ///
     /// If the store cannot be read.
     pub fn usage(&self, holder: &Holder) -> Result<Usage, StoreError> {
-        self.batch.usage(self.snapshot()?, holder)
+        shared(|| self.batch.usage(self.snapshot()?, holder))
     }
 
     /// Charges the event that was [staged](Store::stage) under `seq` in this batch, with the bytes of its JSON, to some
@@ -214,23 +215,25 @@ impl Store {
     ///
     /// If the store cannot be read.
     pub fn repos_announced_by(&self, author: &PublicKey, max: usize) -> Result<usize, StoreError> {
-        let (from, to) = addresses_of(ANNOUNCEMENT_KIND, author);
-        let mut committed = 0;
-        let range = (Bound::Included(&from), Bound::Included(&to));
-        let (mut gone, mut new) = (0, 0);
-        for (address, version) in self.batch.versions(&from, &to) {
-            let is_committed = self.snapshot()?.replaceable.get(address)?.is_some();
-            gone += usize::from(is_committed);
-            new += usize::from(version.is_some());
-        }
-        for entry in self.snapshot()?.replaceable.range::<&AddressKey>(range)? {
-            entry?;
-            committed += 1;
-            if committed + new >= max + gone {
-                break;
+        shared(|| {
+            let (from, to) = addresses_of(ANNOUNCEMENT_KIND, author);
+            let mut committed = 0;
+            let range = (Bound::Included(&from), Bound::Included(&to));
+            let (mut gone, mut new) = (0, 0);
+            for (address, version) in self.batch.versions(&from, &to) {
+                let is_committed = self.snapshot()?.replaceable.get(address)?.is_some();
+                gone += usize::from(is_committed);
+                new += usize::from(version.is_some());
             }
-        }
-        Ok((committed + new).saturating_sub(gone).min(max))
+            for entry in self.snapshot()?.replaceable.range::<&AddressKey>(range)? {
+                entry?;
+                committed += 1;
+                if committed + new >= max + gone {
+                    break;
+                }
+            }
+            Ok((committed + new).saturating_sub(gone).min(max))
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use super::blocks;
 use super::damage;
 use super::schema;
 use super::{Progress, Query, QueryStep, Seq, Store, StoreError, check};
+use crate::fault::shared;
 use crate::protocol::relay_url::{RelayUrl, RelayUrlError};
 use crate::protocol::repo::RepoAddr;
 use crate::time::UnixTime;
@@ -171,10 +172,12 @@ impl Store {
     ///
     /// If the store cannot be read.
     pub fn has_any_of(&self, author: &PublicKey) -> Result<bool, StoreError> {
-        let place = |byte| schema::index_key(author.as_bytes(), &[byte; schema::PLACE_LEN]);
-        let (from, to): ([u8; schema::BY_AUTHOR_LEN], _) = (place(0), place(0xff));
-        let mut stored = self.snapshot()?.by_author().range(Bound::Included(&from), &to)?;
-        Ok(stored.next()?.is_some() || self.batch.has_any_of(author))
+        shared(|| {
+            let place = |byte| schema::index_key(author.as_bytes(), &[byte; schema::PLACE_LEN]);
+            let (from, to): ([u8; schema::BY_AUTHOR_LEN], _) = (place(0), place(0xff));
+            let mut stored = self.snapshot()?.by_author().range(Bound::Included(&from), &to)?;
+            Ok(stored.next()?.is_some() || self.batch.has_any_of(author))
+        })
     }
 
     /// When the next event expires, stored or in the batch.

@@ -4,6 +4,7 @@
 use super::batch::{IdChange, Version};
 use super::schema::{self, AddressKey};
 use super::{Known, Removed, Seq, Staged, Store, StoreError, Verdict};
+use crate::fault::shared;
 use crate::protocol::event_id;
 use crate::protocol::reference::{Address, Reference, is_addressable};
 use crate::protocol::repo::DELETION_KIND;
@@ -26,27 +27,29 @@ impl Store {
     ///
     /// If the store cannot be read.
     pub fn verdict(&self, event: &Event) -> Result<Verdict, StoreError> {
-        match self.known(&event.id)? {
-            Some(Known::Deleted { .. }) => return Ok(Verdict::Deleted),
-            Some(_) => return Ok(Verdict::Duplicate),
-            None => {}
-        }
-        // A deletion cannot be deleted (NIP-09).
-        if event.kind.as_u16() != DELETION_KIND && self.is_id_deleted(&event.id, &event.pubkey)? {
-            return Ok(Verdict::Deleted);
-        }
-        let Some(address) = schema::event_address(event) else {
-            return Ok(Verdict::Fresh);
-        };
-        let created_at = event.created_at.as_secs();
-        if self.address_deleted(&address)?.is_some_and(|up_to| created_at <= up_to) {
-            return Ok(Verdict::Deleted);
-        }
-        let held = self.version(&address)?;
-        if held.is_some_and(|held| held.wins_over(created_at, &event.id)) {
-            return Ok(Verdict::Superseded);
-        }
-        Ok(Verdict::Fresh)
+        shared(|| {
+            match self.known(&event.id)? {
+                Some(Known::Deleted { .. }) => return Ok(Verdict::Deleted),
+                Some(_) => return Ok(Verdict::Duplicate),
+                None => {}
+            }
+            // A deletion cannot be deleted (NIP-09).
+            if event.kind.as_u16() != DELETION_KIND && self.is_id_deleted(&event.id, &event.pubkey)? {
+                return Ok(Verdict::Deleted);
+            }
+            let Some(address) = schema::event_address(event) else {
+                return Ok(Verdict::Fresh);
+            };
+            let created_at = event.created_at.as_secs();
+            if self.address_deleted(&address)?.is_some_and(|up_to| created_at <= up_to) {
+                return Ok(Verdict::Deleted);
+            }
+            let held = self.version(&address)?;
+            if held.is_some_and(|held| held.wins_over(created_at, &event.id)) {
+                return Ok(Verdict::Superseded);
+            }
+            Ok(Verdict::Fresh)
+        })
     }
 
     /// Whether a deletion (kind 5) refers to something of its author's that we hold and that it may delete. False for
@@ -56,22 +59,26 @@ impl Store {
     ///
     /// If the store cannot be read.
     pub fn deletion_targets(&self, event: &Event) -> Result<bool, StoreError> {
-        if event.kind.as_u16() != DELETION_KIND {
-            return Ok(false);
-        }
-        for tag in event.tags.iter() {
-            let has_target = match Target::of_tag(tag, &event.pubkey) {
-                Some(Target::Id(id)) => self.held(&id)?.is_some_and(|(_, held)| is_deletable_by(&held, &event.pubkey)),
-                Some(Target::Address(address)) => {
-                    self.version(&address)?.is_some_and(|held| held.created_at <= event.created_at.as_secs())
-                }
-                None => false,
-            };
-            if has_target {
-                return Ok(true);
+        shared(|| {
+            if event.kind.as_u16() != DELETION_KIND {
+                return Ok(false);
             }
-        }
-        Ok(false)
+            for tag in event.tags.iter() {
+                let has_target = match Target::of_tag(tag, &event.pubkey) {
+                    Some(Target::Id(id)) => {
+                        self.held(&id)?.is_some_and(|(_, held)| is_deletable_by(&held, &event.pubkey))
+                    }
+                    Some(Target::Address(address)) => {
+                        self.version(&address)?.is_some_and(|held| held.created_at <= event.created_at.as_secs())
+                    }
+                    None => false,
+                };
+                if has_target {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
     }
 
     /// What a reference leads to, stored or in the batch.
@@ -80,13 +87,13 @@ impl Store {
     ///
     /// If the store cannot be read.
     pub fn referred(&self, reference: &Reference<'_>) -> Result<Option<Event>, StoreError> {
-        match reference {
+        shared(|| match reference {
             Reference::Event(id) => Ok(self.held(id)?.map(|(_, event)| event)),
             Reference::Address(address) => match self.version(&schema::address_key(address))? {
                 Some(held) => self.event(held.seq),
                 None => Ok(None),
             },
-        }
+        })
     }
 
     /// Removes up to `max` events that have expired (NIP-40), stored or in the batch, soonest first.

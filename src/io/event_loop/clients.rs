@@ -6,6 +6,7 @@ use mio::Interest;
 use tungstenite::protocol::Role;
 
 use crate::contract::{Input, LinkId};
+use crate::fault::{Party, isolate};
 use crate::io::connections::{Connection, Connections, Open};
 use crate::io::event_loop::{Core, EventLoop, RunError};
 use crate::io::http::{Door, HttpError, Method, Request, Response, Route, route};
@@ -133,19 +134,22 @@ impl EventLoop {
             self.drop_inbound(oldest);
         }
         let has_room = self.places.pending(key).is_some_and(|account| self.places.has_room(account));
-        let Some(Connection::Inbound(inbound)) = self.connections.get_mut(key) else { return };
         let response = match route {
             Route::Upgrade(accept) if has_room => {
-                inbound.upgrade(&accept);
+                if let Some(Connection::Inbound(inbound)) = self.connections.get_mut(key) {
+                    inbound.upgrade(&accept);
+                }
                 return;
             }
             Route::Upgrade(_) => {
                 self.counters.clients_refused += 1;
                 Response::text(503, "As many clients as allowed are connected.\n")
             }
-            Route::RelayInfo => Response::relay_info(core.relay_info_json()),
-            Route::Metrics => Response::metrics(self.counters.add_to(core.metrics_text(), self.pool.used())),
-            Route::Status => Response::status_json(core.status_json(now)),
+            Route::RelayInfo => self.page(|_| Response::relay_info(core.relay_info_json())),
+            Route::Metrics => {
+                self.page(|shell| Response::metrics(shell.counters.add_to(core.metrics_text(), shell.pool.used())))
+            }
+            Route::Status => self.page(|_| Response::status_json(core.status_json(now))),
             Route::Health if self.last_commit_took > HEALTH_COMMIT_MAX => {
                 Response::text(503, "The last commit of the store took too long.\n")
             }
@@ -157,7 +161,18 @@ impl EventLoop {
         };
         log::debug!("{door:?} {:?} {:?}: {}", request.method, request.path, response.status());
         self.counters.http_answers += 1;
-        inbound.answer(response, request.method == Method::Head);
+        if let Some(Connection::Inbound(inbound)) = self.connections.get_mut(key) {
+            inbound.answer(response, request.method == Method::Head);
+        }
+    }
+
+    /// A page that is made of what everybody shares, and changes nothing of it: a panic is answered with 500.
+    fn page(&mut self, make: impl FnOnce(&EventLoop) -> Response) -> Response {
+        isolate(Party::Page, || make(self)).unwrap_or_else(|fault| {
+            log::error!("a page: {fault}");
+            self.counters.page_faults += 1;
+            Response::text(500, "This page could not be made, by a bug of ours; the log has more.\n")
+        })
     }
 
     fn open_client(&mut self, now: Now, key: usize, tail: Vec<u8>, core: &mut impl Core) -> Result<(), RunError> {

@@ -47,6 +47,8 @@ struct Script {
     slow: std::time::Duration,
     commits: usize,
     ticks: usize,
+    /// The pages have a bug.
+    broken_pages: bool,
 }
 
 impl Core for Script {
@@ -97,6 +99,7 @@ impl Core for Script {
     }
 
     fn metrics_text(&self) -> String {
+        assert!(!self.broken_pages, "a bug");
         "# EOF\n".to_owned()
     }
 
@@ -599,6 +602,18 @@ mod who_comes_in {
         world.until(|t| matches!(t, Told::Closed(LinkId::Client(0), _)));
         let third = thread::spawn(move || connect(address).map(drop));
         assert_eq!(world.until_joined(third), Ok(()));
+    }
+
+    #[test]
+    fn a_bug_in_a_page_ends_that_answer_alone() {
+        let mut world = World::new();
+        let admin = world.event_loop.admin_addr();
+        world.core.broken_pages = true;
+        let broken = ask(&mut world, admin, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert!(broken.starts_with("HTTP/1.1 500 "), "{broken}");
+        world.core.broken_pages = false;
+        let mended = ask(&mut world, admin, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert!(mended.contains("\ngrasp_sync_page_faults_total 1\n"), "{mended}");
     }
 
     #[test]
