@@ -306,6 +306,8 @@ pub const SWEEP_CAP_MIN: usize = 5;
 pub const SWEEP_TIME_SPLITS_MAX: usize = 1_024;
 /// Time for which a page is held open after EOSE, to see whether a relay says it too early.
 pub const LATE_PROBE: Duration = Duration::from_secs(1);
+/// Time for which a relay is believed to send everything before EOSE; then a full catch-up looks at it again.
+pub const PUNCTUAL_FOR: Duration = Duration::from_secs(20 * 3_600);
 /// Silence after which a page is over, after EOSE, of a relay that says it too early.
 pub const LATE_WAIT: Duration = Duration::from_secs(2);
 /// Age from which an event that comes after EOSE was stored before, and is not news.

@@ -275,9 +275,11 @@ impl Budget {
         !self.goes_around() && self.reconciling.works()
     }
 
-    /// A full catch-up begins, which finds anew what cannot be had. By pages if it is time for that.
+    /// A full catch-up begins: what cannot be had is found anew, and whether EOSE can be believed. By pages if it is time for
+    /// that.
     pub fn begin_full(&mut self, now: UnixTime) -> By {
         self.gaps.begin_full(now);
+        self.paging.begin_full(now);
         if self.reconciling.pages_due(now) { By::Pages } else { By::Sets }
     }
 

@@ -1,11 +1,12 @@
 //! How one relay answers pages, as its pages have shown it: in which order, whether `until` counts its own second, how
 //! much it gives at once, and whether it says EOSE before it has sent everything. Sweeps ask accordingly.
 //!
-//! Nothing of it is believed for longer than [`LEARNED_FOR`]: relays are upgraded.
+//! Nothing of it is believed for longer than [`LEARNED_FOR`]: relays are upgraded. That a relay is punctual each full catch-up
+//! looks at anew: no page shows what is missing of it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{LEARNED_FOR, SWEEP_CAP_MIN, SWEEP_FULL_PAGE_MIN, SWEEP_TIME_SPLITS_MAX};
+use crate::limits::{LEARNED_FOR, PUNCTUAL_FOR, SWEEP_CAP_MIN, SWEEP_FULL_PAGE_MIN, SWEEP_TIME_SPLITS_MAX};
 use crate::time::UnixTime;
 
 /// What the pages of one relay have shown.
@@ -18,6 +19,8 @@ pub struct Paging {
     /// `since` and `until` do not count their own second (NIP-01 says that they do).
     excludes_bounds: bool,
     punctuality: Punctuality,
+    /// When it was last shown to be punctual; [`UnixTime::EPOCH`] for never.
+    punctual_at: UnixTime,
     /// Events of the largest page: what the relay gives at once is not less.
     #[serde(skip)]
     largest: usize,
@@ -121,10 +124,22 @@ impl Paging {
         self.punctuality
     }
 
+    /// A full catch-up begins: a relay that was punctual is to show it again, unless it has of late.
+    pub fn begin_full(&mut self, now: UnixTime) {
+        let is_old = self.punctual_at != UnixTime::EPOCH && self.punctual_at.plus_secs(PUNCTUAL_FOR.as_secs()) <= now;
+        if self.punctuality == Punctuality::Punctual && is_old {
+            self.punctuality = Punctuality::Unknown;
+            self.changed = true;
+        }
+    }
+
     /// A page that was held open after its EOSE has shown whether it can be.
     pub fn on_punctuality(&mut self, punctuality: Punctuality, now: UnixTime) {
         self.refuted |= punctuality == Punctuality::Late && self.punctuality != Punctuality::Late;
         self.punctuality = punctuality;
+        if punctuality == Punctuality::Punctual {
+            self.punctual_at = now;
+        }
         self.note(now);
     }
 
@@ -206,6 +221,19 @@ mod tests {
         paging.on_order(Order::NewestFirst, NOW);
         paging.begin_link();
         assert!(!paging.take_order_question());
+    }
+
+    #[test]
+    fn a_full_catch_up_looks_anew_whether_a_relay_is_punctual() {
+        let mut paging = Paging::default();
+        paging.on_punctuality(Punctuality::Punctual, NOW);
+        paging.begin_full(NOW.plus_secs(PUNCTUAL_FOR.as_secs() - 1));
+        assert_eq!(paging.punctuality(), Punctuality::Punctual);
+        paging.begin_full(NOW.plus_secs(PUNCTUAL_FOR.as_secs()));
+        assert_eq!(paging.punctuality(), Punctuality::Unknown);
+        paging.on_punctuality(Punctuality::Late, NOW);
+        paging.begin_full(NOW.plus_secs(2 * PUNCTUAL_FOR.as_secs()));
+        assert_eq!(paging.punctuality(), Punctuality::Late, "that costs time, and loses nothing");
     }
 
     #[test]

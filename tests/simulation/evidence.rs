@@ -6,7 +6,7 @@ mod poison;
 
 use crate::clock::{HOUR, MILLI};
 use crate::events::EventRef;
-use crate::model_relay::{Late, MaxLimit, Oddities, OnClose, RelayConfig, Spoiling};
+use crate::model_relay::{Late, MaxLimit, Oddities, OnClose, Prompt, RelayConfig, Spoiling};
 use crate::rng::Rng;
 use crate::scenario;
 use crate::setup::{OLD, Village};
@@ -244,12 +244,12 @@ fn a_limit_that_keeps_the_oldest_beside_a_since_that_excludes_loses_no_page_end(
 }
 
 fn late(name: &'static str, on_close: OnClose) {
-    for prompt in [0, 20] {
+    for prompt in [Prompt::First(0), Prompt::First(20), Prompt::OneOf(3)] {
         scenario(name, |w| {
             let late = Some(Late { by: 300 * MILLI, prompt, on_close });
             let config = paged().odd(Oddities { late, ..Oddities::default() });
             let end = Hamlet::build(w, config, minutely).end(w);
-            assert_eq!(end, End::whole(), "{prompt} events before EOSE");
+            assert_eq!(end, End::whole(), "{prompt:?} before EOSE");
         });
     }
 }
@@ -262,6 +262,23 @@ fn events_that_follow_eose_count_where_close_does_not_stop_them() {
 #[test]
 fn events_that_follow_eose_count_where_close_stops_them() {
     late("events_that_follow_eose_count_where_close_stops_them", OnClose::Drops);
+}
+
+#[test]
+fn a_relay_that_was_punctual_and_becomes_late_is_believed_no_longer() {
+    for on_close in [OnClose::Sends, OnClose::Drops] {
+        scenario("a_relay_that_was_punctual_and_becomes_late_is_believed_no_longer", |w| {
+            let hamlet = Hamlet::build(w, paged(), minutely);
+            assert_eq!(hamlet.end(w), End::whole());
+            let late = Late { by: 300 * MILLI, prompt: Prompt::First(0), on_close };
+            w.relay("hub").config.odd.late = Some(late);
+            let newer = hamlet.v.issues(40, w.clock.wall() - 40 * 60);
+            w.hold_all("hub", &newer);
+            w.drop_links("hub");
+            w.run_for(25 * HOUR);
+            assert_eq!(w.missing(&newer), 0, "{on_close:?}");
+        });
+    }
 }
 
 /// Two or three oddities that leave everything to be had.
@@ -300,7 +317,11 @@ impl Mixture {
             6 => odd.oldest_first = true,
             _ => {
                 let on_close = [OnClose::Sends, OnClose::Drops][rng.below(2) as usize];
-                odd.late = Some(Late { by: 300 * MILLI, prompt: 10 * rng.below(3) as usize, on_close });
+                let prompt = match rng.below(4) {
+                    3 => Prompt::OneOf(3),
+                    n => Prompt::First(10 * n as usize),
+                };
+                odd.late = Some(Late { by: 300 * MILLI, prompt, on_close });
             }
         }
     }

@@ -11,7 +11,7 @@ mod talk;
 #[cfg(test)]
 mod tests;
 
-pub use evidence::{Breaks, Late, MaxLimit, Oddities, OnClose, Spoiling};
+pub use evidence::{Breaks, Late, MaxLimit, Oddities, OnClose, Prompt, Spoiling};
 pub use flavour::{Counted, Flavour, Limit, Quirk, Rate, Reconciling, Told};
 pub use liar::Liar;
 pub use reconciling::NegSeen;

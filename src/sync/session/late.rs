@@ -1,5 +1,5 @@
 //! Relays that say EOSE before they have sent everything. Whether this one does, a page shows that is held open for a
-//! moment after its EOSE: the first one that had events, and one that had none. Stored events that come for a page after
+//! moment after its EOSE: the first one of each full catch-up that had events, and one that had none. Stored events that come for a page after
 //! its EOSE, or after its CLOSE, show it at any time.
 //!
 //! Of a relay that does, each page is held open until it has been silent for [`LATE_WAIT`].
@@ -10,6 +10,7 @@ use super::subscription::Subscription;
 use super::{Arrival, Number, Session};
 use crate::limits::{LATE_AGE_SECS, LATE_PAGES_MAX, LATE_PROBE, LATE_WAIT};
 use crate::sync::Cx;
+use crate::sync::agenda::round::RoundWhy;
 use crate::sync::paging::Punctuality;
 use crate::time::{Instant, Now, UnixTime};
 
@@ -20,6 +21,13 @@ pub(super) struct Lateness {
     empty_held: bool,
     /// The last pages that were closed at their EOSE.
     closed: VecDeque<Number>,
+}
+
+impl Lateness {
+    /// A full catch-up holds a page without events open, too.
+    pub(super) fn begin_round(&mut self, why: RoundWhy) {
+        self.empty_held &= !matches!(why, RoundWhy::FullCatchUp(_));
+    }
 }
 
 impl Session {

@@ -20,6 +20,7 @@ impl Session {
         debug_assert!(!self.subscriptions.values().any(|sub| is_page_of(sub, Purpose::Round)), "a round ends first");
         debug_assert!(!self.is_reconciling_round(), "a round ends first");
         self.agenda.begin_round(why, cx.now);
+        self.lateness.begin_round(why);
     }
 
     /// Asks parts of a question instead of the whole, the last one first. There is one at least.

@@ -6,7 +6,7 @@ use crate::clock::{DAY, HOUR, MINUTE};
 use crate::events::EventRef;
 use crate::model_relay::{Breaks, RelayConfig};
 use crate::scenario;
-use crate::setup::{Village, quiet};
+use crate::setup::{OLD, Village, quiet};
 use crate::world::World;
 
 /// Issues besides the poison.
@@ -190,6 +190,27 @@ fn what_breaks_the_link_among_live_events_is_asked_around() {
                 }
             }
             poisoned
+        });
+    }
+}
+
+#[test]
+fn what_breaks_the_link_in_one_of_two_repos_leaves_the_other_whole() {
+    let name = "what_breaks_the_link_in_one_of_two_repos_leaves_the_other_whole";
+    for breaks in Breaks::ALL {
+        scenario(name, |w| {
+            // Both repos are asked for in one filter.
+            let poisoned = Poisoned::build(w, RelayConfig::capped(30), &[NEWER], breaks);
+            let (owner, other) = (&poisoned.v.owner, poisoned.v.owner.repo("beta"));
+            w.hold("hub", &owner.announcement("beta", &["wss://hub.example"], OLD));
+            let issues: Vec<EventRef> =
+                (0..ISSUES).map(|n| owner.issue(&other, minutely(n) + 20, &format!("beta {n}"))).collect();
+            w.hold_all("hub", &issues);
+            w.start();
+            w.run_for(12 * HOUR);
+            poisoned.judge(w, breaks);
+            assert_eq!(w.missing(&issues), 0);
+            assert!(w.is_confirmed("hub", &other), "nothing of it is missing");
         });
     }
 }

@@ -93,9 +93,26 @@ impl MaxLimit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Late {
     pub by: Micros,
-    /// So many events come before EOSE.
-    pub prompt: usize,
+    pub prompt: Prompt,
     pub on_close: OnClose,
+}
+
+/// Which events of an answer come before EOSE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// The first so many.
+    First(usize),
+    /// One of so many, the first of all among them.
+    OneOf(usize),
+}
+
+impl Prompt {
+    fn has(self, n: usize) -> bool {
+        match self {
+            Prompt::First(count) => n < count,
+            Prompt::OneOf(count) => n.is_multiple_of(count),
+        }
+    }
 }
 
 /// What becomes of events that are late when their subscription is closed.
@@ -208,7 +225,7 @@ impl ModelRelay {
 
     /// Sends the `n`th event of an answer, at once or late.
     pub(super) fn give(&mut self, n: usize, subscription: &str, event: &EventRef, wire: &mut Wire) {
-        let late = self.config.odd.late.filter(|late| n >= late.prompt);
+        let late = self.config.odd.late.filter(|late| !late.prompt.has(n));
         let act = match self.poisons.get(&event.id) {
             Some(breaks) => Act::Break(breaks.reason()),
             None => {
@@ -319,7 +336,7 @@ mod tests {
     #[test]
     fn late_events_come_after_eose() {
         for on_close in [OnClose::Sends, OnClose::Drops] {
-            let late = Late { by: 300 * MILLI, prompt: 1, on_close };
+            let late = Late { by: 300 * MILLI, prompt: Prompt::First(1), on_close };
             let (mut relay, _) = relay(Oddities { late: Some(late), ..Oddities::default() }, &[1, 2, 3]);
             let answer = asks(&mut relay, r#"{"limit":10}"#);
             let after: Vec<Micros> = answer.iter().map(|reply| reply.after).collect();

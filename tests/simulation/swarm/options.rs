@@ -3,7 +3,7 @@
 use super::actions::Action;
 use crate::clock::{HOUR, MILLI, MINUTE, Micros, SECOND};
 use crate::link::Path;
-use crate::model_relay::{Breaks, Flavour, Late, Liar, MaxLimit, Oddities, OnClose, RelayConfig, Spoiling};
+use crate::model_relay::{Breaks, Flavour, Late, Liar, MaxLimit, Oddities, OnClose, Prompt, RelayConfig, Spoiling};
 use crate::rng::Rng;
 use std::fmt;
 
@@ -136,7 +136,11 @@ fn oddities(rng: &mut Rng) -> Oddities {
             4 => odd.oldest_first = true,
             5 => {
                 let on_close = one_of(rng, &[OnClose::Sends, OnClose::Drops]);
-                odd.late = Some(Late { by: 300 * MILLI, prompt: one_of(rng, &[0, 10, 20]), on_close });
+                odd.late = Some(Late {
+                    by: 300 * MILLI,
+                    prompt: one_of(rng, &[Prompt::First(0), Prompt::First(20), Prompt::OneOf(3)]),
+                    on_close,
+                });
             }
             _ => odd.poison = Some(one_of(rng, &Breaks::ALL)),
         }
