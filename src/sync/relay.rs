@@ -238,6 +238,12 @@ impl Relay {
         self.linked().map(|linked| &linked.session)
     }
 
+    /// Whether it has been asked for everything it shares, and nothing of that is under way.
+    pub fn is_caught_up(&self) -> bool {
+        let asked = self.progress.full_catchup() != UnixTime::EPOCH;
+        asked && self.session().is_some_and(|session| session.round().is_empty())
+    }
+
     /// Whether some sweep has failed for good on this link, so that `through` stands still.
     pub fn is_incomplete(&self) -> bool {
         self.linked().is_some_and(Linked::is_incomplete)

@@ -280,10 +280,9 @@ impl Session {
                 }
                 return;
             }
-            Subscription::Page { task, heard_at, unproductive, ended, had_events, .. } => {
+            Subscription::Page { task, heard_at, unproductive, ended, .. } => {
                 *heard_at = cx.now.mono;
                 *unproductive &= !is_new;
-                *had_events |= ended.is_none();
                 (task, ended.is_some())
             }
             Subscription::Fetch { .. } => return self.on_fetched(number, arrival, cx),
@@ -325,8 +324,8 @@ impl Session {
                 if *task.sweep.subject() == Subject::Announcements {
                     self.reception = Reception::Answered;
                 }
-                let is_empty = task.sweep.page_is_empty();
-                match self.is_to_be_held(is_empty) {
+                let events = task.sweep.page_events();
+                match self.is_to_be_held(events) {
                     true => self.hold_page(number, cx.now.mono),
                     false => self.end_page(number, true, cx),
                 }

@@ -151,6 +151,11 @@ impl Sweep {
         self.page.as_ref().is_none_or(|page| page.is_empty())
     }
 
+    /// Events that the current page has brought.
+    pub fn page_events(&self) -> usize {
+        self.page.as_ref().map_or(0, |page| page.len())
+    }
+
     /// Forgets what the current page has brought, so that it can be asked for again.
     pub fn restart_page(&mut self) {
         self.page = None;

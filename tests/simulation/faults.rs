@@ -20,8 +20,8 @@ fn a_fault_of_one_relay_ends_its_link_alone() {
         let client = w.connect_client();
         w.client_sends(client, &req("all", &json!({"kinds": [1621]})));
         w.run_until("EOSE", SECOND, |w| w.client(client).eose("all"));
-        // An event is read and told to the machine: each may fail.
-        for times in 1..=2 {
+        // An event is read, judged and told to the machine: each may fail.
+        for times in 1..=3 {
             w.fail_relay("far", times);
             let last = v.owner.issue(&v.repo, w.clock.wall(), &format!("the last before fault {times}"));
             w.publish("far", &last);
@@ -174,11 +174,31 @@ fn what_a_client_has_published_is_kept_though_its_link_fails() {
         let client = w.connect_client();
         w.run_for(SECOND);
         let issue = v.owner.issue(&v.repo, w.clock.wall(), "published");
-        // The event is read, and then acknowledged.
-        w.fail_client(client, 2);
+        // The event is read, judged, and then acknowledged.
+        w.fail_client(client, 3);
         w.client_publishes(client, &issue);
         w.run_until("the fault", SECOND, |w| w.faults_to_come == 0);
         assert!(w.client(client).ok(&issue).is_none());
         assert!(w.has(&issue));
+    });
+}
+
+#[test]
+fn a_fault_in_judging_what_a_client_publishes_ends_its_link_alone() {
+    scenario("a_fault_in_judging_what_a_client_publishes_ends_its_link_alone", |w| {
+        let v = village(w, 60);
+        settle(w);
+        let (client, other) = (w.connect_client(), w.connect_client());
+        w.run_for(SECOND);
+        let issue = v.owner.issue(&v.repo, w.clock.wall(), "published");
+        w.fail_client(client, 2);
+        w.client_publishes(client, &issue);
+        w.run_until("the fault", SECOND, |w| w.faults_to_come == 0);
+        w.run_until("the end of the link", SECOND, |w| w.client(client).closed.is_some());
+        assert!(!w.has(&issue));
+        // Nothing of it is left: whoever sends it again is answered as if it had never come.
+        w.client_publishes(other, &issue);
+        w.run_until("the answer", SECOND, |w| w.client(other).ok(&issue).is_some_and(|(accepted, _)| accepted));
+        assert_eq!((w.metric(OF_RELAYS), w.metric(OF_CLIENTS)), (0, 1));
     });
 }

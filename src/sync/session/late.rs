@@ -1,5 +1,6 @@
 //! Relays that say EOSE before they have sent everything. Whether this one does, a page shows that is held open for a
-//! moment after its EOSE: the first one of each full catch-up that had events, and one that had none. Stored events that come for a page after
+//! moment after its EOSE: the first one of each full catch-up that had a few events, and one that had none. A page of one
+//! event shows nothing: nothing may be missing of it. Stored events that come for a page after
 //! its EOSE, or after its CLOSE, show it at any time.
 //!
 //! Of a relay that does, each page is held open until it has been silent for [`LATE_WAIT`].
@@ -8,7 +9,7 @@ use std::collections::VecDeque;
 
 use super::subscription::Subscription;
 use super::{Arrival, Number, Session};
-use crate::limits::{LATE_AGE_SECS, LATE_PAGES_MAX, LATE_PROBE, LATE_WAIT};
+use crate::limits::{LATE_AGE_SECS, LATE_PAGES_MAX, LATE_PROBE, LATE_PROBE_EVENTS, LATE_WAIT};
 use crate::sync::Cx;
 use crate::sync::agenda::round::RoundWhy;
 use crate::sync::paging::Punctuality;
@@ -19,27 +20,43 @@ use crate::time::{Instant, Now, UnixTime};
 pub(super) struct Lateness {
     /// A page without events was held open, or is.
     empty_held: bool,
+    /// Pages with fewer than [`LATE_PROBE_EVENTS`] that were held open, or are.
+    small_held: usize,
     /// The last pages that were closed at their EOSE.
     closed: VecDeque<Number>,
 }
 
 impl Lateness {
-    /// A full catch-up holds a page without events open, too.
+    /// A full catch-up holds a few pages open that have few events, or none.
     pub(super) fn begin_round(&mut self, why: RoundWhy) {
-        self.empty_held &= !matches!(why, RoundWhy::FullCatchUp(_));
+        if matches!(why, RoundWhy::FullCatchUp(_)) {
+            (self.empty_held, self.small_held) = (false, 0);
+        }
     }
 }
 
 impl Session {
-    /// Whether a page whose EOSE has come is to be held open. `is_empty`: it had no events.
-    pub(super) fn is_to_be_held(&mut self, is_empty: bool) -> bool {
-        let is_held = |sub: &Subscription| matches!(sub, Subscription::Page { ended: Some(_), .. });
+    /// Whether a page whose EOSE has come with so many events is to be held open. One is at a time, but for a page that may
+    /// show that the relay is punctual.
+    pub(super) fn is_to_be_held(&mut self, events: usize) -> bool {
         match self.budget.paging.punctuality() {
-            Punctuality::Punctual => false,
-            Punctuality::Late => true,
-            Punctuality::Unknown if self.subscriptions.values().any(is_held) => false,
-            Punctuality::Unknown if is_empty => !std::mem::replace(&mut self.lateness.empty_held, true),
-            Punctuality::Unknown => true,
+            Punctuality::Punctual => return false,
+            Punctuality::Late => return true,
+            Punctuality::Unknown => {}
+        }
+        let held = |least: usize| {
+            let is_held =
+                |sub: &Subscription| matches!(sub, Subscription::Page { ended: Some((_, had)), .. } if *had >= least);
+            self.subscriptions.values().any(is_held)
+        };
+        match events {
+            LATE_PROBE_EVENTS.. => !held(LATE_PROBE_EVENTS),
+            _ if held(0) => false,
+            0 => !std::mem::replace(&mut self.lateness.empty_held, true),
+            _ => {
+                self.lateness.small_held += 1;
+                self.lateness.small_held <= LATE_PROBE_EVENTS
+            }
         }
     }
 
@@ -77,7 +94,8 @@ impl Session {
         };
         let over: Vec<Number> = self.subscriptions.iter().filter_map(over).collect();
         for number in over {
-            if let Some(Subscription::Page { had_events: true, .. }) = self.subscriptions.get(&number)
+            if let Some(Subscription::Page { ended: Some((_, LATE_PROBE_EVENTS..)), .. }) =
+                self.subscriptions.get(&number)
                 && self.budget.paging.punctuality() == Punctuality::Unknown
             {
                 self.budget.paging.on_punctuality(Punctuality::Punctual, cx.now.wall);

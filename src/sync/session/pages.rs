@@ -67,15 +67,14 @@ impl Session {
                 noticed: false,
                 unproductive: true,
                 ended: None,
-                had_events: false,
             },
         );
     }
 
     /// Keeps a page open whose EOSE has come.
     pub(super) fn hold_page(&mut self, number: Number, now: Instant) {
-        if let Some(Subscription::Page { ended, heard_at, .. }) = self.subscriptions.get_mut(&number) {
-            (*ended, *heard_at) = (Some(now), now);
+        if let Some(Subscription::Page { task, ended, heard_at, .. }) = self.subscriptions.get_mut(&number) {
+            (*ended, *heard_at) = (Some((now, task.sweep.page_events())), now);
         }
     }
 

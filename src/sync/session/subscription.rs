@@ -43,10 +43,8 @@ pub(super) enum Subscription {
         noticed: bool,
         /// It has brought nothing new.
         unproductive: bool,
-        /// When EOSE came, if it is held open for what may come after it.
-        ended: Option<Instant>,
-        /// Events had come by then.
-        had_events: bool,
+        /// When EOSE came, if it is held open for what may come after it, and how many events had come by then.
+        ended: Option<(Instant, usize)>,
     },
     /// Some events of a reconciliation, by their ids.
     Fetch {

@@ -1,7 +1,7 @@
 //! What a relay's pages show, and what follows from it.
 
 use super::*;
-use crate::limits::LATE_PROBE;
+use crate::limits::{LATE_PROBE, LATE_PROBE_EVENTS};
 use crate::sync::gap::{Gap, GapReason, Span};
 use crate::sync::paging::Punctuality;
 
@@ -45,9 +45,17 @@ fn a_page_is_held_open_after_its_eose_until_one_has_shown_that_the_relay_is_punc
     rig.tick();
     let texts = rig.bench.sent();
     assert!(texts.contains(&format!("[\"CLOSE\",\"{page}\"]")), "{texts:#?}");
-    assert_eq!(rig.relay.budget().paging.punctuality(), Punctuality::Punctual);
+    let punctuality = |rig: &Rig| rig.relay.budget().paging.punctuality();
+    assert_eq!(punctuality(&rig), Punctuality::Unknown, "of one event nothing may be missing");
     let page = page_of_repos(&texts).expect("the page that follows");
-    rig.fill(&page, 1);
+    rig.fill(&page, LATE_PROBE_EVENTS as u32);
+    rig.on_eose(&page);
+    assert!(!closes(&mut rig, &page), "more may come");
+    rig.bench.advance(LATE_PROBE.as_secs());
+    rig.tick();
+    assert_eq!(punctuality(&rig), Punctuality::Punctual);
+    let page = page_of_repos(&rig.bench.sent()).expect("the page that follows");
+    rig.fill(&page, LATE_PROBE_EVENTS as u32 + 1);
     rig.on_eose(&page);
     assert!(closes(&mut rig, &page), "from now on EOSE is believed");
 }
