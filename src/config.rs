@@ -14,7 +14,7 @@ use nostr::nips::nip19::FromBech32;
 use crate::limits::{Limits, Timing};
 use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::protocol::repo::RepoAddr;
-use crate::settings::Settings;
+use crate::settings::{Profile, Settings};
 use crate::shares::Network;
 use crate::time::Duration;
 
@@ -198,6 +198,7 @@ impl RawConfig {
                 deny_authors: self.list("policy.deny_authors", parse_author)?,
                 deny_repos: self.list("policy.deny_repos", RepoAddr::parse)?,
                 archive: self.list("policy.archive", RepoAddr::parse)?,
+                profile: self.profile()?,
                 // Read from its file by whoever is going to dial.
                 auth_key: None,
                 limits: self.limits()?,
@@ -223,6 +224,25 @@ impl RawConfig {
         let data_dir = self.text(key("data_dir"), parse_path)?.expect("data_dir has a default");
         let cache_mib = self.size("store_cache_mib")?;
         Ok((data_dir, cache_mib << 20))
+    }
+
+    fn profile(&self) -> Result<Profile, ConfigError> {
+        let text = |name| self.text(key(name), parse_text);
+        let link = |name| self.text(key(name), parse_link);
+        Ok(Profile {
+            name: text("relay.name")?,
+            description: text("relay.description")?,
+            icon: link("relay.icon")?,
+            banner: link("relay.banner")?,
+            contact: text("relay.contact")?,
+            pubkey: self.text(key("relay.pubkey"), parse_author)?,
+            terms_of_service: link("relay.terms_of_service")?,
+            privacy_policy: link("relay.privacy_policy")?,
+            posting_policy: link("relay.posting_policy")?,
+            countries: self.list("relay.countries", parse_word)?,
+            languages: self.list("relay.languages", parse_word)?,
+            tags: self.list("relay.tags", parse_word)?,
+        })
     }
 
     fn limits(&self) -> Result<Limits, ConfigError> {
@@ -344,6 +364,25 @@ fn bad_value(given: &Given, key: &'static Key, value: &str) -> ConfigError {
 
 fn parse_path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+/// Characters of a text that the operator says to people, at most.
+const TEXT_CHARS_MAX: usize = 1_000;
+/// Characters of one word in a list.
+const WORD_CHARS_MAX: usize = 64;
+
+fn parse_text(text: &str) -> Option<String> {
+    let fits = (1..=TEXT_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    fits.then(|| text.to_owned())
+}
+
+fn parse_link(text: &str) -> Option<String> {
+    let url = url::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    parse_text(url.as_str())
+}
+
+fn parse_word(text: &str) -> Option<String> {
+    parse_text(text).filter(|word| word.chars().count() <= WORD_CHARS_MAX)
 }
 
 /// `npub1…` (NIP-19) or 64 hex digits; other NIP-19 and NIP-21 forms are refused, since they say more than a key.

@@ -41,6 +41,7 @@ mod expiry;
 mod isolation;
 mod network;
 mod news;
+mod page;
 mod places;
 mod relays;
 mod report;
@@ -401,8 +402,7 @@ impl Engine {
 
     /// The NIP-11 document of the own relay.
     pub fn relay_info_json(&self) -> String {
-        let Settings { service, archive, limits, .. } = &self.settings;
-        relay_info(service, !archive.is_empty(), limits.event_bytes_max)
+        relay_info(&self.settings)
     }
 
     fn on_relay_text(&mut self, now: Now, link: LinkId, text: &str) -> Result<(), StoreError> {

@@ -304,10 +304,24 @@ pub const SWEEP_CAP_MIN: usize = 5;
 /// Questions of one link that are split by time, because of events that cannot be placed. Beyond: a gap. One such place
 /// in fifty years is found with 31.
 pub const SWEEP_TIME_SPLITS_MAX: usize = 1_024;
+/// Repos on the page at the own relay's address.
+pub const PAGE_REPOS_MAX: usize = 8;
+/// Characters of a repo's name, and of its description, on that page. Beyond: cut off.
+pub const PAGE_TEXT_CHARS_MAX: usize = 80;
+/// Bytes of the identifier of a repo there. Beyond: it is not listed.
+pub const PAGE_IDENTIFIER_BYTES_MAX: usize = 100;
+/// Bytes of that page, whatever is announced.
+pub const PAGE_BYTES_MAX: usize = 20_000;
+/// Announcements that are looked at for it: those that were replaced, or name no repo of ours, are passed over.
+pub const PAGE_CANDIDATES_MAX: usize = 200;
+
 /// Time for which a page is held open after EOSE, to see whether a relay says it too early.
 pub const LATE_PROBE: Duration = Duration::from_secs(1);
 /// Time for which a relay is believed to send everything before EOSE; then a full catch-up looks at it again.
 pub const PUNCTUAL_FOR: Duration = Duration::from_secs(20 * 3_600);
+/// Events of a page that is held open for that, by its EOSE, from which it shows that the relay is punctual. Of fewer, nothing
+/// may be missing but what the relay sends first; so many such pages are held open all the same.
+pub const LATE_PROBE_EVENTS: usize = 3;
 /// Silence after which a page is over, after EOSE, of a relay that says it too early.
 pub const LATE_WAIT: Duration = Duration::from_secs(2);
 /// Age from which an event that comes after EOSE was stored before, and is not news.

@@ -6,6 +6,7 @@
 
 pub mod fanout;
 pub mod info;
+pub mod page;
 pub mod session;
 mod spread;
 

@@ -20,12 +20,43 @@ pub struct Settings {
     pub deny_repos: Vec<RepoAddr>,
     /// Repos kept although their announcement does not list the service (GRASP-05).
     pub archive: Vec<RepoAddr>,
+    /// What the operator says of the own relay.
+    pub profile: Profile,
     /// The key by which relays that want to know us do (NIP-42).
     pub auth_key: Option<AuthKey>,
     /// Bounds.
     pub limits: Limits,
     /// Durations.
     pub timing: Timing,
+}
+
+/// What the operator says of the own relay, for its document (NIP-11) and its page. What is not said is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// What it is called.
+    pub name: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// A small square picture.
+    pub icon: Option<String>,
+    /// A wide picture.
+    pub banner: Option<String>,
+    /// How to reach the operator.
+    pub contact: Option<String>,
+    /// The operator's key.
+    pub pubkey: Option<PublicKey>,
+    /// The terms of service.
+    pub terms_of_service: Option<String>,
+    /// The privacy policy.
+    pub privacy_policy: Option<String>,
+    /// What may be published.
+    pub posting_policy: Option<String>,
+    /// Countries whose laws apply.
+    pub countries: Vec<String>,
+    /// Languages spoken.
+    pub languages: Vec<String>,
+    /// What it is about.
+    pub tags: Vec<String>,
 }
 
 impl Settings {
@@ -37,6 +68,7 @@ impl Settings {
             deny_authors: Vec::new(),
             deny_repos: Vec::new(),
             archive: Vec::new(),
+            profile: Profile::default(),
             auth_key: None,
             limits: Limits::default(),
             timing: Timing::default(),

@@ -28,6 +28,14 @@ pub enum Kind {
     Repos,
     /// IP addresses and networks.
     Networks,
+    /// Text for a person.
+    Text,
+    /// A web address.
+    Link,
+    /// A public key: `npub1…` or 64 hex digits.
+    Author,
+    /// Words.
+    Words,
     /// A whole number within bounds, both included.
     Number {
         /// Smallest.
@@ -40,7 +48,7 @@ pub enum Kind {
 impl Kind {
     /// Whether a value is a list. The environment separates its items by commas, a flag is repeated.
     pub const fn is_list(self) -> bool {
-        matches!(self, Kind::Relays | Kind::Authors | Kind::Repos | Kind::Networks)
+        matches!(self, Kind::Relays | Kind::Authors | Kind::Repos | Kind::Networks | Kind::Words)
     }
 }
 
@@ -58,6 +66,10 @@ impl fmt::Display for Kind {
             Kind::Networks => {
                 f.write_str("a list of IP addresses and networks, such as [\"127.0.0.1\", \"10.0.0.0/8\"]")
             }
+            Kind::Text => f.write_str("text of 1 to 1,000 characters without control characters"),
+            Kind::Link => f.write_str("a web address, such as \"https://example.com/icon.png\""),
+            Kind::Author => f.write_str("a public key, \"npub1…\" or 64 hex digits"),
+            Kind::Words => f.write_str("a list of words of 1 to 64 characters, such as [\"DE\", \"FR\"]"),
             Kind::Number { min, max } => write!(f, "a whole number from {min} to {max}"),
         }
     }
@@ -250,6 +262,14 @@ const fn without_default(key: Key) -> Key {
     Key { default: None, ..key }
 }
 
+const fn text(name: &'static str, meaning: &'static str) -> Key {
+    without_default(key(name, Kind::Text, "", meaning))
+}
+
+const fn link(name: &'static str, meaning: &'static str) -> Key {
+    without_default(key(name, Kind::Link, "", meaning))
+}
+
 const fn number(min: u64, max: u64) -> Kind {
     Kind::Number { min, max }
 }
@@ -327,6 +347,23 @@ pub const KEYS: &[Key] = &[
         "[]",
         "Repositories kept although they do not list the service (GRASP-05): `30617:<hex>:<identifier>`.",
     ),
+    text("relay.name", "What the own relay is called (NIP-11); without it, the service's name."),
+    text("relay.description", "What the own relay is for (NIP-11)."),
+    link("relay.icon", "A small square picture (NIP-11)."),
+    link("relay.banner", "A wide picture (NIP-11)."),
+    text("relay.contact", "How to reach the operator (NIP-11): `mailto:…` or a web address."),
+    without_default(key(
+        "relay.pubkey",
+        Kind::Author,
+        "",
+        "The operator's public key (NIP-11), also served at `/.well-known/nostr.json` (NIP-05).",
+    )),
+    link("relay.terms_of_service", "The terms of service (NIP-11)."),
+    link("relay.privacy_policy", "The privacy policy (NIP-11)."),
+    link("relay.posting_policy", "What may be published (NIP-11)."),
+    key("relay.countries", Kind::Words, "[]", "Countries whose laws apply, by their ISO 3166-1 codes (NIP-11)."),
+    key("relay.languages", Kind::Words, "[]", "Languages spoken here, as IETF tags (NIP-11)."),
+    key("relay.tags", Kind::Words, "[]", "What this relay is about (NIP-11)."),
     key("limits.relays_max", number(1, 65_536), "1024", "Relays followed at once; further ones are not dialled."),
     key("limits.relays_per_repo_max", number(1, 1_000), "16", "Relays taken from one announcement, the first ones."),
     // The largest leaves room in a message of `MESSAGE_BYTES_MAX` for what surrounds the event.
@@ -433,7 +470,7 @@ mod tests {
     fn names_are_unique_and_tables_are_contiguous() {
         let mut tables: Vec<&str> = KEYS.iter().map(Key::table).collect();
         tables.dedup();
-        assert_eq!(tables, ["", "policy", "limits", "timing"]);
+        assert_eq!(tables, ["", "policy", "relay", "limits", "timing"]);
         let mut names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
         names.sort_unstable();
         names.dedup();

@@ -102,10 +102,10 @@ impl RawConfig {
         let Some(key) = keys::find(&name) else { return Err(self.unknown_key(file, name)) };
         let origin = Origin::File(file.to_path_buf());
         let fits = match key.kind {
-            Kind::Service | Kind::Address | Kind::Path => value.is_str(),
+            Kind::Service | Kind::Address | Kind::Path | Kind::Text | Kind::Link | Kind::Author => value.is_str(),
             Kind::Switch => value.is_bool(),
             Kind::Number { .. } => value.is_integer(),
-            Kind::Relays | Kind::Authors | Kind::Repos | Kind::Networks => {
+            Kind::Relays | Kind::Authors | Kind::Repos | Kind::Networks | Kind::Words => {
                 value.as_array().is_some_and(|items| items.iter().all(Value::is_str))
             }
         };

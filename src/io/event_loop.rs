@@ -64,6 +64,8 @@ pub trait Core {
     fn metrics_text(&self) -> String;
     fn status_json(&self, now: Now) -> String;
     fn relay_info_json(&self) -> String;
+    fn names_json(&self, name: Option<&str>) -> Option<String>;
+    fn page_html(&self, now: Now) -> String;
     fn space_due(&self, now: Now) -> bool;
     fn shortage(&self) -> Option<Shortage>;
 }
@@ -99,6 +101,14 @@ impl Core for Engine {
 
     fn relay_info_json(&self) -> String {
         Engine::relay_info_json(self)
+    }
+
+    fn names_json(&self, name: Option<&str>) -> Option<String> {
+        Engine::names_json(self, name)
+    }
+
+    fn page_html(&self, now: Now) -> String {
+        Engine::page_html(self, now)
     }
 
     fn space_due(&self, now: Now) -> bool {

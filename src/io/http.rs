@@ -37,6 +37,8 @@ pub struct Request {
     pub method: Method,
     /// The path, without its query.
     pub path: Path,
+    /// The value of `name` in the query, as NIP-05 has it.
+    pub name: Option<String>,
     /// Whether `Accept` names `application/nostr+json` (NIP-11).
     pub accepts_relay_info: bool,
     /// Whether `Host` is this machine itself, by address or as `localhost`, or is left out.
@@ -73,6 +75,8 @@ pub enum Path {
     Health,
     /// `/status.json`
     Status,
+    /// `/.well-known/nostr.json`
+    Names,
     /// Any other.
     Other,
 }
@@ -133,11 +137,13 @@ pub fn parse_head(bytes: &[u8]) -> Result<Parsed, HttpError> {
         _ => Method::Other,
     };
     let target = request.path.unwrap_or_default();
-    let path = match target.split('?').next().unwrap_or_default() {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = match path {
         "/" => Path::Root,
         "/metrics" => Path::Metrics,
         "/health" => Path::Health,
         "/status.json" => Path::Status,
+        "/.well-known/nostr.json" => Path::Names,
         _ => Path::Other,
     };
     let upgrade = if !has_token(request.headers, "Upgrade", "websocket") {
@@ -152,7 +158,9 @@ pub fn parse_head(bytes: &[u8]) -> Result<Parsed, HttpError> {
     let host_is_loopback = hosts.all(|h| is_loopback(h.value));
     let forwarded = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case("X-Forwarded-For"));
     let forwarded_for = hops(forwarded.map(|h| h.value));
-    let request = Request { method, path, accepts_relay_info, host_is_loopback, upgrade, forwarded_for, head_len };
+    let name = query.split('&').find_map(|part| part.strip_prefix("name=")).map(str::to_owned);
+    let request =
+        Request { method, path, name, accepts_relay_info, host_is_loopback, upgrade, forwarded_for, head_len };
     Ok(Parsed::Complete(request))
 }
 
@@ -211,6 +219,10 @@ pub enum Route {
     Upgrade(String),
     /// The NIP-11 document.
     RelayInfo,
+    /// The page for people.
+    Page,
+    /// The operator's name (NIP-05), if this is whose is asked for.
+    Names(Option<String>),
     /// The metrics.
     Metrics,
     /// Whether all is well.
@@ -238,7 +250,8 @@ pub fn route(door: Door, request: &Request) -> Route {
         (Door::Public, Upgrade::Bad, _) => Route::Answer(Response::text(400, "This is not a WebSocket upgrade.\n")),
         _ if request.method == Method::Options => Route::Answer(Response::preflight()),
         (Door::Public, Upgrade::None, _) if request.accepts_relay_info => Route::RelayInfo,
-        (Door::Public, Upgrade::None, Path::Root) => Route::Answer(Response::text(200, GREETING)),
+        (Door::Public, Upgrade::None, Path::Root) => Route::Page,
+        (Door::Public, Upgrade::None, Path::Names) => Route::Names(request.name.clone()),
         (Door::Admin, _, Path::Metrics) => Route::Metrics,
         (Door::Admin, _, Path::Health) => Route::Health,
         (Door::Admin, _, Path::Status) => Route::Status,
@@ -246,13 +259,13 @@ pub fn route(door: Door, request: &Request) -> Route {
     }
 }
 
-const GREETING: &str = "This is a Nostr relay, kept complete by grasp-sync. Connect to it with a Nostr client over WebSocket,\n\
-     or ask what it is with `Accept: application/nostr+json`.\n";
-
-/// Headers with which a browser lets any page read the answer (NIP-11).
+/// Headers with which a browser lets any page read an answer, on everything that the public door says (GRASP-01).
 const CORS: &str = "Access-Control-Allow-Origin: *\r\n\
-     Access-Control-Allow-Headers: *\r\n\
-     Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\n";
+     Access-Control-Allow-Methods: GET, POST\r\n\
+     Access-Control-Allow-Headers: Content-Type\r\n";
+
+/// With which the page may be nothing but itself.
+const PAGE_ONLY: &str = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n";
 
 /// An answer that ends the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -272,7 +285,20 @@ impl Response {
 
     /// The NIP-11 document.
     pub fn relay_info(json: String) -> Self {
-        Response { status: 200, content_type: "application/nostr+json", extra: CORS, body: json }
+        Response { status: 200, content_type: "application/nostr+json", extra: "", body: json }
+    }
+
+    /// The page for people.
+    pub fn page(html: String) -> Self {
+        Response { status: 200, content_type: "text/html; charset=utf-8", extra: PAGE_ONLY, body: html }
+    }
+
+    /// The operator's name.
+    pub fn names(json: Option<String>) -> Self {
+        match json {
+            Some(body) => Response { status: 200, content_type: "application/json", extra: "", body },
+            None => Response::text(404, "No name is served here.\n"),
+        }
     }
 
     /// The status document.
@@ -291,7 +317,7 @@ impl Response {
     }
 
     fn preflight() -> Self {
-        Response { status: 204, content_type: "", extra: CORS, body: String::new() }
+        Response { status: 204, content_type: "", extra: "", body: String::new() }
     }
 
     fn with(mut self, extra: &'static str) -> Self {
@@ -304,14 +330,17 @@ impl Response {
         self.status
     }
 
-    /// As it goes onto the wire. `head_only`: without its body, but with its length (HEAD).
-    pub fn into_bytes(self, head_only: bool) -> Vec<u8> {
+    /// As it goes onto the wire at a door. `head_only`: without its body, but with its length (HEAD).
+    pub fn into_bytes(self, door: Door, head_only: bool) -> Vec<u8> {
         let Response { status, content_type, extra, body } = self;
         let mut text = format!("HTTP/1.1 {status} {}\r\n", reason_phrase(status));
         if status != 204 {
             text += &format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n", body.len());
         }
         text += extra;
+        if door == Door::Public {
+            text += CORS;
+        }
         text += "Connection: close\r\n\r\n";
         if !head_only {
             text += &body;
@@ -323,7 +352,7 @@ impl Response {
 /// The answer that turns the connection into a WebSocket.
 pub fn upgrade_bytes(accept: &str) -> Vec<u8> {
     format!(
-        "HTTP/1.1 101 {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n",
+        "HTTP/1.1 101 {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n{CORS}\r\n",
         reason_phrase(101)
     )
     .into_bytes()
@@ -413,7 +442,11 @@ mod tests {
 
     #[test]
     fn each_request_leads_where_it_should() {
-        assert_eq!(status(Door::Public, "GET / HTTP/1.1\r\n\r\n"), 200);
+        assert_eq!(route(Door::Public, &parse("GET / HTTP/1.1\r\n\r\n")), Route::Page);
+        let names =
+            |query: &str| route(Door::Public, &parse(&format!("GET /.well-known/nostr.json{query} HTTP/1.1\r\n\r\n")));
+        assert_eq!(names(""), Route::Names(None));
+        assert_eq!(names("?x=1&name=bob"), Route::Names(Some("bob".to_owned())));
         assert_eq!(status(Door::Public, "GET /favicon.ico HTTP/1.1\r\n\r\n"), 404);
         assert_eq!(status(Door::Public, "GET /metrics HTTP/1.1\r\n\r\n"), 404);
         assert_eq!(status(Door::Public, "PUT / HTTP/1.1\r\n\r\n"), 405);
@@ -459,9 +492,20 @@ mod tests {
     }
 
     #[test]
+    fn any_page_may_read_what_the_public_door_says() {
+        let wire = |door| String::from_utf8(Response::text(404, "no\n").into_bytes(door, false)).unwrap();
+        for said in [wire(Door::Public), String::from_utf8(upgrade_bytes("x")).unwrap()] {
+            for header in ["Origin: *", "Methods: GET, POST", "Headers: Content-Type"] {
+                assert!(said.contains(&format!("\r\nAccess-Control-Allow-{header}\r\n")), "{said}");
+            }
+        }
+        assert!(!wire(Door::Admin).contains("Access-Control"));
+    }
+
+    #[test]
     fn an_answer_to_head_has_the_length_but_not_the_body() {
-        let whole = String::from_utf8(Response::text(200, "ok\n").into_bytes(false)).unwrap();
-        let head = String::from_utf8(Response::text(200, "ok\n").into_bytes(true)).unwrap();
+        let whole = String::from_utf8(Response::text(200, "ok\n").into_bytes(Door::Admin, false)).unwrap();
+        let head = String::from_utf8(Response::text(200, "ok\n").into_bytes(Door::Admin, true)).unwrap();
         assert!(head.contains("\r\nContent-Length: 3\r\n") && head.contains("\r\nConnection: close\r\n"));
         assert_eq!(whole, format!("{head}ok\n"));
     }

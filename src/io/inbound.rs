@@ -107,7 +107,7 @@ impl<S: Read + Write + HalfClose> Inbound<S> {
 
     /// Answers the request that was handed out, and ends the connection afterwards.
     pub fn answer(&mut self, response: Response, head_only: bool) {
-        self.stage = Stage::Answering { bytes: response.into_bytes(head_only), written: 0, upgrade: None };
+        self.stage = Stage::Answering { bytes: response.into_bytes(self.door, head_only), written: 0, upgrade: None };
     }
 
     /// Answers the request that was handed out with an upgrade.
@@ -248,6 +248,7 @@ mod tests {
                 Progress::Asked(request) => match route(Door::Public, &request) {
                     Route::Upgrade(accept) => inbound.upgrade(&accept),
                     Route::Answer(response) => inbound.answer(response, false),
+                    Route::Page => inbound.answer(Response::page("<!doctype html>".to_owned()), false),
                     other => panic!("{other:?}"),
                 },
                 Progress::Upgraded(tail) => {
@@ -281,7 +282,10 @@ mod tests {
     fn a_request_is_answered_whole_however_the_socket_cuts_it() {
         for temper in TEMPERS {
             let (answer, tail) = serve(temper, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with(".\n"), "{temper:?}: {answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("<!doctype html>"),
+                "{temper:?}: {answer}"
+            );
             assert!(tail.is_none());
         }
     }

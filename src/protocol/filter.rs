@@ -63,6 +63,11 @@ impl Filter {
         Filter { kinds: Some(sorted(kinds.into_iter().collect())), tags, ..Filter::default() }
     }
 
+    /// Events of one kind.
+    pub fn of_kind(kind: u16) -> Filter {
+        Filter { kinds: Some(sorted(vec![kind])), ..Filter::default() }
+    }
+
     /// The kinds it names, in order; `None`: any will do.
     pub fn kinds(&self) -> Option<&[u16]> {
         self.kinds.as_deref()

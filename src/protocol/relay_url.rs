@@ -340,6 +340,11 @@ impl Service {
         Ok(service)
     }
 
+    /// The URL of its relay, as announcements are to list it.
+    pub fn relay_url(&self) -> String {
+        format!("wss://{self}")
+    }
+
     /// Whether a relay URL is our own relay: same host, effective port and path. A query makes no difference.
     pub fn is_relay(&self, relay: &RelayUrl) -> bool {
         let path = relay.path().split('?').next().unwrap_or_default().trim_end_matches('/');

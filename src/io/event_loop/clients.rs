@@ -145,6 +145,8 @@ impl EventLoop {
                 self.counters.clients_refused += 1;
                 Response::text(503, "As many clients as allowed are connected.\n")
             }
+            Route::Page => self.page(|_| Response::page(core.page_html(now))),
+            Route::Names(name) => self.page(|_| Response::names(core.names_json(name.as_deref()))),
             Route::RelayInfo => self.page(|_| Response::relay_info(core.relay_info_json())),
             Route::Metrics => {
                 self.page(|shell| Response::metrics(shell.counters.add_to(core.metrics_text(), shell.pool.used())))

@@ -111,6 +111,14 @@ impl Core for Script {
         r#"{"name":"ours"}"#.to_owned()
     }
 
+    fn names_json(&self, name: Option<&str>) -> Option<String> {
+        (name == Some("_")).then(|| r#"{"names":{}}"#.to_owned())
+    }
+
+    fn page_html(&self, _: Now) -> String {
+        "<!doctype html>".to_owned()
+    }
+
     fn space_due(&self, _: Now) -> bool {
         false
     }
@@ -625,13 +633,17 @@ mod who_comes_in {
         assert!(info.contains("\r\nAccess-Control-Allow-Origin: *\r\n"), "{info}");
         assert!(info.ends_with("\r\n\r\n{\"name\":\"ours\"}"), "{info}");
         let greeting = ask(&mut world, public, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-        assert!(greeting.contains("Nostr relay"), "{greeting}");
+        assert!(greeting.ends_with("<!doctype html>"), "{greeting}");
+        let name = ask(&mut world, public, "GET /.well-known/nostr.json?name=_ HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(name.ends_with(r#"{"names":{}}"#), "{name}");
+        let nobody = ask(&mut world, public, "GET /.well-known/nostr.json HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(nobody.starts_with("HTTP/1.1 404 "), "{nobody}");
         let hidden = ask(&mut world, public, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(hidden.starts_with("HTTP/1.1 404 "), "{hidden}");
 
         let metrics = ask(&mut world, admin, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert!(metrics.contains("Content-Type: application/openmetrics-text; version=1.0.0"), "{metrics}");
-        assert!(metrics.contains("\ngrasp_sync_http_answers_total 3\n"), "{metrics}");
+        assert!(metrics.contains("\ngrasp_sync_http_answers_total 5\n"), "{metrics}");
         assert!(metrics.ends_with("# EOF\n"), "{metrics}");
         let health = ask(&mut world, admin, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert!(health.starts_with("HTTP/1.1 200 OK\r\n") && health.ends_with("\r\n\r\nok\n"), "{health}");
