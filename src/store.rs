@@ -44,7 +44,7 @@ mod unindexed;
 mod verify;
 mod walk;
 
-pub use accounts::{Holder, Usage};
+pub use accounts::{Charge, Holder, Usage};
 pub use error::StoreError;
 pub use ids::{Selected, Selection};
 pub use query::{Query, QueryStep};

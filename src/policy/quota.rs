@@ -103,7 +103,8 @@ pub fn payer(event: &Event, state: &State, store: &Store) -> Result<Payer, Store
     Ok(Payer::Holders(std::iter::once(Holder::author(&event.pubkey)).chain(of_repos).collect()))
 }
 
-/// Whether some accounts, an author's first, may have one more event of so many bytes.
+/// Whether some accounts, an author's first, may have one more event of so many bytes. What it replaces goes first, so an
+/// event that adds nothing is never too much.
 ///
 /// # Errors
 ///
@@ -118,16 +119,18 @@ pub fn check(
 ) -> Result<Result<(), Refusal>, StoreError> {
     let of_author = (limits.author_events_max, limits.author_bytes_max);
     let of_repo = (limits.repo_events_max, limits.repo_bytes_max);
+    let replaced = store.charge_replaced_by(event)?;
     for (n, holder) in holders.iter().enumerate() {
         let ((events_max, bytes_max), events, of_bytes) = match n {
             0 => (of_author, Quota::AuthorEvents, Quota::AuthorBytes),
             _ => (of_repo, Quota::RepoEvents, Quota::RepoBytes),
         };
-        let usage = store.usage(holder)?;
-        if is_over(usage.events + 1, events_max) {
+        let before = store.usage(holder)?;
+        let left = replaced.as_ref().map_or(before, |charge| charge.taken_from(holder, before));
+        if is_over(left.events + 1, before.events, events_max) {
             return Ok(Err(Refusal::Quota(events)));
         }
-        if is_over(usage.bytes + bytes as u64, bytes_max) {
+        if is_over(left.bytes + bytes as u64, before.bytes, bytes_max) {
             return Ok(Err(Refusal::Quota(of_bytes)));
         }
     }
@@ -140,9 +143,9 @@ pub fn check(
     Ok(Ok(()))
 }
 
-/// 0: no bound.
-fn is_over(used: u64, max: u64) -> bool {
-    max > 0 && used > max
+/// Whether something grows beyond its bound. 0: there is none.
+fn is_over(after: u64, before: u64, max: u64) -> bool {
+    max > 0 && after > max && after > before
 }
 
 /// The followed repos that an event belongs to by its own tags: those it names, and those of root events that it names.
@@ -271,6 +274,32 @@ mod tests {
             let (state, mut store, ..) = scene();
             assert_eq!(refused(&limits, 5, &state, &mut store), Some(quota));
             assert_eq!(refused(&none, 0, &state, &mut store), None);
+        }
+    }
+
+    #[test]
+    fn whoever_has_used_up_his_quota_may_replace_what_is_his_by_no_more() {
+        let list = |at: u64, content: &str| event(7, 10_317, at, &[], content);
+        let (state, mut store, ..) = scene();
+        let old = list(10, "twelve bytes");
+        let bytes = |event: &Event| event.as_json().len();
+        let full = Limits { author_events_max: 1, author_bytes_max: bytes(&old) as u64, ..Limits::default() };
+        let lowered = Limits { author_events_max: 1, author_bytes_max: 1, ..Limits::default() };
+        let seq = store.stage(old.clone()).unwrap().seq;
+        store.charge(seq, &pays(&old, &state, &store)).unwrap();
+        for committed in [false, true] {
+            if committed {
+                store.commit().unwrap();
+            }
+            let verdict = |event: &Event, limits: &Limits| {
+                check(event, bytes(event), &pays(event, &state, &store), limits, &state, &store).unwrap()
+            };
+            for limits in [&full, &lowered] {
+                assert_eq!(verdict(&list(20, "twelve again"), limits), Ok(()));
+                assert_eq!(verdict(&list(20, "more than those"), limits), Err(Refusal::Quota(Quota::AuthorBytes)));
+            }
+            let another = event(7, 10_318, 20, &[], "");
+            assert_eq!(verdict(&another, &full), Err(Refusal::Quota(Quota::AuthorEvents)));
         }
     }
 

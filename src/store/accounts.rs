@@ -10,6 +10,7 @@ use super::snapshot::Snapshot;
 use super::{Seq, Store, StoreError};
 use crate::fault::shared;
 use crate::protocol::repo::{ANNOUNCEMENT_KIND, RepoAddr};
+use nostr::event::Event;
 use nostr::key::PublicKey;
 use redb::WriteTransaction;
 use std::collections::BTreeMap;
@@ -79,12 +80,17 @@ impl Usage {
 
 /// What one event is charged with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Charge {
+pub struct Charge {
     bytes: u32,
     holders: Vec<Holder>,
 }
 
 impl Charge {
+    /// What an account has without it.
+    pub fn taken_from(&self, holder: &Holder, usage: Usage) -> Usage {
+        if self.holders.contains(holder) { usage.minus(self.bytes) } else { usage }
+    }
+
     pub(super) fn holders(&self) -> &[Holder] {
         &self.holders
     }
@@ -188,6 +194,20 @@ impl Store {
     /// If the store cannot be read.
     pub fn usage(&self, holder: &Holder) -> Result<Usage, StoreError> {
         shared(|| self.batch.usage(self.snapshot()?, holder))
+    }
+
+    /// What the version is charged with that an event would replace, if it belongs to a replaceable address and that has one.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn charge_replaced_by(&self, event: &Event) -> Result<Option<Charge>, StoreError> {
+        let Some(address) = schema::event_address(event) else { return Ok(None) };
+        let Some(version) = self.version(&address)? else { return Ok(None) };
+        match self.batch.charges.new.get(&version.seq) {
+            Some(charge) => Ok(Some(charge.clone())),
+            None => self.snapshot()?.charge(version.seq),
+        }
     }
 
     /// Charges the event that was [staged](Store::stage) under `seq` in this batch, with the bytes of its JSON, to some

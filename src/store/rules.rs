@@ -209,7 +209,7 @@ impl Store {
         Ok(self.event(seq)?.map(|event| (seq, event)))
     }
 
-    fn version(&self, address: &AddressKey) -> Result<Option<Version>, StoreError> {
+    pub(super) fn version(&self, address: &AddressKey) -> Result<Option<Version>, StoreError> {
         if let Some(version) = self.batch.version(address) {
             return Ok(version);
         }
