@@ -12,10 +12,10 @@ use nostr::key::PublicKey;
 use nostr::nips::nip19::FromBech32;
 
 use crate::limits::{Limits, Timing};
+use crate::protocol::network::Network;
 use crate::protocol::relay_url::{RelayUrl, Service};
 use crate::protocol::repo::RepoAddr;
 use crate::settings::{Profile, Settings};
-use crate::shares::Network;
 use crate::time::Duration;
 
 pub mod keys;

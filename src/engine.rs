@@ -15,7 +15,10 @@ pub use crate::settings::Settings;
 
 use crate::fault::Party;
 use crate::intake::{Desk, Intake, Outcome, Place, Rules};
-use crate::limits::{BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, RELAYS_PER_TICK};
+use crate::limits::{
+    AWAITED_COMMIT_SHARE, BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, RECORDS_PER_BATCH,
+    RELAYS_PER_TICK,
+};
 use crate::metrics::{Metrics, Side, Source};
 use crate::policy::Refusal;
 use crate::protocol::message::{RawEvent, RelayMessage, unreadable_event_subscription};
@@ -113,6 +116,8 @@ pub struct Engine {
     keys: BTreeMap<RelayUrl, usize>,
     /// Relays that the state names and that are not followed, and why: no more than it names.
     left_out: BTreeMap<RelayUrl, LeftOut>,
+    /// While it is looked who is to have a place.
+    assigning: Option<Box<places::Assigning>>,
     /// When it is looked again who is to have a place, while somebody waits for one.
     places_due: Option<Instant>,
     /// Of every link of a relay, inquiries included.
@@ -126,6 +131,8 @@ pub struct Engine {
     owed: Owed,
     /// No eager commit before this: commits have had their share of recent time.
     commit_at: Instant,
+    /// The same of one that a client waits for.
+    awaited_commit_at: Instant,
     /// When moved `through`s are written at the latest.
     through_due: Option<Instant>,
     expiry_due: Option<Instant>,
@@ -134,6 +141,8 @@ pub struct Engine {
     /// Records of relays that are not followed, to be written or forgotten with the next tick: an import, which has none,
     /// touches no relay's.
     unsaved: Vec<Progress>,
+    /// How many of them the batch has.
+    saved: usize,
     /// Relays that were failing when they were forgotten; bounded by `FORGOTTEN_RELAYS_MAX`.
     forgotten: BTreeMap<RelayUrl, Rest>,
     metrics: Metrics,
@@ -167,6 +176,7 @@ impl Engine {
             relays: Slab::new(),
             keys: BTreeMap::new(),
             left_out: BTreeMap::new(),
+            assigning: None,
             places_due: None,
             links: BTreeMap::new(),
             next_link: 0,
@@ -174,10 +184,12 @@ impl Engine {
             wheel: TimerWheel::new(),
             owed: Owed::default(),
             commit_at: Instant::ZERO,
+            awaited_commit_at: Instant::ZERO,
             through_due: None,
             expiry_due: None,
             restored,
             unsaved,
+            saved: 0,
             forgotten: BTreeMap::new(),
             metrics: Metrics::default(),
             out: VecDeque::new(),
@@ -186,6 +198,9 @@ impl Engine {
             stopping: false,
         };
         engine.assign_places(now)?;
+        while engine.assigning.is_some() {
+            engine.assign_on(now)?;
+        }
         engine.schedule_expiry(now)?;
         Ok(engine)
     }
@@ -260,19 +275,21 @@ impl Engine {
 
     /// When [`Input::Tick`] is next needed even if nothing happens. A time not after `now` means: at once.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let opened_at = self.owed.opened_at.filter(|_| self.room.shortage().is_none());
-        let batch = opened_at.map(|opened| self.commit_at.min(opened + BATCH_AGE_MAX));
+        let opened_at = self.owed.opened_at.filter(|_| self.room.is_there());
+        let eager_at = if self.is_awaited() { self.awaited_commit_at } else { self.commit_at };
+        let batch = opened_at.map(|opened| eager_at.min(opened + BATCH_AGE_MAX));
         let queries = (self.serve.has_work() || self.intake.is_adopting()).then_some(Instant::ZERO);
         let due = [
             self.wheel.next_deadline(),
             if self.untold.is_some() { Some(Instant::ZERO) } else { self.window.closes_at() },
             self.serve.next_deadline(),
             self.through_due,
-            self.expiry_due.filter(|_| self.room.shortage().is_none()),
+            self.expiry_due.filter(|_| self.room.is_there()),
             self.room.look_at(),
             self.network.probe_at(),
             self.dials.next_deadline(),
-            self.places_due,
+            if self.assigning.is_some() { Some(Instant::ZERO) } else { self.places_due },
+            self.may_save().then_some(Instant::ZERO),
             batch,
             queries,
         ];
@@ -281,11 +298,17 @@ impl Engine {
 
     /// Whether the batch should be committed now. `idle`: the caller has nothing more to read.
     pub fn commit_due(&self, now: Now, idle: bool) -> bool {
-        let Some(opened_at) = self.owed.opened_at.filter(|_| self.room.shortage().is_none()) else { return false };
+        let Some(opened_at) = self.owed.opened_at.filter(|_| self.room.is_there()) else { return false };
         self.store.batch_events() >= BATCH_EVENTS_MAX
             || self.store.batch_bytes() >= BATCH_BYTES_MAX
             || now.mono >= opened_at + BATCH_AGE_MAX
             || (idle && now.mono >= self.commit_at)
+            || (self.is_awaited() && now.mono >= self.awaited_commit_at)
+    }
+
+    /// Whether a client waits for the batch. However many others keep us busy, it is not to wait for them, too.
+    fn is_awaited(&self) -> bool {
+        !self.owed.acknowledgements.is_empty()
     }
 
     /// Makes the batch durable, then acknowledges and serves its events. The caller reports how long it took with
@@ -295,7 +318,7 @@ impl Engine {
     ///
     /// If the store cannot write. Nothing of the batch was acknowledged; the process must end.
     pub fn commit(&mut self, now: Now) -> Result<(), StoreError> {
-        if self.room.shortage().is_some() {
+        if !self.room.is_there() {
             return Ok(());
         }
         match self.commit_or_fail(now) {
@@ -322,6 +345,7 @@ impl Engine {
     /// The batch is durable.
     fn on_stored(&mut self, now: Now, stored: Vec<StoredEvent>) -> Result<(), StoreError> {
         self.state.on_committed();
+        self.saved = 0;
         let owed = std::mem::take(&mut self.owed);
         self.metrics.on_batch(stored.len());
         for (source, bytes) in owed.sources {
@@ -347,7 +371,7 @@ impl Engine {
     ///
     /// If the store cannot write for another reason than want of room. What was acknowledged is safe all the same.
     pub fn close(self) -> Result<(), StoreError> {
-        if self.room.shortage().is_some() {
+        if !self.room.is_there() {
             return Ok(());
         }
         match self.store.close() {
@@ -536,7 +560,9 @@ impl Engine {
         }
         self.tell_on(now)?;
         self.assign_places_if_due(now)?;
-        for progress in self.unsaved.drain(..) {
+        let saved = RECORDS_PER_BATCH.saturating_sub(self.saved).min(self.unsaved.len());
+        self.saved += saved;
+        for progress in self.unsaved.drain(..saved) {
             self.store.stage_progress(progress);
         }
         // Taken out together: a deadline that is due again at once waits for the next tick. So do those beyond the bound,
@@ -551,7 +577,7 @@ impl Engine {
         if self.through_due.is_some_and(|at| at <= now.mono) {
             self.stage_moved_throughs();
         }
-        if self.expiry_due.is_some_and(|at| at <= now.mono) && self.room.shortage().is_none() {
+        if self.expiry_due.is_some_and(|at| at <= now.mono) && self.room.is_there() {
             self.expire(now)?;
         }
         if self.intake.is_adopting() {
@@ -573,6 +599,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether records of relays that are not followed wait, and the batch has room for some.
+    fn may_save(&self) -> bool {
+        !self.unsaved.is_empty() && self.saved < RECORDS_PER_BATCH && !self.stopping
+    }
+
     fn note_batch(&mut self, now: Now) {
         if self.owed.opened_at.is_none() && !self.store.batch_is_empty() {
             self.owed.opened_at = Some(now.mono);
@@ -582,6 +613,7 @@ impl Engine {
     fn on_commit_took(&mut self, now: Now, took: Duration) {
         self.metrics.on_commit(took);
         self.commit_at = now.mono + took.saturating_mul(COMMIT_SHARE - 1);
+        self.awaited_commit_at = now.mono + took.saturating_mul(AWAITED_COMMIT_SHARE - 1);
     }
 
     fn on_stop(&mut self, now: Now) -> Result<(), StoreError> {

@@ -178,9 +178,14 @@ pub const LINK_READS_PER_TURN: usize = 64;
 pub const LINK_READ_BYTES_PER_TURN: usize = 256 << 10;
 /// Time that reading one link takes in one turn of the loop, the work on its last message left out: less where many are
 /// ready, so that all of them are read in [`READ_TIME_PER_TURN`]. The rest waits on the ready list.
-pub const LINK_READ_TIME_PER_TURN: Duration = Duration::from_millis(5);
+pub const LINK_READ_TIME_PER_TURN: Duration = Duration::from_millis(3);
 /// Time that reading all links takes in one turn of the loop, likewise; the links behind wait on the ready list.
-pub const READ_TIME_PER_TURN: Duration = Duration::from_millis(25);
+pub const READ_TIME_PER_TURN: Duration = Duration::from_millis(3);
+/// Time of a processor by which one connection may be ahead of its share and is driven next all the same, before those that
+/// have taken more.
+pub const LINK_AHEAD_TIME: Duration = Duration::from_millis(2);
+/// Microseconds of a processor of which a quarter counts, each time that a connection is driven.
+pub const LINK_CHEAP_MICROS: u64 = 300;
 /// Messages read from all links in one turn of the loop; the links behind wait on the ready list.
 pub const READS_PER_TURN: usize = 512;
 /// Time that one turn of the loop should take at most, commits left out. Beyond: it is counted as slow.
@@ -479,6 +484,12 @@ pub const AUTHOR_SHARE_STEP: usize = 4;
 pub const PLACE_KEPT_FOR: Duration = Duration::from_secs(86_400);
 /// Time between two looks who is to have a place, while somebody waits for one.
 pub const PLACES_PERIOD: Duration = Duration::from_secs(5);
+/// Relays that are looked at in one turn of the loop to find who is to have a place. Beyond: the rest waits for the next.
+pub const PLACES_STEP: usize = 2_000;
+/// Relays that are looked at in one go of that.
+pub const PLACES_PART: usize = 500;
+/// Records of relays that are not followed which one commit writes. Beyond: the rest waits for the next.
+pub const RECORDS_PER_BATCH: usize = 4_000;
 /// Relays that wait for a place and are named in the status. Beyond: counted alone.
 pub const WAITING_NAMED_MAX: usize = 1_024;
 /// Links to one resolved address, an IPv6 network (`/64`) being one, with those being dialled and closed. Beyond: the next
@@ -573,6 +584,8 @@ pub const BATCH_BYTES_MAX: usize = 4 << 20;
 pub const BATCH_AGE_MAX: Duration = Duration::from_millis(200);
 /// Commits may take one part in this many of recent time before a batch has to wait for its age or size.
 pub const COMMIT_SHARE: u64 = 10;
+/// The same while a client waits for the batch, whether or not there is more to read.
+pub const AWAITED_COMMIT_SHARE: u64 = 4;
 /// Authors whose public key is kept ready for verification. Beyond: the oldest is forgotten and found again.
 pub const AUTHOR_KEYS_MAX: usize = 2_048;
 /// Events looked at in one turn of the loop for those that tag a repo whose announcement came after them. Beyond: the next
@@ -616,6 +629,8 @@ pub const QUERY_STEP_CANDIDATES: usize = 1_000;
 
 /// Bytes of an event that count as one candidate more: it has to be read to see whether it matches.
 pub const QUERY_CANDIDATE_BYTES: usize = 1 << 10;
+/// Values of a filter that count as one candidate each time that a query begins or goes on: each is looked up in an index.
+pub const QUERY_CANDIDATE_VALUES: usize = 2;
 
 // The own relay.
 
@@ -637,9 +652,13 @@ pub const QUERY_LIMIT_MAX: usize = 500;
 pub const CLIENT_PAGE_BYTES: usize = 64 << 10;
 /// Bytes on one client's link up to which a live event is put there at once. Beyond: it waits as a sequence number, and is
 /// read from the store again.
-pub const CLIENT_LIVE_BYTES: usize = 256 << 10;
+pub const CLIENT_LIVE_BYTES: usize = 128 << 10;
 /// Candidates that one client's query may look at before the next client has its turn.
 pub const CLIENT_STEP_CANDIDATES: usize = 100;
+/// Candidates by which one client may be ahead of its share and is next all the same.
+pub const CLIENT_AHEAD_CANDIDATES: u64 = 200;
+/// Candidates that such a turn counts for at least.
+pub const CLIENT_STEP_CANDIDATES_MIN: usize = 20;
 /// Live events that wait, as sequence numbers, for one client to read on. Beyond: the client is closed with 1013
 /// (`grasp_sync_clients_closed_total{reason="slow"}`).
 pub const CLIENT_HELD_EVENTS_MAX: usize = 32_768;
@@ -656,9 +675,12 @@ pub const BUCKETS_MAX: usize = 16_384;
 /// Bytes of memory that one client's open subscriptions take, about. Beyond: CLOSED. They come out of the memory that all
 /// links share.
 pub const CLIENT_BYTES_MAX: usize = 8 << 20;
-/// What comparing new events with live subscriptions may cost in one turn of the loop, in lookups of a value, some 50 to 100
-/// ns each. Beyond: the rest waits for the next turn (`grasp_sync_queue_depth{queue="fan_out"}`).
+/// What comparing new events with live subscriptions and sending them may cost in one turn of the loop, in lookups of a
+/// value, some 50 to 100 ns each. Beyond: the rest waits for the next turn (`grasp_sync_queue_depth{queue="fan_out"}`).
 pub const FANOUT_STEP_COST: u64 = 60_000;
+/// Values of subscriptions that have ended which one turn of the loop takes out of what new events are compared with. Beyond:
+/// the rest waits for the next turn, and is not compared with.
+pub const FANOUT_LEAVING_STEP: usize = 2_000;
 /// Events that wait for that, as sequence numbers. Beyond: with each commit the client for which most was compared is closed
 /// with 1013 (`grasp_sync_clients_closed_total{reason="costly"}`).
 pub const FANOUT_BACKLOG_MAX: usize = 20_000;
@@ -745,7 +767,9 @@ const _: () = {
     assert!(READS_PER_TURN >= LINK_READS_PER_TURN);
     assert!(LINK_READ_TIME_PER_TURN.as_micros() <= READ_TIME_PER_TURN.as_micros());
     assert!(READ_TIME_PER_TURN.as_micros() <= TURN_SLOW.as_micros() / 2);
+    assert!(LINK_AHEAD_TIME.as_micros() < READ_TIME_PER_TURN.as_micros());
     assert!(BATCH_BYTES_MAX >= MESSAGE_BYTES_MAX);
+    assert!(1 < AWAITED_COMMIT_SHARE && AWAITED_COMMIT_SHARE <= COMMIT_SHARE);
     assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);
     assert!(CLIENT_STEP_CANDIDATES > 0 && QUERY_STEP_CANDIDATES >= CLIENT_STEP_CANDIDATES);
     assert!(CLIENT_HELD_EVENTS_MAX >= BATCH_EVENTS_MAX);
@@ -763,5 +787,6 @@ const _: () = {
     assert!(ROOM_LOOK_PERIOD.as_micros() <= ROOM_RETRY_MIN.as_micros());
     assert!(ROOM_RETRY_MIN.as_micros() < ROOM_RETRY_MAX.as_micros());
     assert!(DNS_TTL_SECS_MIN < DNS_TTL_SECS_MAX);
+    assert!(0 < PLACES_PART && PLACES_PART <= PLACES_STEP);
     assert!(DIALS_PER_SEC > 1 && HOST_DIAL_PERIOD.as_micros() > 1_000_000);
 };

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod canonical;
 pub mod filter;
 pub mod message;
+pub mod network;
 pub mod plain;
 pub mod reference;
 pub mod relay_info;

@@ -21,13 +21,14 @@ use self::session::{Session, Subscription};
 use self::spread::Spread;
 use crate::fault::{Fault, Party, isolate};
 use crate::limits::{
-    CLIENT_BYTES_MAX, CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX, CLIENT_SCAN_CANDIDATES_MAX, CLIENT_STEP_CANDIDATES,
-    CLIENT_SUBSCRIPTIONS_MAX, EVENT_RATE, Limits, QUERY_STEP_CANDIDATES, REQ_RATE, SUBSCRIPTION_ID_CHARS_MAX, Timing,
+    CLIENT_AHEAD_CANDIDATES, CLIENT_BYTES_MAX, CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX,
+    CLIENT_SCAN_CANDIDATES_MAX, CLIENT_STEP_CANDIDATES, CLIENT_STEP_CANDIDATES_MIN, CLIENT_SUBSCRIPTIONS_MAX,
+    EVENT_RATE, FANOUT_LEAVING_STEP, Limits, QUERY_STEP_CANDIDATES, REQ_RATE, SUBSCRIPTION_ID_CHARS_MAX, Timing,
 };
 use crate::metrics::{Metrics, Side};
 use crate::protocol::filter::Filter;
 use crate::protocol::message::{self, ClientMessage, MessageError, RawEvent};
-use crate::shares::{Account, Buckets};
+use crate::shares::{Account, Buckets, Turns};
 use crate::store::{Store, StoreError};
 use crate::time::{Duration, Instant, Now};
 
@@ -89,9 +90,8 @@ pub struct Serve {
     /// One entry per client: when to look whether it is alive. Words from the client do not move it; it is set anew when due.
     deadlines: BTreeSet<(Instant, u64)>,
     /// Clients with stored or held events to send and room on their link.
-    busy: BTreeSet<u64>,
-    /// The client that was served last.
-    served: u64,
+    /// What each takes is the candidates that were looked at for it.
+    busy: Turns<u64>,
     /// Candidates that one REQ may have looked at.
     scan_max: usize,
     subscriptions_opened: u64,
@@ -113,8 +113,7 @@ impl Serve {
             fanout: Fanout::default(),
             spread: Spread::default(),
             deadlines: BTreeSet::new(),
-            busy: BTreeSet::new(),
-            served: 0,
+            busy: Turns::new(CLIENT_AHEAD_CANDIDATES),
             scan_max: CLIENT_SCAN_CANDIDATES_MAX,
             subscriptions_opened: 0,
             subscriptions: 0,
@@ -203,13 +202,13 @@ impl Serve {
     /// If the store cannot be read.
     pub fn step(&mut self, now: Now, store: &Store, metrics: &mut Metrics) -> Result<bool, StoreError> {
         self.check_alive(now, metrics);
+        self.fanout.let_go(FANOUT_LEAVING_STEP);
         self.spread_on(store, metrics)?;
         // Every step of a query opens its ranges anew, so few clients get long slices.
         let slice = (QUERY_STEP_CANDIDATES / self.busy.len().max(1)).max(CLIENT_STEP_CANDIDATES);
-        for _ in 0..QUERY_STEP_CANDIDATES / slice {
-            let next = self.busy.range(self.served.saturating_add(1)..).next().or_else(|| self.busy.first());
-            let Some(&client) = next else { break };
-            self.served = client;
+        let mut left = QUERY_STEP_CANDIDATES;
+        while left > 0 {
+            let Some(client) = self.busy.pop() else { break };
             let stepped = self.alone(client, metrics, |serve, metrics| {
                 let session = serve.sessions.get_mut(&client).expect("busy clients have sessions");
                 let stepped = session.step(now.wall, slice, store, &mut serve.out, metrics);
@@ -221,7 +220,11 @@ impl Serve {
                 serve.note_work(client);
                 stepped
             });
-            stepped.transpose()?;
+            let took = stepped.transpose()?.unwrap_or(0);
+            left = left.saturating_sub(took.max(CLIENT_STEP_CANDIDATES_MIN));
+            if let Some(session) = self.sessions.get_mut(&client) {
+                self.busy.note(client, &mut session.share, took as u64);
+            }
         }
         Ok(self.has_work())
     }
@@ -265,7 +268,7 @@ impl Serve {
 
     /// Whether [`Serve::step`] has anything to send right now.
     pub fn has_work(&self) -> bool {
-        !self.busy.is_empty() || self.spread.is_pending()
+        !self.busy.is_empty() || self.spread.is_pending() || self.fanout.is_letting_go()
     }
 
     /// Clients connected.
@@ -304,9 +307,9 @@ impl Serve {
         assert_eq!(self.deadlines.len(), self.sessions.len());
         assert_eq!(self.subscriptions, self.sessions.values().map(|s| s.subscriptions().len()).sum::<usize>());
         for (client, session) in &self.sessions {
-            assert_eq!(self.busy.contains(client), session.has_work());
+            assert_eq!(self.busy.has(*client, &session.share), session.has_work());
         }
-        assert!(self.busy.iter().all(|client| self.sessions.contains_key(client)));
+        assert!(self.busy.keys().all(|client| self.sessions.contains_key(&client)));
         assert!(self.subscriptions > 0 || self.fanout.is_empty());
     }
 
@@ -359,8 +362,8 @@ impl Serve {
     fn close_subscription(&mut self, client: u64, id: &str) {
         let session = self.sessions.get_mut(&client).expect("the client was heard");
         if let Some(subscription) = session.close(id) {
-            remove(&mut self.fanout, &subscription);
             self.subscriptions -= 1;
+            remove(&mut self.fanout, subscription);
         }
     }
 
@@ -392,15 +395,12 @@ impl Serve {
     }
 
     fn note_work(&mut self, client: u64) {
-        let Some(session) = self.sessions.get_mut(&client) else {
-            self.busy.remove(&client);
-            return;
-        };
+        let Some(session) = self.sessions.get_mut(&client) else { return };
         let (has_work, hold) = (session.has_work(), session.take_hold());
         if has_work {
-            self.busy.insert(client);
+            self.busy.push(client, &mut session.share);
         } else {
-            self.busy.remove(&client);
+            self.busy.remove(client, &session.share);
         }
         if let Some(bytes) = hold {
             self.out.push_back(ServeOutput::Hold { client, bytes });
@@ -446,7 +446,7 @@ impl Serve {
     fn end_broken(&mut self, client: u64) {
         self.sessions.remove(&client);
         self.fanout.forget_client(client);
-        self.busy.remove(&client);
+        self.busy.forget(client);
         self.deadlines.retain(|(_, c)| *c != client);
         self.subscriptions = self.sessions.values().map(|session| session.subscriptions().len()).sum();
         self.out.push_back(ServeOutput::Close { client, code: INTERNAL_ERROR });
@@ -454,9 +454,9 @@ impl Serve {
 
     fn forget(&mut self, client: u64) {
         let Some(session) = self.sessions.remove(&client) else { return };
-        session.subscriptions().for_each(|subscription| remove(&mut self.fanout, subscription));
         self.subscriptions -= session.subscriptions().len();
-        self.busy.remove(&client);
+        self.busy.remove(client, &session.share);
+        session.into_subscriptions().for_each(|subscription| remove(&mut self.fanout, subscription));
         self.deadlines.retain(|(_, c)| *c != client);
     }
 }
@@ -522,9 +522,9 @@ impl Refusal {
 }
 
 /// Takes a subscription that was open out of the fan-out.
-fn remove(fanout: &mut Fanout, subscription: &Subscription) {
+fn remove(fanout: &mut Fanout, subscription: Subscription) {
     let slot = subscription.slot.expect("what is open is entered");
-    fanout.remove(slot, &subscription.filters);
+    fanout.remove(slot, subscription.filters);
 }
 
 fn check_filters(filters: &[Filter]) -> Result<(), Refusal> {

@@ -7,6 +7,7 @@
 //! anybody may make up as many addresses as fit into an event; root events that came before are found when it is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use nostr::event::{Event, EventId};
 use nostr::key::PublicKey;
@@ -344,6 +345,12 @@ impl State {
         let bootstrap = self.settings.bootstrap.iter().filter(|relay| self.sync_relays.contains_key(*relay));
         let others = self.sync_relays.keys().filter(|relay| !self.settings.bootstrap.contains(relay));
         bootstrap.chain(others)
+    }
+
+    /// The relays that come after this one in the order of their URLs, or all.
+    pub fn relays_after(&self, after: Option<&RelayUrl>) -> impl Iterator<Item = &RelayUrl> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.sync_relays.range::<RelayUrl, _>((from, Bound::Unbounded)).map(|(url, _)| url)
     }
 
     /// Whether a relay is followed: some repo needs it, or it is a bootstrap relay.

@@ -59,7 +59,7 @@ impl Engine {
 
     /// Answers a client that publishes an event while nothing can be stored; `false` if something can.
     pub(super) fn refuse_for_room(&mut self, client: u64, raw: &RawEvent<'_>) -> Result<bool, StoreError> {
-        if self.room.shortage().is_none() {
+        if self.room.is_there() {
             return Ok(false);
         }
         if let Some(Known::Stored { .. }) = self.store.known(&raw.id)? {

@@ -7,8 +7,8 @@ use crate::io::http::{Door, Parsed, Route, parse_head, route};
 use crate::io::proxies::{Proxies, hops};
 use crate::io::proxy_header::{self, Preface};
 use crate::limits::{ANSWER_HEAD_BYTES_MAX, FORWARDED_HOPS_MAX};
+use crate::protocol::network::Network;
 use crate::protocol::relay_url::RelayUrl;
-use crate::shares::Network;
 
 /// A head, as a request's and as an answer's; and what a proxy says before one and in one.
 pub fn http_head(data: &[u8]) {

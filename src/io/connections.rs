@@ -1,7 +1,7 @@
 //! Every connection of the loop, with what the loop must know to come back to it: its deadline, and whether it has more
 //! to read than its last turn allowed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use mio::Token;
 use mio::net::TcpStream;
@@ -12,8 +12,9 @@ use crate::io::crowd::Crowd;
 use crate::io::dial::Dial;
 use crate::io::inbound::Inbound;
 use crate::io::link::Link;
-use crate::shares::Account;
-use crate::time::Instant;
+use crate::limits::{LINK_AHEAD_TIME, LINK_CHEAP_MICROS};
+use crate::shares::{Account, Share, Turns};
+use crate::time::{Duration, Instant};
 
 /// Tokens below this one are the loop's own: listeners, signals, the resolver.
 pub const FIRST_TOKEN: usize = 1 << 16;
@@ -60,23 +61,30 @@ struct Slot {
     /// `None` only between [`Connections::take`] and [`Connections::put`].
     connection: Option<Connection>,
     deadline: Option<Instant>,
-    is_ready: bool,
+    share: Share,
 }
 
 /// The connections, each under a key that is also its token.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Connections {
     slots: Slab<Slot>,
     keys: BTreeMap<LinkId, usize>,
     deadlines: BTreeSet<(Instant, usize)>,
-    ready: VecDeque<usize>,
+    /// The ready list; what each takes is the microseconds of a processor that driving it takes.
+    ready: Turns<usize>,
     crowd: Crowd,
 }
 
 impl Connections {
     /// None yet, of which those to relays are to be counted by this.
     pub fn new(crowd: Crowd) -> Connections {
-        Connections { crowd, ..Connections::default() }
+        Connections {
+            slots: Slab::new(),
+            keys: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            ready: Turns::new(LINK_AHEAD_TIME.as_micros()),
+            crowd,
+        }
     }
 
     /// A relay that is being dialled, and where links lead.
@@ -85,6 +93,12 @@ impl Connections {
             Connection::Dial(dial) => Some((dial, &mut self.crowd)),
             Connection::Inbound(_) | Connection::Open(_) | Connection::Closing(_) => None,
         }
+    }
+
+    /// The dial of our own whose handshake asks for this answer.
+    pub fn dial_that_awaits(&self, accept: &str) -> Option<usize> {
+        let awaits = |slot: &Slot| matches!(&slot.connection, Some(Connection::Dial(dial)) if dial.awaits(accept));
+        self.slots.iter().find(|(_, slot)| awaits(slot)).map(|(key, _)| key)
     }
 
     /// The token of a key.
@@ -105,7 +119,7 @@ impl Connections {
     /// Takes a connection in.
     pub fn insert(&mut self, connection: Connection) -> usize {
         let id = link_of(&connection);
-        let key = self.slots.insert(Slot { connection: Some(connection), deadline: None, is_ready: false });
+        let key = self.slots.insert(Slot { connection: Some(connection), deadline: None, share: Share::default() });
         if let Some(id) = id {
             let before = self.keys.insert(id, key);
             assert!(before.is_none(), "link numbers are never used twice");
@@ -190,13 +204,19 @@ impl Connections {
         Some(key)
     }
 
-    /// Puts a connection at the end of the ready list, unless it is on it.
+    /// Driving a connection has taken so much time of a processor. The first of it counts for little: small questions go before
+    /// large ones even if a hundred others together leave less for each than small ones take.
+    pub fn note_used(&mut self, key: usize, took: Duration) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            let beyond = took.as_micros().saturating_sub(LINK_CHEAP_MICROS);
+            self.ready.note(key, &mut slot.share, beyond.max(took.as_micros() / 4));
+        }
+    }
+
+    /// Puts a connection on the ready list, unless it is on it.
     pub fn make_ready(&mut self, key: usize) {
-        if let Some(slot) = self.slots.get_mut(key)
-            && !slot.is_ready
-        {
-            slot.is_ready = true;
-            self.ready.push_back(key);
+        if let Some(slot) = self.slots.get_mut(key) {
+            self.ready.push(key, &mut slot.share);
         }
     }
 
@@ -205,15 +225,11 @@ impl Connections {
         self.ready.len()
     }
 
-    /// The connection that has waited longest on the ready list.
+    /// The connection on the ready list whose turn it is.
     pub fn poll_ready(&mut self) -> Option<usize> {
         // A key outlives its connection on the list; the newcomer under it is then driven once for nothing, which any
         // connection must bear.
-        let key = self.ready.pop_front()?;
-        if let Some(slot) = self.slots.get_mut(key) {
-            slot.is_ready = false;
-        }
-        Some(key)
+        self.ready.pop()
     }
 }
 
@@ -238,7 +254,7 @@ mod tests {
 
     #[test]
     fn deadlines_come_in_order_and_die_with_their_connection() {
-        let mut connections = Connections::default();
+        let mut connections = Connections::new(Crowd::default());
         let keys: Vec<_> = (0..3).map(|n| connections.insert(dial(n))).collect();
         connections.set_deadline(keys[0], Some(Instant::from_micros(30)));
         connections.set_deadline(keys[1], Some(Instant::from_micros(10)));
@@ -255,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_on_the_ready_list_once() {
-        let mut connections = Connections::default();
+        let mut connections = Connections::new(Crowd::default());
         let a = connections.insert(dial(1));
         let b = connections.insert(dial(2));
         connections.make_ready(a);
@@ -270,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_link_is_found_until_it_closes() {
-        let mut connections = Connections::default();
+        let mut connections = Connections::new(Crowd::default());
         let key = connections.insert(dial(7));
         assert_eq!(connections.find(LinkId::Relay(7)), Some(key));
         connections.remove(key);

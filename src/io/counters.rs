@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::time::Duration;
+
 /// Counters of the event loop, all since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -9,6 +11,8 @@ pub struct Counters {
     pub turns: u64,
     /// Of these, those that took longer than [`crate::limits::TURN_SLOW`], commits left out.
     pub slow_turns: u64,
+    /// Processor time of the longest of them, commits included.
+    pub longest_turn: Duration,
     /// Upgrades answered with 503 because of `limits.clients_max` or `limits.clients_per_address`.
     pub clients_refused: u64,
     /// Connections closed because of [`crate::limits::HTTP_PENDING_MAX`], or at once because of
@@ -30,6 +34,11 @@ pub struct Counters {
 pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_loop_turns_total", "counter", "Turns of the event loop"),
     ("grasp_sync_loop_slow_turns_total", "counter", "Turns longer than 50 ms, commits left out"),
+    (
+        "grasp_sync_loop_longest_turn_seconds",
+        "gauge",
+        "Processor time of the longest turn of the event loop since the start, commits included",
+    ),
     ("grasp_sync_clients_refused_total", "counter", "Clients turned away with 503: clients_max or clients_per_address"),
     (
         "grasp_sync_connections_refused_total",
@@ -50,18 +59,19 @@ pub const TABLE: &[(&str, &str, &str)] = &[
 
 impl Counters {
     /// In the order of [`TABLE`].
-    fn values(&self, buffers: usize) -> [u64; TABLE.len()] {
+    fn values(&self, buffers: usize) -> [f64; TABLE.len()] {
         [
-            self.turns,
-            self.slow_turns,
-            self.clients_refused,
-            self.connections_refused,
-            self.proxy_headers_refused,
-            self.http_answers,
-            self.page_faults,
-            self.link_bytes_in,
-            self.link_bytes_out,
-            buffers as u64,
+            self.turns as f64,
+            self.slow_turns as f64,
+            self.longest_turn.as_secs_f64(),
+            self.clients_refused as f64,
+            self.connections_refused as f64,
+            self.proxy_headers_refused as f64,
+            self.http_answers as f64,
+            self.page_faults as f64,
+            self.link_bytes_in as f64,
+            self.link_bytes_out as f64,
+            buffers as f64,
         ]
     }
 
@@ -109,15 +119,16 @@ mod tests {
         let counters = Counters {
             turns: 1,
             slow_turns: 2,
-            clients_refused: 3,
-            connections_refused: 4,
-            proxy_headers_refused: 5,
-            http_answers: 6,
-            page_faults: 7,
-            link_bytes_in: 8,
-            link_bytes_out: 9,
+            longest_turn: Duration::from_secs(3),
+            clients_refused: 4,
+            connections_refused: 5,
+            proxy_headers_refused: 6,
+            http_answers: 7,
+            page_faults: 8,
+            link_bytes_in: 9,
+            link_bytes_out: 10,
         };
-        let text = counters.add_to(String::new(), 10);
+        let text = counters.add_to(String::new(), 11);
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let expected: Vec<String> = (1..).zip(TABLE).map(|(value, (name, ..))| format!("{name} {value}")).collect();
         assert_eq!(samples, expected);

@@ -169,6 +169,11 @@ impl Dial {
         &self.url
     }
 
+    /// Whether this is the answer that its handshake waits for: whoever is asked for that is asked by us.
+    pub fn awaits(&self, accept: &str) -> bool {
+        matches!(&self.stage, Stage::Shaking(handshake) if handshake.accept() == accept)
+    }
+
     /// Whether the resolver's answer is still awaited.
     pub fn is_resolving(&self) -> bool {
         matches!(self.stage, Stage::Resolving)

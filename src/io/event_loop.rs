@@ -13,7 +13,7 @@ mod links;
 #[expect(clippy::disallowed_methods, reason = "peers are threads")]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -23,9 +23,11 @@ use std::sync::Arc;
 use mio::{Events, Poll, Token};
 use rustls::ClientConfig;
 
+use self::clients::Document;
 use crate::contract::{CloseReason, Input, LinkId, Output};
 use crate::engine::Engine;
 use crate::io::clock::Clock;
+
 use crate::io::connections::{Connections, FIRST_TOKEN};
 use crate::io::counters::Counters;
 use crate::io::crowd::Crowd;
@@ -37,9 +39,10 @@ use crate::io::proxies::Proxies;
 use crate::io::resolver::{Answer, LookupId, RESOLVER_TOKENS, Resolver, ResolverConfig};
 use crate::io::signals::Signals;
 use crate::limits::{LINK_CLOSE_TIMEOUT, LINK_READ_TIME_PER_TURN, READ_TIME_PER_TURN, READS_PER_TURN, TURN_SLOW};
+use crate::protocol::network::Network;
 use crate::protocol::relay_url::Service;
+use crate::shares::Pool;
 use crate::shares::room::Shortage;
-use crate::shares::{Network, Pool};
 use crate::store::StoreError;
 use crate::time::{Duration, Instant, Now};
 
@@ -240,6 +243,8 @@ pub struct EventLoop {
     places: Places,
     pool: Pool<LinkId>,
     next_client: u64,
+    /// Documents that were asked for, of which each turn answers one; those of [`Places::add_document`].
+    documents: VecDeque<Document>,
     /// Links to be flushed at the end of the turn.
     touched: BTreeSet<usize>,
     /// Links that ended, of which the engine learns in the next turn: so it cannot make the loop go round within one.
@@ -249,6 +254,8 @@ pub struct EventLoop {
     /// Links whose queue has become empty, likewise.
     drained: Vec<LinkId>,
     last_commit_took: Duration,
+    /// Processor time when the last turn ended; `None` before the first.
+    spent: Option<Instant>,
     /// The disk that the store is on; `None` if it is on none.
     disk: Option<Disk>,
     /// One link's share of this turn.
@@ -289,11 +296,13 @@ impl EventLoop {
             pool: Pool::new(options.buffers_bytes),
             connections: Connections::new(crowd),
             next_client: 0,
+            documents: VecDeque::new(),
             touched: BTreeSet::new(),
             ended: Vec::new(),
             inquired: Vec::new(),
             drained: Vec::new(),
             last_commit_took: Duration::ZERO,
+            spent: None,
             disk: None,
             read_time: LINK_READ_TIME_PER_TURN,
             counters: Counters::default(),
@@ -366,6 +375,7 @@ impl EventLoop {
             self.on_time(now, key, core)?;
         }
         self.drive_ready(now, core)?;
+        self.answer_document(now, core)?;
         self.tell(core)?;
         core.handle(self.clock.now(), Input::Tick)?;
         let idle = self.connections.ready_len() == 0;
@@ -380,7 +390,16 @@ impl EventLoop {
         self.flush_touched();
         let took = self.clock.now().mono.since(now.mono + committing);
         self.counters.slow_turns += u64::from(took > TURN_SLOW);
+        self.note_processor_time();
         Ok(Turned::On)
+    }
+
+    /// A turn has ended.
+    fn note_processor_time(&mut self) {
+        let spent = self.clock.processor_time();
+        if let Some(before) = self.spent.replace(spent) {
+            self.counters.longest_turn = self.counters.longest_turn.max(spent.since(before));
+        }
     }
 
     /// Polls until an event, the nearest deadline, or at once if something is left to do.
@@ -391,6 +410,7 @@ impl EventLoop {
             || !self.inquired.is_empty()
             || !self.drained.is_empty()
             || !self.known_names.is_empty()
+            || !self.documents.is_empty()
             || self.listeners.iter().any(|l| l.may_accept(now));
         let timeout = if is_busy {
             Some(Duration::ZERO)
@@ -433,14 +453,14 @@ impl EventLoop {
         stop
     }
 
-    /// Drives those that were ready when the turn began, until the turn's share of messages and time is used up. What each
+    /// Drives as many as were ready when the turn began, until the turn's share of messages and time is used up. What each
     /// wants done is done before the next, so that a hundred relays that open at once do not fill memory with their REQs.
     fn drive_ready(&mut self, now: Now, core: &mut impl Core) -> Result<(), RunError> {
-        let mut reads = 0;
         let ready = self.connections.ready_len();
         let until = self.clock.now().mono + READ_TIME_PER_TURN;
         self.read_time =
             LINK_READ_TIME_PER_TURN.min(Duration::from_micros(READ_TIME_PER_TURN.as_micros() / ready.max(1) as u64));
+        let (mut reads, mut spent) = (0, self.clock.processor_time());
         for _ in 0..ready {
             if reads >= READS_PER_TURN || self.clock.now().mono >= until {
                 break;
@@ -448,6 +468,8 @@ impl EventLoop {
             let Some(key) = self.connections.poll_ready() else { break };
             reads += self.drive(now, key, core)?;
             self.carry_out(core);
+            let before = std::mem::replace(&mut spent, self.clock.processor_time());
+            self.connections.note_used(key, spent.since(before));
         }
         Ok(())
     }
@@ -502,6 +524,7 @@ impl EventLoop {
         self.inquired.clear();
         self.drained.clear();
         self.known_names.clear();
+        self.documents.clear();
         for lookup in std::mem::take(&mut self.lookups).into_keys() {
             self.resolver.cancel(self.clock.now(), self.poll.registry(), lookup);
         }

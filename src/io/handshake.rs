@@ -55,6 +55,11 @@ impl<S: Read + Write> Handshake<S> {
         Handshake { transport, stage: Stage::Tls, accept: derive_accept_key(key.as_bytes()), request }
     }
 
+    /// What the other side has to answer to show that it has read our key, which nobody else has chosen.
+    pub fn accept(&self) -> &str {
+        &self.accept
+    }
+
     /// The transport, for its grant and its counts.
     pub fn transport_mut(&mut self) -> &mut Transport<S> {
         &mut self.transport

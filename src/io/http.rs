@@ -372,6 +372,7 @@ fn reason_phrase(status: u16) -> &'static str {
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         503 => "Service Unavailable",
+        508 => "Loop Detected",
         _ => "Unknown",
     }
 }

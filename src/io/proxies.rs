@@ -7,7 +7,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::limits::FORWARDED_HOPS_MAX;
-use crate::shares::{Account, Network};
+use crate::protocol::network::Network;
+use crate::shares::Account;
 
 /// The proxies whose word counts.
 #[derive(Clone, Debug, Default)]

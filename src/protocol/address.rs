@@ -7,40 +7,50 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::network::Network;
+
 /// IPv4 blocks that are not the public Internet: first address and prefix length.
-const V4_REFUSED: [(Ipv4Addr, u32); 15] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network (RFC 791)
-    (Ipv4Addr::new(10, 0, 0, 0), 8),      // private (RFC 1918)
-    (Ipv4Addr::new(100, 64, 0, 0), 10),   // shared by carriers' NAT (RFC 6598)
-    (Ipv4Addr::new(127, 0, 0, 0), 8),     // loopback (RFC 1122)
-    (Ipv4Addr::new(169, 254, 0, 0), 16),  // link-local (RFC 3927), cloud metadata too
-    (Ipv4Addr::new(172, 16, 0, 0), 12),   // private (RFC 1918)
-    (Ipv4Addr::new(192, 0, 0, 0), 24),    // IETF protocols (RFC 6890)
-    (Ipv4Addr::new(192, 0, 2, 0), 24),    // documentation (RFC 5737)
-    (Ipv4Addr::new(192, 88, 99, 0), 24),  // former 6to4 relays (RFC 7526)
-    (Ipv4Addr::new(192, 168, 0, 0), 16),  // private (RFC 1918)
-    (Ipv4Addr::new(198, 18, 0, 0), 15),   // benchmarking (RFC 2544)
-    (Ipv4Addr::new(198, 51, 100, 0), 24), // documentation (RFC 5737)
-    (Ipv4Addr::new(203, 0, 113, 0), 24),  // documentation (RFC 5737)
-    (Ipv4Addr::new(224, 0, 0, 0), 4),     // multicast (RFC 5771)
-    (Ipv4Addr::new(240, 0, 0, 0), 4),     // reserved (RFC 1112), broadcast
+const V4_REFUSED: [Network; 15] = [
+    v4([0, 0, 0, 0], 8),       // this network (RFC 791)
+    v4([10, 0, 0, 0], 8),      // private (RFC 1918)
+    v4([100, 64, 0, 0], 10),   // shared by carriers' NAT (RFC 6598)
+    v4([127, 0, 0, 0], 8),     // loopback (RFC 1122)
+    v4([169, 254, 0, 0], 16),  // link-local (RFC 3927), cloud metadata too
+    v4([172, 16, 0, 0], 12),   // private (RFC 1918)
+    v4([192, 0, 0, 0], 24),    // IETF protocols (RFC 6890)
+    v4([192, 0, 2, 0], 24),    // documentation (RFC 5737)
+    v4([192, 88, 99, 0], 24),  // former 6to4 relays (RFC 7526)
+    v4([192, 168, 0, 0], 16),  // private (RFC 1918)
+    v4([198, 18, 0, 0], 15),   // benchmarking (RFC 2544)
+    v4([198, 51, 100, 0], 24), // documentation (RFC 5737)
+    v4([203, 0, 113, 0], 24),  // documentation (RFC 5737)
+    v4([224, 0, 0, 0], 4),     // multicast (RFC 5771)
+    v4([240, 0, 0, 0], 4),     // reserved (RFC 1112), broadcast
 ];
 
 /// IPv6 blocks inside [`V6_GLOBAL`] that are not the public Internet.
-const V6_REFUSED: [(Ipv6Addr, u32); 3] = [
+const V6_REFUSED: [Network; 3] = [
     // IETF protocols (RFC 2928): Teredo, benchmarking, ORCHID. Teredo is refused whatever it carries: no relay lives there.
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
-    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation (RFC 3849)
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),     // documentation (RFC 9637)
+    v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23),
+    v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32), // documentation (RFC 3849)
+    v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20),     // documentation (RFC 9637)
 ];
 
 /// Global unicast (RFC 4291). All else is refused: loopback, unspecified, mapped and compatible IPv4, link-local,
 /// site-local, unique local, multicast, discard-only, and what has not been handed out.
-const V6_GLOBAL: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+const V6_GLOBAL: Network = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 /// NAT64 (RFC 6052): IPv4 in the last 32 bits.
-const V6_NAT64: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+const V6_NAT64: Network = v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96);
 /// 6to4 (RFC 3056): IPv4 in bits 16 to 47.
-const V6_6TO4: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16);
+const V6_6TO4: Network = v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16);
+
+const fn v4([a, b, c, d]: [u8; 4], bits: u32) -> Network {
+    Network::of(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), bits)
+}
+
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], bits: u32) -> Network {
+    Network::of(IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), bits)
+}
 
 /// Whether `ip` belongs to the public Internet, so that a stranger's URL may make us dial it.
 ///
@@ -54,19 +64,18 @@ pub fn is_public(ip: IpAddr) -> bool {
 }
 
 fn is_public_v4(ip: Ipv4Addr) -> bool {
-    !V4_REFUSED.iter().any(|&(first, prefix)| u32::from(ip) >> (32 - prefix) == u32::from(first) >> (32 - prefix))
+    !V4_REFUSED.iter().any(|block| block.contains(ip.into()))
 }
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {
-    let within =
-        |(first, prefix): (Ipv6Addr, u32)| u128::from(ip) >> (128 - prefix) == u128::from(first) >> (128 - prefix);
-    if within(V6_NAT64) {
+    let is_in = |block: &Network| block.contains(ip.into());
+    if is_in(&V6_NAT64) {
         return is_public_v4(Ipv4Addr::from(u128::from(ip) as u32));
     }
-    if within(V6_6TO4) {
+    if is_in(&V6_6TO4) {
         return is_public_v4(Ipv4Addr::from((u128::from(ip) >> 80) as u32));
     }
-    within(V6_GLOBAL) && !V6_REFUSED.iter().any(|&block| within(block))
+    is_in(&V6_GLOBAL) && !V6_REFUSED.iter().any(is_in)
 }
 
 /// The order in which to dial: IPv6 first, then families in turn (RFC 8305 section 4), each in the order it came, without

@@ -8,9 +8,11 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
 
 use slab::Slab;
 
+use crate::limits::FANOUT_LEAVING_STEP;
 use crate::protocol::filter::{Bytes32, EventTags, Filter, Narrowest, TagValue};
 
 /// One subscription: its client's number and its own, which is never used twice.
@@ -27,11 +29,26 @@ pub struct SubscriptionKey {
 pub struct Slot(u32);
 
 /// The index. Bounded by what the sessions hold ([`crate::limits::CLIENT_BYTES_MAX`]).
+///
+/// What is taken out is found no more at once, but its values go in steps: a client that is closed may have entered 100,000.
 #[derive(Debug, Default)]
 pub struct Fanout {
     /// Values as the anchors below have them, each with the slot of a subscription.
     entries: BTreeSet<(u32, Slot)>,
-    keys: Slab<SubscriptionKey>,
+    /// `None`: it was taken out, and some of its values are still entered.
+    keys: Slab<Option<SubscriptionKey>>,
+    /// Those of `keys` that are not.
+    open: usize,
+    leaving: Vec<Leaving>,
+    /// Values entered since any were last taken out for that.
+    entered: usize,
+}
+
+/// A subscription that was taken out, and the filters whose values are still entered.
+#[derive(Debug)]
+struct Leaving {
+    slot: Slot,
+    filters: Vec<Rc<Filter>>,
 }
 
 /// Bytes of memory of one entry, about: nodes of the set are full by two thirds.
@@ -39,36 +56,68 @@ const ENTRY_BYTES: usize = 20;
 
 impl Fanout {
     /// Enters a subscription, once.
-    pub fn insert<F: AsRef<Filter>>(&mut self, key: SubscriptionKey, filters: &[F]) -> Slot {
-        let slot = u32::try_from(self.keys.insert(key)).expect("the memory of all clients has no room for so many");
+    pub fn insert(&mut self, key: SubscriptionKey, filters: &[Rc<Filter>]) -> Slot {
+        let slot =
+            u32::try_from(self.keys.insert(Some(key))).expect("the memory of all clients has no room for so many");
         let slot = Slot(slot);
+        self.open += 1;
+        let mut values = 0;
         for filter in filters {
-            for_each_anchor(filter.as_ref(), |anchor| {
+            for_each_anchor(filter, |anchor| {
                 self.entries.insert((anchor, slot));
+                values += 1;
             });
+        }
+        // So what is left of others never grows. Not for each few, which are not to pay for a whole filter.
+        self.entered += values;
+        if self.entered >= FANOUT_LEAVING_STEP {
+            let entered = std::mem::take(&mut self.entered);
+            self.let_go(entered + entered / 2);
         }
         slot
     }
 
     /// Takes a subscription out again; `filters` as they were entered.
-    pub fn remove<F: AsRef<Filter>>(&mut self, slot: Slot, filters: &[F]) {
-        self.keys.remove(slot.0 as usize);
-        for filter in filters {
-            for_each_anchor(filter.as_ref(), |anchor| {
-                self.entries.remove(&(anchor, slot));
-            });
+    pub fn remove(&mut self, slot: Slot, filters: Box<[Rc<Filter>]>) {
+        self.keys[slot.0 as usize] = None;
+        self.open -= 1;
+        self.leaving.push(Leaving { slot, filters: filters.into_vec() });
+    }
+
+    /// Whether values are entered of subscriptions that were taken out.
+    pub fn is_letting_go(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Goes on with taking such values out, until there were so many, or a filter's more.
+    pub fn let_go(&mut self, mut values: usize) {
+        while values > 0
+            && let Some(leaving) = self.leaving.last_mut()
+        {
+            let slot = leaving.slot;
+            match leaving.filters.pop() {
+                Some(filter) => for_each_anchor(&filter, |anchor| {
+                    self.entries.remove(&(anchor, slot));
+                    values = values.saturating_sub(1);
+                }),
+                None => {
+                    self.leaving.pop();
+                    self.keys.remove(slot.0 as usize);
+                }
+            }
         }
     }
 
     /// Takes out whatever is entered for a client, by looking at everything.
     pub fn forget_client(&mut self, client: u64) {
-        self.keys.retain(|_, key| key.client != client);
+        self.keys.retain(|_, key| key.is_none_or(|key| key.client != client));
+        self.open = self.keys.iter().filter(|(_, key)| key.is_some()).count();
         self.entries.retain(|(_, slot)| self.keys.contains(slot.0 as usize));
     }
 
-    /// Whether no subscription is entered under anything.
+    /// Whether no subscription is entered.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.open == 0
     }
 
     /// Bytes of memory that a filter takes here, about.
@@ -93,7 +142,7 @@ impl Fanout {
         }
         found.sort_unstable();
         found.dedup();
-        let mut keys: Vec<_> = found.into_iter().map(|slot| self.keys[slot.0 as usize]).collect();
+        let mut keys: Vec<_> = found.into_iter().filter_map(|slot| self.keys[slot.0 as usize]).collect();
         keys.sort_unstable();
         keys
     }
@@ -216,10 +265,34 @@ mod tests {
             }
         }
         assert!(found > 1_000, "the filters are worth a test: {found}");
-        for (.., slot, filters) in &entered {
-            fanout.remove(*slot, filters);
+        let last = entered.len() - 1;
+        for (n, (.., slot, filters)) in entered.into_iter().enumerate() {
+            assert!(!fanout.is_empty(), "{n} of {last}");
+            fanout.remove(slot, filters.into());
         }
-        assert!(fanout.is_empty());
+        assert!(fanout.is_empty() && fanout.is_letting_go());
+        (0..50).for_each(|n| assert!(fanout.candidates(&EventTags::of(&event(n))).is_empty()));
+        fanout.let_go(usize::MAX);
+        assert!(fanout.entries.is_empty() && fanout.keys.is_empty() && !fanout.is_letting_go());
+    }
+
+    #[test]
+    fn what_was_taken_out_goes_in_steps_and_faster_than_others_come() {
+        let mut fanout = Fanout::default();
+        let filter = |n: u16| Rc::new(Asked::new().kinds((0..1_000).map(|m| Kind::from_u16(n * 1_000 + m))).into());
+        let enter = |fanout: &mut Fanout, n: u16| {
+            let filters = [filter(n)];
+            (fanout.insert(SubscriptionKey { client: 1, number: n.into() }, &filters), filters)
+        };
+        let entered: Vec<_> = (0..20).map(|n| enter(&mut fanout, n)).collect();
+        entered.into_iter().for_each(|(slot, filters)| fanout.remove(slot, filters.into()));
+        assert_eq!(fanout.entries.len(), 20_000);
+        fanout.let_go(1);
+        assert_eq!(fanout.entries.len(), 19_000, "a filter at least");
+        (20..30).for_each(|n| _ = enter(&mut fanout, n));
+        assert!(fanout.entries.len() < 19_000);
+        (0..10).for_each(|_| fanout.let_go(1_000));
+        assert_eq!((fanout.keys.len(), fanout.is_letting_go()), (10, false));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::limits::{
 use crate::metrics::Metrics;
 use crate::protocol::filter::{EventTags, Filter};
 use crate::protocol::message;
-use crate::shares::Account;
+use crate::shares::{Account, Share};
 use crate::store::{Query, QueryStep, Seq, Store, StoreError, StoredEvent};
 use crate::time::{Instant, UnixTime};
 
@@ -88,6 +88,8 @@ pub struct Session {
     client: u64,
     /// Who pays for it.
     pub account: Account,
+    /// What it has taken of the time for answers.
+    pub share: Share,
     /// When the client last sent anything.
     pub last_heard: Instant,
     /// When it was pinged, if it has been silent since.
@@ -115,6 +117,7 @@ impl Session {
         Session {
             client,
             account,
+            share: Share::default(),
             last_heard: now,
             pinged: None,
             subscriptions: BTreeMap::new(),
@@ -132,6 +135,11 @@ impl Session {
     /// Its open subscriptions.
     pub fn subscriptions(&self) -> impl ExactSizeIterator<Item = &Subscription> {
         self.subscriptions.values()
+    }
+
+    /// What was open, at the end.
+    pub fn into_subscriptions(self) -> impl Iterator<Item = Subscription> {
+        self.subscriptions.into_values()
     }
 
     /// Bytes of memory that its open subscriptions take, about.
@@ -238,7 +246,8 @@ impl Session {
         true
     }
 
-    /// Goes one slice on with what is owed: at most `slice` candidates of the query under way, then as many held events.
+    /// Goes one slice on with what is owed: at most `slice` candidates of the query under way, then as many held events. Returns
+    /// what was looked at, in candidates.
     ///
     /// # Errors
     ///
@@ -250,11 +259,14 @@ impl Session {
         store: &Store,
         out: &mut Outbox,
         metrics: &mut Metrics,
-    ) -> Result<(), StoreError> {
-        if let Some(&number) = self.querying.front() {
-            self.step_query(number, now, slice, store, out, metrics)?;
-        }
-        self.step_held(slice, store, out, metrics)
+    ) -> Result<usize, StoreError> {
+        let queried = match self.querying.front() {
+            Some(&number) => self.step_query(number, now, slice, store, out, metrics)?,
+            None => 0,
+        };
+        let held = self.held;
+        self.step_held(slice, store, out, metrics)?;
+        Ok(queried + (held - self.held))
     }
 
     fn step_query(
@@ -265,14 +277,14 @@ impl Session {
         store: &Store,
         out: &mut Outbox,
         metrics: &mut Metrics,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         let subscription = self.subscriptions.get(&number).expect("what is querying is open");
         if self.running.is_none() {
             self.running = next_query(subscription, 0);
         }
         let Some(running) = self.running.as_mut() else {
             self.end_of_stored(number, out);
-            return Ok(());
+            return Ok(0);
         };
         let (client, undrained) = (self.client, &mut self.undrained);
         let (sent, overlapping) = (&mut running.sent, subscription.filters.len() > 1);
@@ -285,7 +297,9 @@ impl Session {
             }
             if *undrained < CLIENT_PAGE_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
+        let before = running.query.looked_at();
         let step = shared(|| store.query(&mut running.query, now, slice, &mut take))?;
+        let took = running.query.looked_at() - before;
         if step == QueryStep::Done {
             let looked_at = running.looked_at + running.query.looked_at();
             let sent = std::mem::take(&mut running.sent);
@@ -294,7 +308,7 @@ impl Session {
                 None => self.end_of_stored(number, out),
             }
         }
-        Ok(())
+        Ok(took)
     }
 
     /// The subscription whose query is under way, and what that has looked at so far, in candidates.

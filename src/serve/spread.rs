@@ -17,6 +17,9 @@ use crate::metrics::Metrics;
 use crate::protocol::filter::EventTags;
 use crate::store::{Seq, Store, StoreError, StoredEvent};
 
+/// What sending one event costs beside its bytes: writing it down, and its way to the socket.
+const SEND_COST: u64 = 32;
+
 /// Events on their way to live subscriptions.
 #[derive(Debug, Default)]
 pub(super) struct Spread {
@@ -145,8 +148,12 @@ impl Serve {
             let cost = self.alone(key.client, metrics, |serve, metrics| {
                 // The client may have been closed by an earlier subscription of its own.
                 let Some(session) = serve.sessions.get_mut(&key.client) else { return 1 };
-                let cost = session.cost_of(key.number, tags.len_max()) + stored.json.len() as u64 / 256;
+                let mut cost = session.cost_of(key.number, tags.len_max()) + stored.json.len() as u64 / 256;
+                let said_before = serve.out.len();
                 if session.on_stored(key.number, stored, &tags, &mut serve.out, metrics) {
+                    if serve.out.len() > said_before {
+                        cost += SEND_COST + stored.json.len() as u64 / 32;
+                    }
                     serve.note_work(key.client);
                 } else {
                     metrics.clients_closed.add("slow");

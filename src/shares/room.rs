@@ -134,6 +134,11 @@ impl Room {
         self.retry_wait = ROOM_RETRY_MIN;
     }
 
+    /// Whether something can be stored.
+    pub fn is_there(&self) -> bool {
+        self.shortage().is_none()
+    }
+
     /// Why nothing can be stored; `None` if there is room.
     pub fn shortage(&self) -> Option<Shortage> {
         match self.state {

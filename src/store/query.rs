@@ -7,7 +7,7 @@ use super::index::{Entries, Index};
 use super::schema::{self, Place};
 use super::snapshot::Snapshot;
 use super::{Seq, StoreError};
-use crate::limits::QUERY_CANDIDATE_BYTES;
+use crate::limits::{QUERY_CANDIDATE_BYTES, QUERY_CANDIDATE_VALUES};
 use crate::protocol::filter::{Bytes32, Filter, Narrowest};
 use crate::time::UnixTime;
 use nostr::event::EventId;
@@ -82,7 +82,8 @@ impl Query {
         }
     }
 
-    /// What it has looked at so far, in candidates; a large event counts as several.
+    /// What it has looked at so far, in candidates; a large event counts as several, as do the values that each step begins
+    /// with.
     pub fn looked_at(&self) -> usize {
         self.looked_at
     }
@@ -133,6 +134,7 @@ impl Query {
             Some(position) => Bound::Excluded(position),
             None => Bound::Included(first),
         };
+        self.looked_at += prefixes.len() / QUERY_CANDIDATE_VALUES;
         let mut ranges: Vec<Entries<'_, N>> = Vec::with_capacity(prefixes.len());
         let mut heads = BinaryHeap::with_capacity(prefixes.len());
         for prefix in prefixes {
@@ -163,6 +165,7 @@ impl Query {
     }
 
     fn walk_ids(&mut self, snapshot: &Snapshot, ids: &[Bytes32], step: &mut Step<'_>) -> Result<QueryStep, StoreError> {
+        self.looked_at += ids.len() / QUERY_CANDIDATE_VALUES;
         let mut places = Vec::with_capacity(ids.len());
         for id in ids.iter().copied().map(EventId::from_byte_array) {
             let Some((seq, created_at)) = snapshot.id(&id)? else { continue };

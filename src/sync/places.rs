@@ -179,7 +179,7 @@ impl fmt::Display for LeftOut {
 }
 
 /// Who is followed, best first, and who is not.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Places {
     /// At most as many as there are places.
     pub given: Vec<RelayUrl>,
@@ -187,33 +187,92 @@ pub struct Places {
     pub left_out: Vec<(RelayUrl, LeftOut)>,
 }
 
-/// Gives `max` places. `private_exempt`: [`crate::limits::Limits::private_relays_exempt`].
-pub fn assign(mut candidates: Vec<Candidate>, now: UnixTime, max: usize, private_exempt: bool) -> Places {
-    let latest = candidates.iter().map(|candidate| candidate.standing.reached).max().unwrap_or_default();
-    candidates.sort_unstable_by(|a, b| age(a).cmp(&age(b)));
-    let shares = shares(&candidates);
-    let mut ranked: Vec<(Rank, Candidate)> =
-        candidates.into_iter().zip(shares).map(|(of, share)| (rank(&of, share, latest, now), of)).collect();
-    // Stable: the older of two comes first.
-    ranked.sort_by_key(|(rank, _)| *rank);
+/// Places being given, in steps: strangers choose how many relays are named.
+#[derive(Debug, Default)]
+pub struct Assignment {
+    /// The oldest first.
+    by_age: BTreeMap<(UnixTime, RelayUrl), Applicant>,
+    /// When anybody was last reached.
+    latest: UnixTime,
+    /// How many relays of an author have been ranked.
+    listed: BTreeMap<AuthorId, usize>,
+    /// For each host and port, how many URLs with a path may still be followed: one without is most likely where the relay
+    /// is, and always has a place among the host's.
+    hosts: BTreeMap<HostAndPort, usize>,
+    /// The best first; of two the older.
+    ranked: BTreeMap<(Rank, usize), (RelayUrl, Applicant)>,
+    /// Relays followed that an author alone lists.
+    alone: BTreeMap<AuthorId, usize>,
+    /// What has been decided.
+    pub places: Places,
+}
 
-    let mut hosts = hosts(ranked.iter().map(|(_, candidate)| candidate));
-    let mut alone: BTreeMap<AuthorId, usize> = BTreeMap::new();
-    let mut places = Places::default();
-    for (_, Candidate { url, is_bootstrap, authors, .. }) in ranked {
-        let host = hosts.get_mut(&url.host_and_port()).expect("each was counted");
+/// A candidate, but for its URL.
+#[derive(Debug)]
+struct Applicant {
+    is_bootstrap: bool,
+    authors: Vec<AuthorId>,
+    standing: Standing,
+}
+
+impl Assignment {
+    /// One more that wants a place. All come before the first [`Assignment::step`].
+    pub fn add(&mut self, Candidate { url, is_bootstrap, authors, standing }: Candidate) {
+        self.latest = self.latest.max(standing.reached);
+        self.by_age.insert((standing.first_seen, url), Applicant { is_bootstrap, authors, standing });
+    }
+
+    /// Goes on with so many candidates at most: each is ranked, and then has a place or none. Gives `max` places.
+    /// `private_exempt`: [`crate::limits::Limits::private_relays_exempt`]. True when all is decided.
+    pub fn step(&mut self, now: UnixTime, max: usize, private_exempt: bool, candidates: usize) -> bool {
+        for _ in 0..candidates {
+            if let Some(((_, url), applicant)) = self.by_age.pop_first() {
+                self.rank(url, applicant, now);
+            } else if let Some((_, (url, applicant))) = self.ranked.pop_first() {
+                self.place(url, &applicant, max, private_exempt);
+            } else {
+                return true;
+            }
+        }
+        self.by_age.is_empty() && self.ranked.is_empty()
+    }
+
+    /// Forgets so much of what it was decided by. True when nothing is left of it.
+    pub fn forget(&mut self, count: usize) -> bool {
+        for _ in 0..count {
+            let _ = (self.hosts.pop_first(), self.listed.pop_first(), self.alone.pop_first());
+        }
+        self.hosts.is_empty() && self.listed.is_empty() && self.alone.is_empty()
+    }
+
+    fn rank(&mut self, url: RelayUrl, applicant: Applicant, now: UnixTime) {
+        let mut share = usize::MAX;
+        for author in &applicant.authors {
+            let before = self.listed.entry(*author).or_default();
+            share = share.min(*before / AUTHOR_SHARE_STEP);
+            *before += 1;
+        }
+        let free = self.hosts.entry(url.host_and_port()).or_insert(HOST_URLS_MAX);
+        *free -= usize::from(is_root(&url));
+        let rank = rank(&applicant, share, self.latest, now);
+        self.ranked.insert((rank, self.ranked.len()), (url, applicant));
+    }
+
+    fn place(&mut self, url: RelayUrl, applicant: &Applicant, max: usize, private_exempt: bool) {
+        let Applicant { is_bootstrap, authors, .. } = applicant;
+        let host = self.hosts.get_mut(&url.host_and_port()).expect("each was counted");
         let is_free = is_root(&url) || private_exempt && url.is_at_private_address();
-        let author = if let [author] = authors[..] { alone.entry(author).or_default() } else { &mut 0 };
+        let author = if let [author] = authors[..] { self.alone.entry(author).or_default() } else { &mut 0 };
         let why = match is_bootstrap {
-            _ if places.given.len() >= max => Some(LeftOut::RelaysMax),
+            _ if self.places.given.len() >= max => Some(LeftOut::RelaysMax),
             true => None,
             false if !is_free && *host == 0 => Some(LeftOut::Host),
             false if *author >= AUTHOR_RELAYS_MAX => Some(LeftOut::Author),
             false => None,
         };
         if let Some(why) = why {
-            places.left_out.push((url, why));
-            continue;
+            self.places.left_out.push((url, why));
+            return;
         }
         if !is_bootstrap {
             *author += 1;
@@ -221,16 +280,16 @@ pub fn assign(mut candidates: Vec<Candidate>, now: UnixTime, max: usize, private
         if !is_free {
             *host = host.saturating_sub(1);
         }
-        places.given.push(url);
+        self.places.given.push(url);
     }
-    places
 }
 
 /// What decides, the first thing first; age comes last.
 type Rank = (Class, (bool, UnixTime), usize, Reverse<usize>);
 
-fn rank(candidate: &Candidate, share: usize, latest: UnixTime, now: UnixTime) -> Rank {
-    let Candidate { is_bootstrap, authors, standing, .. } = candidate;
+/// `share`: how many steps into the share of an author it lies, of that author for whom it lies least deep.
+fn rank(applicant: &Applicant, share: usize, latest: UnixTime, now: UnixTime) -> Rank {
+    let Applicant { is_bootstrap, authors, standing } = applicant;
     let class = standing.class(*is_bootstrap, latest, now);
     // Of those that have failed for long, whoever has a place gives it to one that waits, the longest without one first.
     let turn = match class {
@@ -238,37 +297,6 @@ fn rank(candidate: &Candidate, share: usize, latest: UnixTime, now: UnixTime) ->
         _ => (false, UnixTime::EPOCH),
     };
     (class, turn, share, Reverse(authors.len()))
-}
-
-fn age(candidate: &Candidate) -> (UnixTime, &RelayUrl) {
-    (candidate.standing.first_seen, &candidate.url)
-}
-
-/// For each, how many steps into the share of an author it lies, of that author for whom it lies least deep. In order of
-/// age.
-fn shares(candidates: &[Candidate]) -> Vec<usize> {
-    let mut listed: BTreeMap<AuthorId, usize> = BTreeMap::new();
-    let mut share_of = |candidate: &Candidate| {
-        let mut least = usize::MAX;
-        for author in &candidate.authors {
-            let before = listed.entry(*author).or_default();
-            least = least.min(*before / AUTHOR_SHARE_STEP);
-            *before += 1;
-        }
-        least
-    };
-    candidates.iter().map(&mut share_of).collect()
-}
-
-/// For each host and port, how many URLs with a path may be followed: one without is most likely where the relay is, and
-/// always has a place among the host's.
-fn hosts<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> BTreeMap<HostAndPort, usize> {
-    let mut hosts = BTreeMap::new();
-    for Candidate { url, .. } in candidates {
-        let free = hosts.entry(url.host_and_port()).or_insert(HOST_URLS_MAX);
-        *free -= usize::from(is_root(url));
-    }
-    hosts
 }
 
 fn is_root(url: &RelayUrl) -> bool {
@@ -279,6 +307,16 @@ fn is_root(url: &RelayUrl) -> bool {
 mod tests {
     use super::*;
     use crate::sync::testing::relay;
+
+    fn assign(candidates: Vec<Candidate>, now: UnixTime, max: usize, private_exempt: bool) -> Places {
+        let (mut at_once, mut in_steps) = (Assignment::default(), Assignment::default());
+        candidates.iter().cloned().for_each(|candidate| at_once.add(candidate));
+        assert!(at_once.step(now, max, private_exempt, usize::MAX));
+        candidates.into_iter().rev().for_each(|candidate| in_steps.add(candidate));
+        while !in_steps.step(now, max, private_exempt, 3) {}
+        assert_eq!(in_steps.places, at_once.places);
+        at_once.places
+    }
 
     const NOW: UnixTime = UnixTime::from_secs(10_000_000);
     const DAY: u64 = 86_400;

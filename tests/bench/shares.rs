@@ -15,7 +15,7 @@ const STEP_MS_MAX: f64 = 50.0;
 
 type Row = (&'static str, fn() -> Vec<strangers::Figure>);
 
-const ROWS: [Row; 8] = [
+const ROWS: [Row; 9] = [
     ("references", strangers::references),
     ("fan-out", strangers::fan_out),
     ("states", strangers::states),
@@ -24,6 +24,7 @@ const ROWS: [Row; 8] = [
     ("catch-up", strangers::catch_up),
     ("status", strangers::status),
     ("scan", strangers::scan),
+    ("places", strangers::places),
 ];
 
 fn main() -> ExitCode {

@@ -10,6 +10,7 @@ use grasp_sync::store::Store;
 use grasp_sync::time::{Duration, Instant, Now, UnixTime};
 use nostr::event::{Event, EventId, Kind, Signature, Tag};
 use nostr::key::PublicKey;
+use nostr::nips::nip19::ToBech32;
 use nostr::types::Timestamp;
 use serde_json::{Value, json};
 
@@ -336,4 +337,26 @@ pub fn scan() -> Vec<Figure> {
     }
     (0..300).for_each(|_| it.give(Input::Tick));
     vec![it.figure("a step of 20 clients' scans")]
+}
+
+/// 100,000 relays that announcements list, of which the most that are followed are.
+pub fn places() -> Vec<Figure> {
+    let announcement = |n: u64| {
+        let by = author(n);
+        let mut relays = vec!["relays".to_owned(), format!("wss://{DOMAIN}")];
+        relays.extend((0..15).map(|m| format!("wss://relay-{n}-{m}.test")));
+        let npub = by.to_bech32().expect("a public key has a bech32 form");
+        let clone = vec!["clone".to_owned(), format!("https://{DOMAIN}/{npub}/d.git")];
+        unsigned(by, 30617, NOW - 100, &[tag(["d", "d"]), clone, relays])
+    };
+    let mut it = Loop::new(store_of((0..6_667).map(announcement)));
+    it.pass(30);
+    let mut figures = vec![it.figure("of 100,000 relays that are listed some are followed")];
+    let client = it.client();
+    let owner = Author::from_seed(1);
+    it.publish(client, &self::announcement(&owner, "d", &[], &["wss://another.test".to_owned()], NOW - 50));
+    it.commit();
+    it.pass(30);
+    figures.push(it.figure("one more is listed"));
+    figures
 }

@@ -17,6 +17,14 @@ use crate::io::transport::Transport;
 use crate::limits::{ACCEPTS_PER_TURN, HEALTH_COMMIT_MAX, HTTP_HEAD_TIMEOUT, HTTP_RESPONSE_TIMEOUT};
 use crate::time::Now;
 
+/// A document that a connection has asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Document {
+    key: usize,
+    is_status: bool,
+    head_only: bool,
+}
+
 impl EventLoop {
     /// Takes in who waits at the listeners.
     pub(super) fn accept(&mut self, now: Now) {
@@ -77,7 +85,7 @@ impl EventLoop {
                     let door = inbound.door();
                     let client = self.proxies.client(inbound.peer(), &request.forwarded_for);
                     match client.map(|client| self.reassign(now, key, client)) {
-                        Ok(true) => self.answer(now, key, door, &request, core),
+                        Ok(true) => self.answer(key, door, &request, core),
                         Ok(false) => self.refuse(key, Response::text(429, "This address connects too often.\n")),
                         Err(BadForwarded) => {
                             self.counters.proxy_headers_refused += 1;
@@ -119,7 +127,7 @@ impl EventLoop {
         }
     }
 
-    fn answer(&mut self, now: Now, key: usize, door: Door, request: &Request, core: &mut impl Core) {
+    fn answer(&mut self, key: usize, door: Door, request: &Request, core: &mut impl Core) {
         // A page in a browser on this machine may have a name of its own lead here (DNS rebinding), but it cannot ask for us
         // by address.
         let is_misdirected = door == Door::Admin && self.admin_addr().ip().is_loopback() && !request.host_is_loopback;
@@ -127,11 +135,22 @@ impl EventLoop {
             true => Route::Answer(Response::text(421, "Ask for this by address, or as localhost.\n")),
             false => route(door, request),
         };
-        if matches!(route, Route::Metrics | Route::Status)
-            && let Some(oldest) = self.places.add_document(key)
+        let head_only = request.method == Method::Head;
+        log::debug!("{door:?} {:?} {:?}", request.method, request.path);
+        if matches!(route, Route::Metrics | Route::Status) {
+            self.documents.push_back(Document { key, is_status: matches!(route, Route::Status), head_only });
+            if let Some(oldest) = self.places.add_document(key) {
+                self.counters.connections_refused += 1;
+                self.drop_inbound(oldest);
+            }
+            return;
+        }
+        if let Route::Upgrade(accept) = &route
+            && let Some(own) = self.connections.dial_that_awaits(accept)
         {
-            self.counters.connections_refused += 1;
-            self.drop_inbound(oldest);
+            self.refuse_own_dial(own);
+            self.refuse(key, Response::text(508, "This is the service that asks.\n"));
+            return;
         }
         let has_room = self.places.pending(key).is_some_and(|account| self.places.has_room(account));
         let response = match route {
@@ -148,10 +167,7 @@ impl EventLoop {
             Route::Page => self.page(|_| Response::page(core.page_html(now))),
             Route::Names(name) => self.page(|_| Response::names(core.names_json(name.as_deref()))),
             Route::RelayInfo => self.page(|_| Response::relay_info(core.relay_info_json())),
-            Route::Metrics => {
-                self.page(|shell| Response::metrics(shell.counters.add_to(core.metrics_text(), shell.pool.used())))
-            }
-            Route::Status => self.page(|_| Response::status_json(core.status_json(now))),
+            Route::Metrics | Route::Status => unreachable!("documents wait for their turn"),
             Route::Health if self.last_commit_took > HEALTH_COMMIT_MAX => {
                 Response::text(503, "The last commit of the store took too long.\n")
             }
@@ -161,10 +177,10 @@ impl EventLoop {
             },
             Route::Answer(response) => response,
         };
-        log::debug!("{door:?} {:?} {:?}: {}", request.method, request.path, response.status());
+        log::debug!("answered with {}", response.status());
         self.counters.http_answers += 1;
         if let Some(Connection::Inbound(inbound)) = self.connections.get_mut(key) {
-            inbound.answer(response, request.method == Method::Head);
+            inbound.answer(response, head_only);
         }
     }
 
@@ -175,6 +191,19 @@ impl EventLoop {
             self.counters.page_faults += 1;
             Response::text(500, "This page could not be made, by a bug of ours; the log has more.\n")
         })
+    }
+
+    /// Answers the request for a document that has waited longest. Each takes long where there are many relays.
+    pub(super) fn answer_document(&mut self, now: Now, core: &mut impl Core) -> Result<(), RunError> {
+        let Some(Document { key, is_status, head_only }) = self.documents.pop_front() else { return Ok(()) };
+        let response = match is_status {
+            true => self.page(|_| Response::status_json(core.status_json(now))),
+            false => self.page(|shell| Response::metrics(shell.counters.add_to(core.metrics_text(), shell.pool.used()))),
+        };
+        let Some(Connection::Inbound(inbound)) = self.connections.get_mut(key) else { return Ok(()) };
+        self.counters.http_answers += 1;
+        inbound.answer(response, head_only);
+        self.drive_inbound(now, key, core)
     }
 
     fn open_client(&mut self, now: Now, key: usize, tail: Vec<u8>, core: &mut impl Core) -> Result<(), RunError> {
@@ -201,5 +230,6 @@ impl EventLoop {
     pub(super) fn drop_inbound(&mut self, key: usize) {
         self.connections.remove(key);
         self.places.remove_pending(key);
+        self.documents.retain(|document| document.key != key);
     }
 }

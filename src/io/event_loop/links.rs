@@ -150,6 +150,14 @@ impl EventLoop {
         }
     }
 
+    /// A relay that is being dialled is ourselves, by another name and by way of a proxy or a router.
+    pub(super) fn refuse_own_dial(&mut self, key: usize) {
+        if let Some(Connection::Dial(dial)) = self.connections.remove(key) {
+            log::debug!("{}: leads to ourselves", dial.url());
+            self.ended.push((dial.link(), CloseReason::OwnAddress));
+        }
+    }
+
     fn on_dial(&mut self, now: Now, key: usize, progress: Progress, core: &mut impl Core) -> Result<(), RunError> {
         let Some(Connection::Dial(dial)) = self.connections.get_mut(key) else { panic!("this is a dial") };
         let (id, errand) = (dial.link(), dial.errand());

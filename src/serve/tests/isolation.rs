@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fault::inject;
+use crate::shares::Share;
 
 /// Lets the own relay do something for client 1 that panics at its end.
 fn fail(world: &mut World, act: impl FnOnce(&mut Serve)) {
@@ -11,10 +12,6 @@ fn fail(world: &mut World, act: impl FnOnce(&mut Serve)) {
     });
     assert_eq!(failed, None::<()>);
     world.serve.assert_invariants();
-}
-
-fn texts_to(outputs: &[ServeOutput], client: u64) -> usize {
-    outputs.iter().filter(|output| matches!(output, ServeOutput::Send { client: to, .. } if *to == client)).count()
 }
 
 #[test]
@@ -51,7 +48,7 @@ fn what_a_failed_client_leaves_half_done_is_put_in_order() {
         session.close("s").expect("it is open");
         let subscription = Subscription::new("t".to_owned(), Vec::new(), 0);
         session.open(77, subscription, &mut serve.out);
-        serve.busy.insert(1);
+        serve.busy.push(1, &mut Share::default());
     });
     assert_eq!((world.serve.subscriptions(), world.serve.bytes_most()), (1, bytes));
     world.outputs();

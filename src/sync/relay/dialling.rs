@@ -352,6 +352,8 @@ impl Relay {
             None if matches!(self.state, State::Connecting { .. }) => {
                 self.totals.dials_failed += 1;
                 match cx.network.rests() {
+                    // Names of ours are cheap. Whether one still leads here is not asked more often than of the dead.
+                    _ if why == Why::LinkClosed(CloseReason::OwnAddress) => now + timing.dead_retry,
                     true => self.rests_until.max(now),
                     false => self.health.on_failure(now, timing),
                 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::limits::{CONNECTION_RATE, HTTP_PENDING_PER_ACCOUNT};
-use crate::shares::{Account, Network};
+use crate::protocol::network::Network;
+use crate::shares::Account;
 
 /// The proxies of these tests are on this machine.
 fn world(change: impl FnOnce(&mut LoopOptions)) -> World {

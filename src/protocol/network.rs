@@ -27,6 +27,11 @@ impl Network {
         (bits <= width(first) && kept(first, bits) == Some(to_bits(first))).then_some(network)
     }
 
+    /// All addresses that begin with the first bits of this one, which has no others.
+    pub(super) const fn of(first: IpAddr, bits: u32) -> Network {
+        Network { first, bits }
+    }
+
     /// Whether an address is one of them. An IPv4 address within IPv6 (RFC 4291, section 2.5.5.2) counts as itself.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
