@@ -1,7 +1,11 @@
 //! Who finds a place while strangers hold as many as they can.
 
 use crate::stranger::{DOMAIN, Scene, Stranger};
-use crate::support::process::Setup;
+use crate::support::process::{Setup, free_port};
+use crate::support::wait::{measure_over, wait_until};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 const MIB_MAX: u64 = 128;
 
@@ -31,4 +35,41 @@ fn half_heads_do_not_close_the_door() {
         scene.judge("400 half heads", MIB_MAX);
         drop(halves);
     }
+}
+
+/// A way to ourselves that does not show: as a proxy or a router gives under a name that is not the service's.
+#[test]
+fn names_that_lead_to_ourselves_are_not_links_and_take_no_places_of_clients() {
+    const NAMES: usize = 300;
+    static DIALS: AtomicUsize = AtomicUsize::new(0);
+    let (here, there) = (free_port(), TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let port = there.local_addr().expect("a bound socket has an address").port();
+    std::thread::spawn(move || {
+        for socket in there.incoming().flatten() {
+            let Ok(onward) = TcpStream::connect(("127.0.0.1", here)) else { continue };
+            DIALS.fetch_add(1, Ordering::SeqCst);
+            let pairs = [(socket.try_clone(), onward.try_clone()), (Ok(onward), Ok(socket))];
+            for (from, to) in pairs {
+                let (mut from, mut to) = (from.expect("a socket"), to.expect("a socket"));
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    let names = (0..NAMES).map(|n| format!("ws://127.0.0.1:{port}/{n}"));
+    let setup = names.fold(Setup::new(DOMAIN).listen_on(here), |setup, name| setup.bootstrap(&name));
+    let mut scene = Scene::new(&setup);
+    let own = |scene: &Scene| {
+        let labels = ["side=\"relay\"", "reason=\"own_address\""];
+        scene.process.metrics().sum("grasp_sync_links_closed_total", &labels) as usize
+    };
+    wait_until("all are found out", Duration::from_secs(120), || own(&scene) == NAMES);
+    let dials = DIALS.load(Ordering::SeqCst);
+    // Whoever was refused would be dialled again after 5 s.
+    measure_over(Duration::from_secs(7));
+    assert_eq!(DIALS.load(Ordering::SeqCst), dials, "none is dialled again soon");
+    assert_eq!(scene.process.metrics().sum("grasp_sync_clients", &[]) as usize, 1, "the innocent client");
+    scene.judge("300 names that lead to ourselves", MIB_MAX);
 }

@@ -58,6 +58,14 @@ struct Flood {
 }
 
 impl Flood {
+    /// By the owner of a repo, which he announces.
+    fn begin(client: &mut Client) -> Flood {
+        let author = Author::from_seed(1);
+        client.publish_ok(&author.announcement("tree", &[DOMAIN], &[&format!("wss://{DOMAIN}")], unix_now() - 1_000));
+        let repo = author.repo("tree");
+        Flood { author, repo, published: 0, acknowledged: Vec::new() }
+    }
+
     fn next(&mut self) -> Event {
         self.published += 1;
         self.author.root(1_621, &[&self.repo], "flood", unix_now(), &padding(self.published, 8_000))
@@ -107,11 +115,8 @@ fn filled(setup: &Setup, mib: u64) -> Option<(Mount, Process, Flood)> {
     let data = setup.store_file();
     let mount = Mount::at(data.parent().expect("a directory"), mib)?;
     let mut process = setup.start();
-    let author = Author::from_seed(1);
     let mut client = process.client();
-    client.publish_ok(&author.announcement("tree", &[DOMAIN], &[&format!("wss://{DOMAIN}")], unix_now() - 1_000));
-    let repo = author.repo("tree");
-    let mut flood = Flood { author, repo, published: 0, acknowledged: Vec::new() };
+    let mut flood = Flood::begin(&mut client);
     flood.until_full(&mut client);
     assert!(process.is_running(), "{}", process.log_text());
     assert!(flood.acknowledged.len() > 100, "{}", flood.acknowledged.len());
@@ -176,11 +181,8 @@ fn below_the_floor_nothing_is_stored_and_above_it_something_is() {
 fn a_store_takes_no_more_than_it_may() {
     let setup = Setup::new(DOMAIN).toml("[limits]\nstore_mib_max = 16");
     let mut process = setup.start();
-    let author = Author::from_seed(1);
     let mut client = process.client();
-    client.publish_ok(&author.announcement("tree", &[DOMAIN], &[&format!("wss://{DOMAIN}")], unix_now() - 1_000));
-    let repo = author.repo("tree");
-    let mut flood = Flood { author, repo, published: 0, acknowledged: Vec::new() };
+    let mut flood = Flood::begin(&mut client);
     flood.until_full(&mut client);
     refuses_and_serves(&mut process, &mut flood, "store_max");
     let bytes = process.metrics().sum("grasp_sync_store_bytes", &[]) as u64;

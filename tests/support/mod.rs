@@ -8,6 +8,7 @@ pub mod client;
 pub mod events;
 pub mod gate;
 pub mod http;
+pub mod memory_group;
 pub mod mock_relay;
 pub mod process;
 pub mod wait;

@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::http::{self, Response};
+use super::memory_group::MemoryGroup;
 use super::wait::{wait_at_most, wait_for, wait_looking_every};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -134,10 +135,17 @@ impl Setup {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
+        self.command_in(None, arguments)
+    }
+
+    fn command_in(&self, group: Option<&MemoryGroup>, arguments: &[&str]) -> Command {
         let binary = env!("CARGO_BIN_EXE_grasp-sync");
-        let mut command = Command::new(if self.files_max.is_some() { "sh" } else { binary });
-        if let Some(files) = self.files_max {
-            command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), binary]);
+        let files = self.files_max.map(|files| format!("ulimit -n {files}; "));
+        let join = group.map(|group| format!("echo $$ > {}; ", group.processes().display()));
+        let first = [files, join].into_iter().flatten().collect::<String>();
+        let mut command = Command::new(if first.is_empty() { binary } else { "sh" });
+        if !first.is_empty() {
+            command.args(["-c", &format!("{first}exec \"$0\" \"$@\""), binary]);
         }
         command.args(arguments).arg("--config").arg(self.config_file()).env("RUST_LOG", self.log);
         // The program refuses variables that it does not know, and the tests' own begin like its own.
@@ -157,8 +165,9 @@ impl Setup {
 
     /// Starts the daemon without waiting for anything.
     pub fn spawn(&self) -> Process {
+        let group = MemoryGroup::asked_for();
         let mut child = self
-            .command(&["run"])
+            .command_in(group.as_ref(), &["run"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -171,7 +180,7 @@ impl Setup {
                 of_thread.lock().expect("no reader panics").push(String::from_utf8_lossy(&line).into_owned());
             }
         });
-        Process { child, log, relay: None, admin: None, ended: None }
+        Process { child, log, relay: None, admin: None, ended: None, group }
     }
 
     /// Runs a command to its end.
@@ -215,6 +224,8 @@ pub struct Process {
     relay: Option<SocketAddr>,
     admin: Option<SocketAddr>,
     ended: Option<ExitStatus>,
+    /// After the child, which must have left it.
+    group: Option<MemoryGroup>,
 }
 
 impl Process {
@@ -351,6 +362,11 @@ impl Process {
     /// The most resident memory so far, in bytes.
     pub fn resident_bytes_peak(&self) -> u64 {
         self.proc_status("VmHWM") * 1024
+    }
+
+    /// The most memory that it had with what the kernel keeps for it, in bytes, if that is bounded.
+    pub fn group_bytes_peak(&self) -> Option<u64> {
+        self.group.as_ref().map(MemoryGroup::peak)
     }
 
     /// How often it gave up the processor of its own accord: once per sleep in `poll`.
