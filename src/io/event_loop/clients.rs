@@ -85,7 +85,7 @@ impl EventLoop {
                     let door = inbound.door();
                     let client = self.proxies.client(inbound.peer(), &request.forwarded_for);
                     match client.map(|client| self.reassign(now, key, client)) {
-                        Ok(true) => self.answer(key, door, &request, core),
+                        Ok(true) => self.answer(now, key, door, &request, core),
                         Ok(false) => self.refuse(key, Response::text(429, "This address connects too often.\n")),
                         Err(BadForwarded) => {
                             self.counters.proxy_headers_refused += 1;
@@ -127,7 +127,7 @@ impl EventLoop {
         }
     }
 
-    fn answer(&mut self, key: usize, door: Door, request: &Request, core: &mut impl Core) {
+    fn answer(&mut self, now: Now, key: usize, door: Door, request: &Request, core: &mut impl Core) {
         // A page in a browser on this machine may have a name of its own lead here (DNS rebinding), but it cannot ask for us
         // by address.
         let is_misdirected = door == Door::Admin && self.admin_addr().ip().is_loopback() && !request.host_is_loopback;
@@ -198,7 +198,9 @@ impl EventLoop {
         let Some(Document { key, is_status, head_only }) = self.documents.pop_front() else { return Ok(()) };
         let response = match is_status {
             true => self.page(|_| Response::status_json(core.status_json(now))),
-            false => self.page(|shell| Response::metrics(shell.counters.add_to(core.metrics_text(), shell.pool.used()))),
+            false => {
+                self.page(|shell| Response::metrics(shell.counters.add_to(core.metrics_text(), shell.pool.used())))
+            }
         };
         let Some(Connection::Inbound(inbound)) = self.connections.get_mut(key) else { return Ok(()) };
         self.counters.http_answers += 1;
