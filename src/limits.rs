@@ -672,6 +672,36 @@ pub const REQ_RATE: Rate = Rate::per_second(50, 2_000);
 pub const CONNECTION_RATE: Rate = Rate::per_second(10, 256);
 /// Accounts, or authors, whose rate is remembered. Beyond: those that have used least of theirs start afresh.
 pub const BUCKETS_MAX: usize = 16_384;
+/// Index entries that one COUNT, or the set of one reconciliation (NIP-77), may have looked at. Beyond: CLOSED, or NEG-ERR
+/// with this number (`long_count`, `set_too_large`).
+pub const CLIENT_ENTRIES_MAX: usize = 1_000_000;
+/// Index entries that cost as much as looking at one candidate of a query.
+pub const ENTRIES_PER_CANDIDATE: usize = 16;
+/// COUNTs of one client that wait for their answer. Beyond: CLOSED (`too_many_counts`).
+pub const CLIENT_COUNTS_MAX: usize = 16;
+/// Reconciliations of one client. Beyond: NEG-ERR (`too_many_reconciliations`).
+pub const CLIENT_RECONCILIATIONS_MAX: usize = 8;
+/// Bytes of memory that the sets of one client's reconciliations take; of the set kept for all, only what is kept for
+/// this client alone. Beyond: NEG-ERR with the number of events that would fit (`set_too_large`). They come out of the
+/// memory that all links share.
+pub const CLIENT_SETS_BYTES_MAX: usize = 16 << 20;
+/// Silence in a reconciliation of a client after which it has ended: NEG-ERR.
+pub const CLIENT_RECONCILIATION_IDLE: Duration = Duration::from_secs(60);
+/// Bytes of one step of a client's reconciliation, before hexadecimal doubles them, as far as is known what it takes.
+pub const CLIENT_FRAME_BYTES: usize = 60_000;
+/// The same for a client that has itself sent as much.
+pub const CLIENT_FRAME_BYTES_MAX: usize = 500_000;
+/// Ranges in one step of a client's reconciliation. Beyond: NEG-ERR (`negentropy`). The largest message has room for fewer
+/// fingerprints.
+pub const CLIENT_RANGES_MAX: usize = 32_768;
+/// Sets kept ready for all clients: of every event, and of some kinds.
+pub const READY_SETS_MAX: usize = 2;
+/// Time for which a set is kept ready after it was last asked for.
+pub const READY_SET_KEPT_FOR: Duration = Duration::from_secs(600);
+/// Stored and removed events that are remembered while a set is kept ready. It is brought up to date before there are more.
+pub const CHANGES_KEPT_MAX: usize = 1 << 16;
+/// Of these, as many as a set is brought up to date by at once.
+pub const CHANGES_APPLIED_AT: usize = 8_192;
 /// Bytes of memory that one client's open subscriptions take, about. Beyond: CLOSED. They come out of the memory that all
 /// links share.
 pub const CLIENT_BYTES_MAX: usize = 8 << 20;
@@ -773,6 +803,9 @@ const _: () = {
     assert!(QUERY_LIMIT_MAX >= SWEEP_PAGE_LIMIT);
     assert!(CLIENT_STEP_CANDIDATES > 0 && QUERY_STEP_CANDIDATES >= CLIENT_STEP_CANDIDATES);
     assert!(CLIENT_HELD_EVENTS_MAX >= BATCH_EVENTS_MAX);
+    assert!(2 * CLIENT_FRAME_BYTES_MAX + 1_024 < MESSAGE_BYTES_MAX && CLIENT_FRAME_BYTES <= CLIENT_FRAME_BYTES_MAX);
+    // One commit never changes more than is remembered.
+    assert!(CHANGES_APPLIED_AT + 4 * BATCH_EVENTS_MAX < CHANGES_KEPT_MAX);
     assert!(RELAY_MESSAGE_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(2 * RECONCILE_FRAME_BYTES as usize + 64 < MESSAGE_BYTES_MAX);
     assert!(FETCH_IDS_MIN > 0 && FETCH_IDS_MIN <= FETCH_IDS_MAX && FETCH_IDS_MAX <= RECONCILE_NEEDED_MAX);

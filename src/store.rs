@@ -19,9 +19,11 @@ mod absent;
 mod accounts;
 mod batch;
 mod blocks;
+mod changes;
 mod check;
 mod damage;
 mod error;
+mod id_sets;
 mod ids;
 mod index;
 mod ledger;
@@ -29,6 +31,7 @@ mod medium;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod model;
 mod pages;
+mod places;
 mod query;
 mod reading;
 mod reopening;
@@ -45,8 +48,11 @@ mod verify;
 mod walk;
 
 pub use accounts::{Charge, Holder, Usage};
+pub use changes::{Change, ChangeMark};
 pub use error::StoreError;
+pub use id_sets::{SET_BLOCK_ITEMS, SetItem, SetSearch};
 pub use ids::{Selected, Selection};
+pub use places::PlaceSearch;
 pub use query::{Query, QueryStep};
 pub use search::{IdSearch, IdStep};
 pub use verify::Findings;
@@ -59,6 +65,7 @@ use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
 use crate::time::UnixTime;
 use batch::{Batch, IdChange};
+use changes::Changes;
 use medium::Watch;
 use nostr::event::{Event, EventId};
 use nostr::key::PublicKey;
@@ -203,6 +210,7 @@ pub struct Store {
     next_seq: Seq,
     /// Index entries that may wait in memory.
     unindexed_max: usize,
+    changes: Changes,
     /// Why no more is written.
     failed: Option<StoreError>,
 }
@@ -233,6 +241,7 @@ impl Store {
             backend,
             cache_bytes,
             unindexed_max: STORE_UNINDEXED_MAX,
+            changes: Changes::default(),
             failed: None,
         })
     }
@@ -340,6 +349,21 @@ impl Store {
         })
     }
 
+    /// Whether commits remember from now on what they change, for [`Store::changes_since`].
+    pub fn watch_changes(&self, is_watched: bool) {
+        self.changes.watch(is_watched);
+    }
+
+    /// A mark of what is committed now.
+    pub fn change_mark(&self) -> ChangeMark {
+        self.changes.mark()
+    }
+
+    /// What commits have removed and added since a mark, in their order; `None` if that is more than was remembered.
+    pub fn changes_since(&self, mark: ChangeMark) -> Option<impl ExactSizeIterator<Item = &Change>> {
+        self.changes.since(mark)
+    }
+
     /// Events in the batch.
     pub fn batch_events(&self) -> usize {
         self.batch.events()
@@ -392,6 +416,7 @@ impl Store {
         match self.write_batch(&unindexed, &due, first_new) {
             Ok(removed) => {
                 let batch = std::mem::take(&mut self.batch);
+                self.changes.on_commit(&removed, batch.new_keys(), !batch.forgets());
                 let unindexed = unindexed.after(&due, &removed, batch.new_keys(), first_new);
                 batch.marked_ids().for_each(|(id, _)| unindexed.absent.remove(&id));
                 self.snapshot = Some(Snapshot::take(self.db()?, &self.watch, unindexed)?);

@@ -57,6 +57,11 @@ impl Default for Filter {
 }
 
 impl Filter {
+    /// Events of some kinds.
+    pub fn of_kinds(kinds: impl IntoIterator<Item = u16>) -> Filter {
+        Filter { kinds: Some(sorted(kinds.into_iter().collect())), ..Filter::default() }
+    }
+
     /// Events of some kinds that have a tag of this letter and value.
     pub fn of_tag(kinds: impl IntoIterator<Item = u16>, letter: u8, value: &str) -> Filter {
         let tags = Box::new([TagValues::new(letter, [TagValue::of(value)])]);
@@ -73,6 +78,21 @@ impl Filter {
         self.kinds.as_deref()
     }
 
+    /// The event ids it names, in order; `None`: any will do.
+    pub fn ids(&self) -> Option<&[Bytes32]> {
+        self.ids.as_deref()
+    }
+
+    /// The public keys it names, in order; `None`: any will do.
+    pub fn authors(&self) -> Option<&[Bytes32]> {
+        self.authors.as_deref()
+    }
+
+    /// The values it asks of tags, by letter.
+    pub fn tags(&self) -> &[TagValues] {
+        &self.tags
+    }
+
     /// No event before this matches.
     pub fn since(&self) -> UnixTime {
         self.since
@@ -81,6 +101,11 @@ impl Filter {
     /// No event after this matches.
     pub fn until(&self) -> UnixTime {
         self.until
+    }
+
+    /// Whether events of any time match.
+    pub fn is_of_any_time(&self) -> bool {
+        self.since == UnixTime::EPOCH && self.until == UnixTime::from_secs(u64::MAX)
     }
 
     /// How many stored events are wanted at most. With 0 it wants live events only.

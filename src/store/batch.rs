@@ -155,6 +155,11 @@ impl Batch {
         self.removed.contains(&seq) || self.forgotten.contains_key(&seq)
     }
 
+    /// Whether records that do not hold are forgotten.
+    pub(super) fn forgets(&self) -> bool {
+        !self.forgotten.is_empty()
+    }
+
     /// The ids that are not known any more because their records do not hold.
     pub(super) fn forgotten_ids(&self) -> impl Iterator<Item = Key<32>> {
         self.forgotten.values().flatten().copied()

@@ -47,6 +47,7 @@ const NUMBER_LEN: usize = 5;
 const NUMBER_MAX: u64 = (1 << (8 * NUMBER_LEN)) - 1;
 const PLACE_ID_LEN: usize = 6;
 pub(super) const PLACE_LEN: usize = NUMBER_LEN + PLACE_ID_LEN + NUMBER_LEN;
+const _: () = assert!(PLACE_LEN == size_of::<u128>());
 pub(super) const TAG_DIGEST_LEN: usize = 8;
 const SHA256_LEN: usize = 32;
 /// Entries of an index that an upgrade takes up at once.
@@ -298,6 +299,16 @@ pub(super) fn place_not_before(since: u64) -> Place {
     let mut place = LAST_PLACE;
     place[..NUMBER_LEN].copy_from_slice(&number(NUMBER_MAX - since.min(NUMBER_MAX)));
     place
+}
+
+/// The first place that can come after another.
+pub(super) fn place_after(place: &Place) -> Place {
+    u128::from_be_bytes(*place).saturating_add(1).to_be_bytes()
+}
+
+/// Every id that can stand at a place begins with these bytes.
+pub(super) fn place_id_prefix(place: &Place) -> &[u8] {
+    &place[NUMBER_LEN..NUMBER_LEN + PLACE_ID_LEN]
 }
 
 /// The sequence number in a place.

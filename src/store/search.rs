@@ -312,7 +312,7 @@ impl Walker<'_, '_> {
 
 /// The sequence numbers of events that have expired and wait to be removed, those that wait longest. What is given too much
 /// costs a few bytes on the wire.
-fn expired(snapshot: &Snapshot, now: UnixTime) -> Result<BTreeSet<Seq>, StoreError> {
+pub(super) fn expired(snapshot: &Snapshot, now: UnixTime) -> Result<BTreeSet<Seq>, StoreError> {
     let mut expired = BTreeSet::new();
     let waiting = snapshot.expirations.range::<(u64, u64)>(..=(now.as_secs(), u64::MAX))?;
     for entry in waiting.take(EXPIRED_LEFT_OUT_MAX) {

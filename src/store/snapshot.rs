@@ -5,7 +5,7 @@ use super::accounts::{ACCOUNT_LEN, Charge, Holder, Usage};
 use super::damage;
 use super::index::Index;
 use super::medium::Watch;
-use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN};
+use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN, Place};
 use super::unindexed::{Key, Keys, Unindexed};
 use super::{Seq, StoreError};
 use nostr::event::{Event, EventId};
@@ -201,6 +201,22 @@ impl Snapshot {
             let (seq, created_at) = value.value();
             Ok((EventId::from_byte_array(*id.value()), seq, created_at))
         }))
+    }
+
+    /// The id at a place, and its `created_at`, if the table of ids has it.
+    pub(super) fn id_at(&self, place: &Place) -> Result<Option<(EventId, u64)>, StoreError> {
+        let (mut from, mut to) = ([0; 32], [0xff; 32]);
+        let prefix = schema::place_id_prefix(place);
+        from[..prefix.len()].copy_from_slice(prefix);
+        to[..prefix.len()].copy_from_slice(prefix);
+        for entry in self.ids.range::<&[u8; 32]>(&from..=&to)? {
+            let (id, value) = entry?;
+            let (seq, created_at) = value.value();
+            if seq == schema::place_seq(place) {
+                return Ok(Some((EventId::from_byte_array(*id.value()), created_at)));
+            }
+        }
+        Ok(None)
     }
 
     /// Those that wait to be written.

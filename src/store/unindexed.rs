@@ -295,6 +295,10 @@ impl Keys {
         self.author == *author.as_bytes()
     }
 
+    pub(super) fn kind(&self) -> u16 {
+        self.kind
+    }
+
     fn seq(&self) -> Seq {
         schema::place_seq(&self.place)
     }
