@@ -142,6 +142,14 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("grasp_sync_client_subscriptions", "gauge", "Subscriptions that clients have open"),
     ("grasp_sync_clients_closed_total", "counter", "Clients closed by us, by {reason}"),
     ("grasp_sync_client_events_sent_total", "counter", "Events sent to clients, by {part}: stored or live"),
+    ("grasp_sync_client_counts_total", "counter", "COUNTs of clients answered (NIP-45)"),
+    ("grasp_sync_client_reconciliations", "gauge", "Reconciliations that clients have open (NIP-77)"),
+    (
+        "grasp_sync_client_reconciliations_ended_total",
+        "counter",
+        "Reconciliations of clients, by {how} they ended: closed, replaced, idle or failed",
+    ),
+    ("grasp_sync_ready_set_bytes", "gauge", "Bytes of the sets kept ready for the reconciliations of all clients"),
     ("grasp_sync_pings_sent_total", "counter", "Pings sent, by {side}"),
     ("grasp_sync_links_closed_total", "counter", "Links that ended, by {side} and {reason}"),
     ("grasp_sync_faults_total", "counter", "Bugs of ours that ended the link of one relay or client, by {side}"),
@@ -229,6 +237,10 @@ pub struct Metrics {
     pub client_events_stored: u64,
     /// Live events sent to clients.
     pub client_events_live: u64,
+    /// COUNTs answered.
+    pub client_counts: u64,
+    /// Reconciliations of clients, by how they ended.
+    pub client_reconciliations: Counts,
     /// Pings sent.
     pub pings_sent: BySide,
     /// Relay links that ended, by reason.
@@ -282,6 +294,8 @@ impl Default for Metrics {
             clients_closed: Counts::default(),
             client_events_stored: 0,
             client_events_live: 0,
+            client_counts: 0,
+            client_reconciliations: Counts::default(),
             pings_sent: By::default(),
             relay_links_closed: Counts::default(),
             client_links_closed: Counts::default(),
@@ -322,6 +336,10 @@ pub struct Gauges {
     pub clients: usize,
     /// Subscriptions that clients have open.
     pub client_subscriptions: usize,
+    /// Reconciliations that clients have open.
+    pub client_reconciliations: usize,
+    /// Bytes of the sets that are kept ready for all clients.
+    pub ready_set_bytes: usize,
     /// Relays that are listed and not followed, by reason.
     pub waiting: Vec<(&'static str, u64)>,
     /// Queues against their bounds.
@@ -468,6 +486,8 @@ impl Sheet {
         self.put("grasp_sync_store_last_seq", &[], gauges.store_last_seq);
         self.put("grasp_sync_clients", &[], gauges.clients as u64);
         self.put("grasp_sync_client_subscriptions", &[], gauges.client_subscriptions as u64);
+        self.put("grasp_sync_client_reconciliations", &[], gauges.client_reconciliations as u64);
+        self.put("grasp_sync_ready_set_bytes", &[], gauges.ready_set_bytes as u64);
         for queue in &gauges.queues {
             self.put("grasp_sync_queue_depth", &[("queue", queue.name)], queue.depth as u64);
             self.put("grasp_sync_queue_limit", &[("queue", queue.name)], queue.limit as u64);
@@ -511,6 +531,9 @@ impl Sheet {
         self.put_each("grasp_sync_bytes_sent_total", "side", metrics.bytes_sent.iter());
         self.put_each("grasp_sync_messages_refused_total", "reason", metrics.messages_refused.iter());
         self.put_each("grasp_sync_clients_closed_total", "reason", metrics.clients_closed.iter());
+        self.put("grasp_sync_client_counts_total", &[], metrics.client_counts);
+        let ended = metrics.client_reconciliations.iter();
+        self.put_each("grasp_sync_client_reconciliations_ended_total", "how", ended);
         let parts = [("stored", metrics.client_events_stored), ("live", metrics.client_events_live)];
         self.put_each("grasp_sync_client_events_sent_total", "part", parts.into_iter());
         self.put_each("grasp_sync_pings_sent_total", "side", metrics.pings_sent.iter());
@@ -582,6 +605,7 @@ mod tests {
         metrics.refusals.add("too_many_filters");
         metrics.messages_refused.add("not_json");
         metrics.clients_closed.add("slow");
+        metrics.client_reconciliations.add("closed");
         metrics.relay_links_closed.add("peer");
         metrics.on_batch(1);
         metrics.on_batch(11);

@@ -36,6 +36,12 @@ pub(crate) fn is_lower_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().fold(true, |is, b| is & matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// Bytes from hexadecimal digits of either case, and nothing else.
+pub fn hex_bytes(hex: &str) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; hex.len() / 2];
+    (hex.len() == 2 * bytes.len() && faster_hex::hex_decode(hex.as_bytes(), &mut bytes).is_ok()).then_some(bytes)
+}
+
 /// A JSON string, borrowed from its message if it holds no escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);

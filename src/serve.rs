@@ -4,19 +4,24 @@
 //! and what the store has kept, and says what to send back through [`Serve::poll_output`]. It knows no socket, no policy and
 //! no relay: an event that a client publishes is handed up as it came, and its verdict comes back down.
 
+mod asks;
+pub mod count;
 pub mod fanout;
 pub mod info;
 pub mod page;
+pub mod reconcile;
+mod refusal;
 pub mod session;
 mod spread;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use log::error;
 use nostr::event::EventId;
 
 use self::fanout::{Fanout, SubscriptionKey};
+use self::reconcile::ready::Ready;
+use self::refusal::Refusal;
 use self::session::{Session, Subscription};
 use self::spread::Spread;
 use crate::fault::{Fault, Party, isolate};
@@ -27,7 +32,7 @@ use crate::limits::{
 };
 use crate::metrics::{Metrics, Side};
 use crate::protocol::filter::Filter;
-use crate::protocol::message::{self, ClientMessage, MessageError, RawEvent};
+use crate::protocol::message::{self, ClientMessage, MessageError, RawEvent, Refused};
 use crate::shares::{Account, Buckets, Turns};
 use crate::store::{Store, StoreError};
 use crate::time::{Duration, Instant, Now};
@@ -89,7 +94,11 @@ pub struct Serve {
     spread: Spread,
     /// One entry per client: when to look whether it is alive. Words from the client do not move it; it is set anew when due.
     deadlines: BTreeSet<(Instant, u64)>,
-    /// Clients with stored or held events to send and room on their link.
+    /// Clients whose reconciliations may have an end then, each once.
+    idle: BTreeSet<(Instant, u64)>,
+    /// The sets that many ask for.
+    ready: Ready,
+    /// Clients with something to do for them and room on their link.
     /// What each takes is the candidates that were looked at for it.
     busy: Turns<u64>,
     /// Candidates that one REQ may have looked at.
@@ -113,6 +122,8 @@ impl Serve {
             fanout: Fanout::default(),
             spread: Spread::default(),
             deadlines: BTreeSet::new(),
+            idle: BTreeSet::new(),
+            ready: Ready::default(),
             busy: Turns::new(CLIENT_AHEAD_CANDIDATES),
             scan_max: CLIENT_SCAN_CANDIDATES_MAX,
             subscriptions_opened: 0,
@@ -160,7 +171,8 @@ impl Serve {
                     self.refuse(client, Some(&id), refusal, metrics);
                 }
             }
-            Ok(ClientMessage::Close { subscription }) => self.close_subscription(client, &subscription),
+            Ok(ClientMessage::Close { subscription }) => self.on_close(client, &subscription),
+            Ok(message) => self.on_ask(now, client, message, store, metrics),
             Err(error) => self.on_bad_message(client, text, error, metrics),
         }
         self.note_work(client);
@@ -203,6 +215,7 @@ impl Serve {
     pub fn step(&mut self, now: Now, store: &Store, metrics: &mut Metrics) -> Result<bool, StoreError> {
         self.check_alive(now, metrics);
         self.fanout.let_go(FANOUT_LEAVING_STEP);
+        self.end_idle(now, store, metrics);
         self.spread_on(store, metrics)?;
         // Every step of a query opens its ranges anew, so few clients get long slices.
         let slice = (QUERY_STEP_CANDIDATES / self.busy.len().max(1)).max(CLIENT_STEP_CANDIDATES);
@@ -217,8 +230,12 @@ impl Serve {
                     serve.close_subscription(client, &id);
                     serve.refuse(client, Some(&id), Refusal::LongScan, metrics);
                 }
+                let cost = match stepped {
+                    Ok(took) => serve.step_asks(now, client, slice, store, metrics).map(|cost| took + cost),
+                    Err(error) => Err(error),
+                };
                 serve.note_work(client);
-                stepped
+                cost
             });
             let took = stepped.transpose()?.unwrap_or(0);
             left = left.saturating_sub(took.max(CLIENT_STEP_CANDIDATES_MIN));
@@ -226,6 +243,7 @@ impl Serve {
                 self.busy.note(client, &mut session.share, took as u64);
             }
         }
+        self.step_ready(now, store, metrics)?;
         Ok(self.has_work())
     }
 
@@ -263,12 +281,14 @@ impl Serve {
     /// When [`Serve::step`] is next needed for silent clients. Clients with work in progress are reported by `step` itself;
     /// new work comes only with a message, a drained link or a stored event.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+        let idle = self.idle.first().map(|(at, _)| *at);
+        self.deadlines.first().map(|(at, _)| *at).into_iter().chain(idle).chain(self.ready.next_deadline()).min()
     }
 
     /// Whether [`Serve::step`] has anything to send right now.
     pub fn has_work(&self) -> bool {
-        !self.busy.is_empty() || self.spread.is_pending() || self.fanout.is_letting_go()
+        let is_serving = !self.busy.is_empty() || self.ready.has_work();
+        is_serving || self.spread.is_pending() || self.fanout.is_letting_go()
     }
 
     /// Clients connected.
@@ -279,6 +299,18 @@ impl Serve {
     /// Subscriptions open, over all clients.
     pub fn subscriptions(&self) -> usize {
         self.subscriptions
+    }
+
+    /// Reconciliations that clients have open.
+    pub fn reconciliations(&self) -> usize {
+        let asks = self.sessions.values().filter_map(|session| session.asks.as_ref());
+        asks.map(|asks| asks.reconciliations.len()).sum()
+    }
+
+    /// Bytes of memory of the sets that are kept ready for all clients; bound
+    /// [`crate::limits::READY_SETS_MAX`] times [`crate::limits::CLIENT_ENTRIES_MAX`] events.
+    pub fn ready_bytes(&self) -> usize {
+        self.ready.bytes()
     }
 
     /// Bytes of memory of the client whose open subscriptions take most, about; bound [`CLIENT_BYTES_MAX`].
@@ -311,6 +343,9 @@ impl Serve {
         }
         assert!(self.busy.keys().all(|client| self.sessions.contains_key(&client)));
         assert!(self.subscriptions > 0 || self.fanout.is_empty());
+        let idle_at = |session: &Session| session.asks.as_ref().and_then(|asks| asks.idle_at);
+        let idle = self.sessions.iter().filter_map(|(client, session)| Some((idle_at(session)?, *client)));
+        assert!(idle.collect::<BTreeSet<_>>() == self.idle);
     }
 
     fn heard(&mut self, now: Now, client: u64) -> bool {
@@ -359,6 +394,13 @@ impl Serve {
         Ok(())
     }
 
+    fn on_close(&mut self, client: u64, id: &str) {
+        self.close_subscription(client, id);
+        // NIP-45 has no word of its own for it.
+        let session = self.sessions.get_mut(&client).expect("the client was heard");
+        session.asks.iter_mut().for_each(|asks| asks.counts.close(id));
+    }
+
     fn close_subscription(&mut self, client: u64, id: &str) {
         let session = self.sessions.get_mut(&client).expect("the client was heard");
         if let Some(subscription) = session.close(id) {
@@ -378,8 +420,8 @@ impl Serve {
         session.send(reply, &mut self.out);
     }
 
-    /// Answers a message that is none in the words that the client waits for, if it can be told which: CLOSED for a REQ,
-    /// OK for an EVENT, NOTICE for anything else.
+    /// Answers a message that is none in the words that the client waits for, if it can be told which: CLOSED for a REQ or a
+    /// COUNT, NEG-ERR for a reconciliation, OK for an EVENT, NOTICE for anything else.
     fn on_bad_message(&mut self, client: u64, text: &str, error: MessageError, metrics: &mut Metrics) {
         if let Some(id) = message::refused_event_id(text) {
             metrics.messages_refused.add(Refusal::EventId.name());
@@ -387,11 +429,16 @@ impl Serve {
             session.send(message::not_ok_message(&id, &Refusal::EventId.text()), &mut self.out);
             return;
         }
-        let subscription = message::refused_subscription(text);
-        if let Some(id) = &subscription {
-            self.close_subscription(client, id);
+        let refusal = Refusal::Message(error);
+        match message::refused_subscription(text) {
+            Some(Refused::Req(id)) => {
+                self.close_subscription(client, &id);
+                self.refuse(client, Some(&id), refusal, metrics);
+            }
+            Some(Refused::Count(id)) => self.refuse(client, Some(&id), refusal, metrics),
+            Some(Refused::Reconciliation(id)) => self.refuse_reconciliation(client, &id, refusal, metrics),
+            None => self.refuse(client, None, refusal, metrics),
         }
-        self.refuse(client, subscription.as_deref(), Refusal::Message(error), metrics);
     }
 
     fn note_work(&mut self, client: u64) {
@@ -448,6 +495,8 @@ impl Serve {
         self.fanout.forget_client(client);
         self.busy.forget(client);
         self.deadlines.retain(|(_, c)| *c != client);
+        self.idle.retain(|(_, c)| *c != client);
+        self.ready.forget(client);
         self.subscriptions = self.sessions.values().map(|session| session.subscriptions().len()).sum();
         self.out.push_back(ServeOutput::Close { client, code: INTERNAL_ERROR });
     }
@@ -458,65 +507,9 @@ impl Serve {
         self.busy.remove(client, &session.share);
         session.into_subscriptions().for_each(|subscription| remove(&mut self.fanout, subscription));
         self.deadlines.retain(|(_, c)| *c != client);
-    }
-}
-
-/// Why a client's message is not done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
-    Message(MessageError),
-    EventId,
-    SubscriptionId,
-    TooManyFilters,
-    TooManyValues,
-    TooManySubscriptions,
-    TooManyBytes,
-    TooManyReqs,
-    TooManyEvents,
-    LongScan,
-}
-
-impl Refusal {
-    /// The label of its counter.
-    fn name(self) -> &'static str {
-        match self {
-            Refusal::Message(MessageError::NotJson) => "not_json",
-            Refusal::Message(MessageError::NotAMessage) => "not_a_message",
-            Refusal::Message(MessageError::UnknownType) => "unknown_type",
-            Refusal::Message(MessageError::BadArguments) => "bad_arguments",
-            Refusal::EventId => "event_id",
-            Refusal::SubscriptionId => "subscription_id",
-            Refusal::TooManyFilters => "too_many_filters",
-            Refusal::TooManyValues => "too_many_values",
-            Refusal::TooManySubscriptions => "too_many_subscriptions",
-            Refusal::TooManyBytes => "too_many_bytes",
-            Refusal::TooManyReqs => "too_many_reqs",
-            Refusal::TooManyEvents => "too_many_events",
-            Refusal::LongScan => "long_scan",
-        }
-    }
-
-    /// What the client is told, with its NIP-01 prefix.
-    fn text(self) -> Cow<'static, str> {
-        match self {
-            Refusal::Message(error) => format!("invalid: {error}").into(),
-            Refusal::EventId => "invalid: an event has one id, of 64 lower-case hexadecimal digits".into(),
-            Refusal::SubscriptionId => {
-                format!("invalid: a subscription id has 1 to {SUBSCRIPTION_ID_CHARS_MAX} characters").into()
-            }
-            Refusal::TooManyFilters => {
-                format!("invalid: too many filters, at most {CLIENT_FILTERS_MAX} in a REQ").into()
-            }
-            Refusal::TooManyValues => {
-                format!("invalid: too many values, at most {CLIENT_FILTER_VALUES_MAX} in a filter").into()
-            }
-            Refusal::TooManySubscriptions => {
-                format!("blocked: too many subscriptions, at most {CLIENT_SUBSCRIPTIONS_MAX} at once").into()
-            }
-            Refusal::LongScan => "error: too much to look through, ask for something narrower".into(),
-            Refusal::TooManyBytes => "blocked: open subscriptions take too much memory, close some first".into(),
-            Refusal::TooManyReqs => "rate-limited: too many REQs from this address, slow down".into(),
-            Refusal::TooManyEvents => "rate-limited: too many EVENTs from this address, slow down".into(),
+        if session.asks.is_some() {
+            self.idle.retain(|(_, c)| *c != client);
+            self.ready.forget(client);
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod support;
 
+use ::negentropy::{Id, Negentropy, NegentropyStorageVector};
 use nostr::event::{Event, EventId};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -296,6 +297,81 @@ fn a_silently_dead_link_is_found_and_replaced() {
     relay.data().add([&missed]);
     relay.freeze(false);
     wait_served(&process, &[&missed]);
+}
+
+/// One round of the crate's client; `None` when nothing is left to be told apart.
+fn neg_round(
+    client: &mut Client,
+    theirs: &mut Negentropy<'_, NegentropyStorageVector>,
+    message: &str,
+    have: &mut Vec<Id>,
+    need: &mut Vec<Id>,
+) -> Option<Vec<u8>> {
+    client.send(message);
+    let answer = client.next_matching(SOON, |m| m[0] == "NEG-MSG" || m[0] == "NEG-ERR").expect("an answer");
+    let payload = answer[2].as_str().filter(|_| answer[0] == "NEG-MSG").unwrap_or_else(|| panic!("{answer}"));
+    theirs.reconcile_with_ids(&bytes_of(payload), have, need).expect("it is understood")
+}
+
+fn bytes_of(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal")).collect()
+}
+
+fn hex_of(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The ids that a client has more and less than the relay.
+fn reconcile(client: &mut Client, filter: &Value, held: &[&Event]) -> [BTreeSet<String>; 2] {
+    let mut storage = NegentropyStorageVector::new();
+    for event in held {
+        storage.insert(event.created_at.as_secs(), Id::from_byte_array(event.id.to_bytes())).expect("not sealed");
+    }
+    storage.seal().expect("not sealed");
+    let mut theirs = Negentropy::borrowed(&storage, 60_000).expect("large enough a frame");
+    let (mut have, mut need) = (Vec::new(), Vec::new());
+    let first = hex_of(&theirs.initiate().expect("the first time"));
+    let mut message = json!(["NEG-OPEN", "n", filter, first]).to_string();
+    while let Some(next) = neg_round(client, &mut theirs, &message, &mut have, &mut need) {
+        message = json!(["NEG-MSG", "n", hex_of(&next)]).to_string();
+    }
+    client.send(r#"["NEG-CLOSE","n"]"#);
+    [have, need].map(|ids| ids.iter().map(|id| hex_of(&id.to_bytes())).collect())
+}
+
+#[test]
+fn a_client_reconciles_and_counts() {
+    let setup = Setup::new(DOMAIN);
+    let shape = Shape { repos: 20, roots_per_repo: 10, comments: 1_800, padding: 10, relays_per_repo: 1 };
+    let world = World::new(shape, DOMAIN, &["ws://127.0.0.1:9"], unix_now());
+    let (stored, more) = world.events.split_at(world.events.len() - 40);
+    setup.import_events(stored, &[]);
+    let process = setup.start();
+    let mut client = process.client();
+    let held: Vec<&Event> = world.events.iter().skip(70).collect();
+    for filter in [json!({}), json!({"since": 1}), json!({"until": unix_now() + 1_000})] {
+        let [have, need] = reconcile(&mut client, &filter, &held);
+        assert_eq!(have, ids(more).into_iter().collect(), "{filter}");
+        assert_eq!(need, ids(&world.events[..70]).into_iter().collect(), "{filter}");
+    }
+    more.iter().for_each(|event| client.publish_ok(event));
+    let all: Vec<&Event> = world.events.iter().collect();
+    let [have, need] = reconcile(&mut client, &json!({}), &all);
+    assert!(have.is_empty() && need.is_empty(), "what was published is in the set");
+    let owner = world.announcements()[3].pubkey;
+    let of_owner: Vec<&Event> = all.iter().copied().filter(|event| event.pubkey == owner).collect();
+    let [have, need] = reconcile(&mut client, &json!({"authors": [owner.to_hex()]}), &of_owner);
+    assert!(have.is_empty() && need.is_empty());
+    for (filter, count) in [(json!({}), all.len()), (json!({"authors": [owner.to_hex()]}), of_owner.len())] {
+        client.send(json!(["COUNT", "c", filter]).to_string());
+        let answer = client.next_matching(SOON, |m| m[0] == "COUNT").expect("an answer");
+        assert_eq!(answer, json!(["COUNT", "c", {"count": count}]));
+    }
+    client.send(r#"["NEG-MSG","n","61"]"#);
+    let answer = client.next_matching(SOON, |m| m[0] == "NEG-ERR").expect("an answer");
+    assert_eq!(answer, json!(["NEG-ERR", "n", "closed: unknown subscription handle"]));
+    assert_eq!(process.metrics().sum("grasp_sync_client_reconciliations", &[]), 0.0);
+    assert_eq!(process.metrics().sum("grasp_sync_client_counts_total", &[]), 2.0);
 }
 
 // Two instances.

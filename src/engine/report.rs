@@ -36,6 +36,8 @@ impl Engine {
             store_last_seq: self.store.last_seq(),
             clients: self.serve.clients(),
             client_subscriptions: self.serve.subscriptions(),
+            client_reconciliations: self.serve.reconciliations(),
+            ready_set_bytes: self.serve.ready_bytes(),
             waiting: self.waiting(),
             queues: vec![
                 queue("batch_events", self.store.batch_events(), BATCH_EVENTS_MAX),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::limits::{CLIENT_FILTER_VALUES_MAX, CLIENT_FILTERS_MAX};
 use crate::protocol::canonical::Canonical;
 use crate::protocol::message::{
-    self, ClientMessage, RawEvent, RelayMessage, parse_client_message, parse_relay_message,
+    self, ClientMessage, RawEvent, Refused, RelayMessage, parse_client_message, parse_relay_message,
 };
 
 /// What a relay may send: an EVENT's parts are what a full parse finds there, and what we write is read back the same.
@@ -53,16 +53,37 @@ pub fn client_message(data: &[u8]) {
             format!(r#"["EVENT",{}]"#, event.json)
         }
         ClientMessage::Req { subscription, filters } => {
-            assert_eq!(refused.as_ref(), Some(subscription));
+            assert_eq!(refused, Some(Refused::Req(subscription.clone())));
             assert!((1..=CLIENT_FILTERS_MAX + 1).contains(&filters.len()));
             assert!(filters.iter().all(|filter| filter.values() <= CLIENT_FILTER_VALUES_MAX + 1));
-            let mut parts = vec![Value::from("REQ"), Value::from(subscription.as_ref())];
-            parts.extend(filters.iter().map(|filter| serde_json::to_value(Filter::from(filter)).unwrap()));
-            Value::from(parts).to_string()
+            written("REQ", subscription, filters)
         }
         ClientMessage::Close { subscription } => message::close_message(subscription),
+        ClientMessage::Count { subscription, filters } => {
+            assert_eq!(refused, Some(Refused::Count(subscription.clone())));
+            written("COUNT", subscription, filters)
+        }
+        // A client may put anything for hexadecimal; we write only that.
+        ClientMessage::NegOpen { payload, .. } | ClientMessage::NegMsg { payload, .. }
+            if !payload.bytes().all(|b| b.is_ascii_hexdigit()) =>
+        {
+            return;
+        }
+        ClientMessage::NegOpen { subscription, filter, payload } => {
+            let filter = serde_json::to_string(&Filter::from(filter)).unwrap();
+            message::neg_open_message(subscription, &filter, payload)
+        }
+        ClientMessage::NegMsg { subscription, payload } => message::neg_msg_message(subscription, payload),
+        ClientMessage::NegClose { subscription } => message::neg_close_message(subscription),
     };
     assert_eq!(parse_client_message(&written).as_ref(), Ok(&parsed));
+}
+
+/// A message of a type with filters.
+fn written(kind: &str, subscription: &str, filters: &[crate::protocol::filter::Filter]) -> String {
+    let mut parts = vec![Value::from(kind), Value::from(subscription)];
+    parts.extend(filters.iter().map(|filter| serde_json::to_value(Filter::from(filter)).unwrap()));
+    Value::from(parts).to_string()
 }
 
 fn raw_event(raw: &RawEvent<'_>) {

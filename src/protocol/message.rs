@@ -23,10 +23,10 @@ use crate::time::UnixTime;
 mod refused;
 mod write;
 
-pub use refused::{refused_event_id, refused_subscription, unreadable_event_subscription};
+pub use refused::{Refused, refused_event_id, refused_subscription, unreadable_event_subscription};
 pub use write::{
-    close_message, closed_message, eose_message, event_message, neg_close_message, neg_err_message, neg_msg_message,
-    neg_open_message, not_ok_message, notice_message, ok_message,
+    close_message, closed_message, count_message, eose_message, event_message, neg_answer_message, neg_close_message,
+    neg_err_message, neg_msg_message, neg_open_message, not_ok_message, notice_message, ok_message,
 };
 
 /// Why a text is not a message that we know.
@@ -262,7 +262,7 @@ pub enum RelayMessage<'a> {
     },
 }
 
-/// What a client says to a relay (NIP-01).
+/// What a client says to a relay (NIP-01, NIP-45, NIP-77).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientMessage<'a> {
     /// Publishes an event.
@@ -278,6 +278,34 @@ pub enum ClientMessage<'a> {
     /// Ends a subscription.
     Close {
         /// The subscription.
+        subscription: Cow<'a, str>,
+    },
+    /// Asks how many events there are (NIP-45).
+    Count {
+        /// The name that the answer is to have: apart from those of subscriptions.
+        subscription: Cow<'a, str>,
+        /// Its filters, as of a REQ.
+        filters: Vec<Filter>,
+    },
+    /// Begins a reconciliation (NIP-77), or one anew.
+    NegOpen {
+        /// The reconciliation: names of its own, apart from those of subscriptions.
+        subscription: Cow<'a, str>,
+        /// Of what.
+        filter: Filter,
+        /// A message of the negentropy protocol, in hexadecimal, not looked at yet.
+        payload: Cow<'a, str>,
+    },
+    /// The next step of a reconciliation (NIP-77).
+    NegMsg {
+        /// The reconciliation.
+        subscription: Cow<'a, str>,
+        /// As in the first message.
+        payload: Cow<'a, str>,
+    },
+    /// Ends a reconciliation (NIP-77).
+    NegClose {
+        /// The reconciliation.
         subscription: Cow<'a, str>,
     },
 }
@@ -366,6 +394,17 @@ fn raw_event<'a, A: SeqAccess<'a>>(seq: &mut A) -> Result<RawEvent<'a>, A::Error
     RawEvent::from_json(raw.get()).map_err(A::Error::custom)
 }
 
+/// The filters at the end of a message: at least one, and no more than are needed to see that there are too many.
+fn filters<'a, A: SeqAccess<'a>>(seq: &mut A) -> Result<Vec<Filter>, A::Error> {
+    let mut filters = vec![argument::<Filter, A>(seq)?];
+    while filters.len() <= CLIENT_FILTERS_MAX
+        && let Some(filter) = seq.next_element()?
+    {
+        filters.push(filter);
+    }
+    Ok(filters)
+}
+
 fn skip_surplus<'a, A: SeqAccess<'a>>(seq: &mut A) -> Result<(), A::Error> {
     while seq.next_element::<IgnoredAny>()?.is_some() {}
     Ok(())
@@ -412,7 +451,7 @@ impl<'a> Visitor<'a> for RelayMessageVisitor {
 struct ClientMessageVisitor;
 
 impl<'a> MessageVisitor<'a> for ClientMessageVisitor {
-    const TYPES: &'static [&'static str] = &["EVENT", "REQ", "CLOSE"];
+    const TYPES: &'static [&'static str] = &["EVENT", "REQ", "CLOSE", "COUNT", "NEG-OPEN", "NEG-MSG", "NEG-CLOSE"];
 }
 
 impl<'a> Visitor<'a> for ClientMessageVisitor {
@@ -425,17 +464,16 @@ impl<'a> Visitor<'a> for ClientMessageVisitor {
     fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<ClientMessage<'a>, A::Error> {
         let message = match text(&mut seq)?.as_ref() {
             "EVENT" => ClientMessage::Event(raw_event(&mut seq)?),
-            "REQ" => {
-                let subscription = text(&mut seq)?;
-                let mut filters = vec![argument::<Filter, A>(&mut seq)?];
-                while filters.len() <= CLIENT_FILTERS_MAX
-                    && let Some(filter) = seq.next_element()?
-                {
-                    filters.push(filter);
-                }
-                ClientMessage::Req { subscription, filters }
-            }
+            "REQ" => ClientMessage::Req { subscription: text(&mut seq)?, filters: filters(&mut seq)? },
             "CLOSE" => ClientMessage::Close { subscription: text(&mut seq)? },
+            "COUNT" => ClientMessage::Count { subscription: text(&mut seq)?, filters: filters(&mut seq)? },
+            "NEG-OPEN" => ClientMessage::NegOpen {
+                subscription: text(&mut seq)?,
+                filter: argument(&mut seq)?,
+                payload: text(&mut seq)?,
+            },
+            "NEG-MSG" => ClientMessage::NegMsg { subscription: text(&mut seq)?, payload: text(&mut seq)? },
+            "NEG-CLOSE" => ClientMessage::NegClose { subscription: text(&mut seq)? },
             _ => return Err(A::Error::custom("type")),
         };
         skip_surplus(&mut seq)?;
@@ -631,7 +669,7 @@ mod tests {
         for text in [r#"["eose","s"]"#, r#"["NEG-OPEN","s",{},"00"]"#, r#"[""]"#, r#"["REQ","s",{}]"#] {
             assert_eq!(parse_relay_message(text), Err(MessageError::UnknownType), "{text}");
         }
-        for text in [r#"["EOSE","s"]"#, r#"["AUTH",{}]"#, r#"["COUNT","s",{}]"#, r#"["req","s",{}]"#] {
+        for text in [r#"["EOSE","s"]"#, r#"["AUTH",{}]"#, r#"["NEG-ERR","s",""]"#, r#"["req","s",{}]"#] {
             assert_eq!(parse_client_message(text), Err(MessageError::UnknownType), "{text}");
         }
     }
@@ -685,9 +723,35 @@ mod tests {
         let asked = nostr::filter::Filter::new;
         let filters = vec![asked().kind(Kind::TextNote).into(), asked().limit(0).into()];
         assert_eq!(parse_client_message(text).unwrap(), ClientMessage::Req { subscription: "s".into(), filters });
-        for text in
-            [r#"["REQ"]"#, r#"["REQ","s"]"#, r#"["REQ",{}]"#, r#"["REQ","s",[]]"#, r#"["CLOSE"]"#, r#"["EVENT"]"#]
-        {
+        let filter = Filter::from(asked().kind(Kind::TextNote));
+        for (text, message) in [
+            (
+                r#"["COUNT","s",{"kinds":[1]}]"#,
+                ClientMessage::Count { subscription: "s".into(), filters: vec![filter.clone()] },
+            ),
+            (
+                r#"["NEG-OPEN","s",{"kinds":[1]},"6100"]"#,
+                ClientMessage::NegOpen { subscription: "s".into(), filter, payload: "6100".into() },
+            ),
+            (r#"["NEG-MSG","s","61"]"#, ClientMessage::NegMsg { subscription: "s".into(), payload: "61".into() }),
+            (r#"["NEG-CLOSE","s"]"#, ClientMessage::NegClose { subscription: "s".into() }),
+        ] {
+            assert_eq!(parse_client_message(text).unwrap(), message);
+        }
+        for text in [
+            r#"["REQ"]"#,
+            r#"["REQ","s"]"#,
+            r#"["REQ",{}]"#,
+            r#"["REQ","s",[]]"#,
+            r#"["CLOSE"]"#,
+            r#"["EVENT"]"#,
+            r#"["COUNT","s"]"#,
+            r#"["NEG-OPEN","s",{}]"#,
+            r#"["NEG-OPEN","s",{},97]"#,
+            r#"["NEG-OPEN","s","61"]"#,
+            r#"["NEG-MSG","s"]"#,
+            r#"["NEG-CLOSE"]"#,
+        ] {
             assert_eq!(parse_client_message(text), Err(MessageError::BadArguments), "{text}");
         }
     }
@@ -696,7 +760,12 @@ mod tests {
     fn a_refused_req_can_be_answered() {
         let text = r#"["REQ","\"s\"",{"kinds":["1"]}]"#;
         assert_eq!(parse_client_message(text), Err(MessageError::BadArguments));
-        assert_eq!(refused_subscription(text).unwrap(), "\"s\"");
+        assert_eq!(refused_subscription(text), Some(Refused::Req("\"s\"".into())));
+        let count = r#"["COUNT","s",{"kinds":["1"]}]"#;
+        assert_eq!(refused_subscription(count), Some(Refused::Count("s".into())));
+        for text in [r#"["NEG-OPEN","s",{"kinds":["1"]},"61"]"#, r#"["NEG-OPEN","s",{}]"#, r#"["NEG-MSG","s",{}]"#] {
+            assert_eq!(refused_subscription(text), Some(Refused::Reconciliation("s".into())));
+        }
         for text in [r#"["REQ",{}]"#, r#"["REQ"]"#, r#"["CLOSE","s"]"#, r#"["REQ","s""#] {
             assert_eq!(refused_subscription(text), None, "{text}");
         }

@@ -7,9 +7,9 @@ use crate::limits::{
 };
 use crate::settings::{Profile, Settings};
 
-/// What the own relay does: events, deletion requests, this document, expiration. Protected events (NIP-70) are refused
-/// without a way to authenticate (NIP-42), which is that NIP's default, not its support.
-const SUPPORTED_NIPS: [u16; 4] = [1, 9, 11, 40];
+/// What the own relay does: events, deletion requests, this document, expiration, counts, reconciliation. Protected events
+/// (NIP-70) are refused without a way to authenticate (NIP-42), which is that NIP's default, not its support.
+const SUPPORTED_NIPS: [u16; 6] = [1, 9, 11, 40, 45, 77];
 
 /// The GRASP documents of which every MUST is kept. The git data of the repos is another program's, and each of them asks for
 /// some.

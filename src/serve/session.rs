@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
+use super::asks::Asks;
 use super::fanout::{Fanout, Slot};
 use super::{Outbox, ServeOutput};
 use crate::fault::shared;
@@ -109,6 +110,8 @@ pub struct Session {
     bytes: usize,
     /// What [`Session::take_hold`] last said.
     told: usize,
+    /// What it asks beside events, if it ever has.
+    pub(super) asks: Option<Box<Asks>>,
 }
 
 impl Session {
@@ -129,6 +132,7 @@ impl Session {
             undrained: 0,
             bytes: 0,
             told: 0,
+            asks: None,
         }
     }
 
@@ -151,7 +155,8 @@ impl Session {
     pub fn take_hold(&mut self) -> Option<usize> {
         let querying =
             self.running.as_ref().map_or(0, |running| running.query.bytes() + running.sent.len() * SEQ_BYTES);
-        let bytes = self.bytes + querying + self.held * SEQ_BYTES;
+        let asks = self.asks.as_ref().map_or(0, |asks| asks.bytes());
+        let bytes = self.bytes + querying + self.held * SEQ_BYTES + asks;
         if bytes.abs_diff(self.told) < LINK_HOLD_STEP_BYTES {
             return None;
         }
@@ -166,7 +171,8 @@ impl Session {
 
     /// Whether [`Session::step`] could do something now.
     pub fn has_work(&self) -> bool {
-        self.undrained < CLIENT_PAGE_BYTES && !(self.querying.is_empty() && self.behind.is_empty())
+        let asks = || self.asks.as_ref().is_some_and(|asks| asks.has_work());
+        self.undrained < CLIENT_PAGE_BYTES && (!(self.querying.is_empty() && self.behind.is_empty()) || asks())
     }
 
     /// Puts a message on the link.
@@ -367,6 +373,7 @@ impl Session {
         assert_eq!(self.bytes, self.subscriptions.values().map(|s| s.bytes).sum::<usize>());
         assert!(self.running.is_none() || !self.querying.is_empty());
         assert!(self.held <= CLIENT_HELD_EVENTS_MAX);
+        self.asks.iter().for_each(|asks| asks.reconciliations.assert_invariants());
         for (number, subscription) in &self.subscriptions {
             assert_eq!(self.numbers.get(&subscription.id), Some(number));
             assert_eq!(self.querying.contains(number), !subscription.eose);

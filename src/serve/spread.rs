@@ -76,6 +76,7 @@ impl Serve {
         store: &Store,
         metrics: &mut Metrics,
     ) -> Result<(), StoreError> {
+        self.ready.on_committed(store);
         let mut left = FANOUT_STEP_COST;
         self.spread_waiting(&mut left, store, metrics)?;
         for stored in stored {

@@ -12,6 +12,7 @@ use crate::limits::{
 use crate::store::StoredEvent;
 use crate::time::UnixTime;
 
+mod asks;
 mod isolation;
 
 /// An event with its true id; who checks signatures is not the own relay.
@@ -455,7 +456,7 @@ fn bad_messages_are_answered_with_notice_and_counted() {
         (r#"["REQ","s",{}"#, "not_json"),
         ("{}", "not_a_message"),
         ("[]", "not_a_message"),
-        (r#"["COUNT","s",{}]"#, "unknown_type"),
+        (r#"["AUTH","s",{}]"#, "unknown_type"),
         (r#"["REQ"]"#, "bad_arguments"),
         (r#"["EVENT",{"id":"short"}]"#, "bad_arguments"),
         (r#"["CLOSE",7]"#, "bad_arguments"),

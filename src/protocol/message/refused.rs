@@ -10,14 +10,31 @@ use serde_json::value::RawValue;
 
 use super::{MessageVisitor, Text, argument, parse, skip_surplus, text};
 
-/// The subscription of a REQ whose filters are wrong, so that it can be answered with CLOSED.
-pub fn refused_subscription(text: &str) -> Option<Cow<'_, str>> {
-    parse(text, SubscriptionVisitor("REQ")).ok()
+/// What a client waits for a word about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused<'a> {
+    /// The subscription of a REQ: CLOSED.
+    Req(Cow<'a, str>),
+    /// The name of a COUNT: CLOSED as well (NIP-45).
+    Count(Cow<'a, str>),
+    /// The name of a reconciliation: NEG-ERR (NIP-77).
+    Reconciliation(Cow<'a, str>),
+}
+
+/// Whom to answer about a message whose arguments are wrong, if it names something.
+pub fn refused_subscription(text: &str) -> Option<Refused<'_>> {
+    let (kind, name) = parse(text, NamedVisitor).ok()?;
+    match kind.as_ref() {
+        "REQ" => Some(Refused::Req(name)),
+        "COUNT" => Some(Refused::Count(name)),
+        "NEG-OPEN" | "NEG-MSG" => Some(Refused::Reconciliation(name)),
+        _ => None,
+    }
 }
 
 /// The subscription of a relay's EVENT whose event is none.
 pub fn unreadable_event_subscription(text: &str) -> Option<Cow<'_, str>> {
-    parse(text, SubscriptionVisitor("EVENT")).ok()
+    parse(text, NamedVisitor).ok().filter(|(kind, _)| kind == "EVENT").map(|(_, name)| name)
 }
 
 /// The id that the event of an EVENT claims, as it is written there, if that is 64 hexadecimal digits of either case: the
@@ -26,27 +43,24 @@ pub fn refused_event_id(text: &str) -> Option<Cow<'_, str>> {
     parse(text, RefusedEventVisitor).ok()
 }
 
-/// Takes the subscription of a message of this type, whatever follows.
-struct SubscriptionVisitor(&'static str);
+/// Takes the type of a message and the text behind it, whatever follows.
+struct NamedVisitor;
 
-impl<'a> MessageVisitor<'a> for SubscriptionVisitor {
-    const TYPES: &'static [&'static str] = &["REQ", "EVENT"];
+impl<'a> MessageVisitor<'a> for NamedVisitor {
+    const TYPES: &'static [&'static str] = &["REQ", "COUNT", "NEG-OPEN", "NEG-MSG", "EVENT"];
 }
 
-impl<'a> Visitor<'a> for SubscriptionVisitor {
-    type Value = Cow<'a, str>;
+impl<'a> Visitor<'a> for NamedVisitor {
+    type Value = (Cow<'a, str>, Cow<'a, str>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str("a message about something that has a name")
     }
 
-    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Cow<'a, str>, A::Error> {
-        if text(&mut seq)? != self.0 {
-            return Err(A::Error::custom("type"));
-        }
-        let subscription = text(&mut seq)?;
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let (kind, name) = (text(&mut seq)?, text(&mut seq)?);
         skip_surplus(&mut seq)?;
-        Ok(subscription)
+        Ok((kind, name))
     }
 }
 

@@ -64,6 +64,16 @@ pub fn neg_msg_message(sub: &str, payload: &str) -> String {
     format!(r#"["NEG-MSG",{},"{payload}"]"#, json_text(sub))
 }
 
+/// The same of a relay, from the bytes of the payload.
+pub fn neg_answer_message(sub: &str, payload: &[u8]) -> String {
+    neg_msg_message(sub, &faster_hex::hex_string(payload))
+}
+
+/// `["COUNT", sub, {"count": n}]` of a relay (NIP-45).
+pub fn count_message(sub: &str, count: u64) -> String {
+    format!(r#"["COUNT",{},{{"count":{count}}}]"#, json_text(sub))
+}
+
 /// `["NEG-CLOSE", sub]` of a client (NIP-77).
 pub fn neg_close_message(sub: &str) -> String {
     format!(r#"["NEG-CLOSE",{}]"#, json_text(sub))
