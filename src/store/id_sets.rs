@@ -38,8 +38,10 @@ pub struct SetSearch {
     places: PlaceSearch,
     /// Where the events stand, newest first.
     noted: Vec<Place>,
-    /// The items, oldest first.
-    blocks: Vec<Vec<SetItem>>,
+    /// Room for the items, oldest first.
+    laid: Vec<Vec<SetItem>>,
+    /// Items that are in order.
+    blocks: Vec<Rc<[SetItem]>>,
     ids_max: usize,
     stage: Stage,
 }
@@ -55,7 +57,7 @@ enum Stage {
     /// The id of each place is looked up, from this one on.
     Looking(usize),
     /// Blocks are put in order, from this one on.
-    Sealing(Vec<Vec<SetItem>>, usize),
+    Sealing(usize),
     Over(IdStep),
 }
 
@@ -63,16 +65,12 @@ impl SetSearch {
     /// One that gives at most `ids_max` ids, and looks at no more than `entries_max` index entries to find them.
     pub fn new(filter: Rc<Filter>, max_seq: Seq, entries_max: usize, ids_max: usize) -> SetSearch {
         let places = PlaceSearch::of_set(filter, max_seq, entries_max);
-        SetSearch { places, noted: Vec::new(), blocks: Vec::new(), ids_max, stage: Stage::Noting }
+        SetSearch { places, noted: Vec::new(), laid: Vec::new(), blocks: Vec::new(), ids_max, stage: Stage::Noting }
     }
 
     /// Bytes of memory that it takes beside the filter.
     pub fn bytes(&self) -> usize {
-        let (laid, sealed) = match &self.stage {
-            Stage::Sealing(sealed, _) => (&self.blocks, sealed.len()),
-            _ => (&self.blocks, 0),
-        };
-        let items = (laid.len() + sealed) * SET_BLOCK_ITEMS;
+        let items = (self.laid.len() + self.blocks.len()) * SET_BLOCK_ITEMS;
         self.places.bytes() + self.noted.capacity() * size_of::<Place>() + items * size_of::<SetItem>()
     }
 
@@ -88,14 +86,14 @@ impl SetSearch {
             Stage::Laying(next) => self.lay(snapshot, next, entries)?,
             Stage::Scanning(after) => self.scan(snapshot, after, entries)?,
             Stage::Looking(next) => self.look(snapshot, next, entries)?,
-            Stage::Sealing(sealed, next) => self.seal(sealed, next, entries),
+            Stage::Sealing(next) => self.seal(next, entries),
             over @ Stage::Over(_) => over,
         };
         Ok(if let Stage::Over(end) = self.stage { end } else { IdStep::More })
     }
 
     /// The set of a search that is whole: oldest first, in blocks of at most [`SET_BLOCK_ITEMS`], none of them empty.
-    pub fn into_blocks(self) -> Vec<Vec<SetItem>> {
+    pub fn into_blocks(self) -> Vec<Rc<[SetItem]>> {
         debug_assert!(matches!(self.stage, Stage::Over(IdStep::Whole)), "the search has come to its end");
         self.blocks
     }
@@ -117,7 +115,7 @@ impl SetSearch {
         let end = self.noted.len().min(next + 2 * entries.max(SET_BLOCK_ITEMS));
         while next < end {
             let items = SET_BLOCK_ITEMS.min(self.noted.len() - next);
-            self.blocks.push(vec![SetItem { created_at: 0, id: UNKNOWN }; items]);
+            self.laid.push(vec![SetItem { created_at: 0, id: UNKNOWN }; items]);
             next += items;
         }
         if next < self.noted.len() {
@@ -174,21 +172,20 @@ impl SetSearch {
     /// What stands at a place; the newest place is the first, and the last item.
     fn item(&mut self, nth: usize) -> &mut SetItem {
         let at = self.noted.len() - 1 - nth;
-        &mut self.blocks[at / SET_BLOCK_ITEMS][at % SET_BLOCK_ITEMS]
+        &mut self.laid[at / SET_BLOCK_ITEMS][at % SET_BLOCK_ITEMS]
     }
 
     fn begin_to_seal(&mut self) -> Stage {
         self.noted = Vec::new();
-        let laid = std::mem::take(&mut self.blocks);
-        self.blocks.reserve_exact(laid.len());
-        Stage::Sealing(laid, 0)
+        self.blocks.reserve_exact(self.laid.len());
+        Stage::Sealing(0)
     }
 
     /// Leaves out what was not found, and puts in order what stands at one place but for the end of its id.
-    fn seal(&mut self, mut laid: Vec<Vec<SetItem>>, next: usize, entries: usize) -> Stage {
-        let end = laid.len().min(next + entries.div_ceil(SET_BLOCK_ITEMS / 4).max(1));
-        for block in &mut laid[next..end] {
-            let mut block = std::mem::take(block);
+    fn seal(&mut self, next: usize, entries: usize) -> Stage {
+        let end = self.laid.len().min(next + entries.div_ceil(SET_BLOCK_ITEMS / 4).max(1));
+        for nth in next..end {
+            let mut block = std::mem::take(&mut self.laid[nth]);
             block.retain(|item| item.id != UNKNOWN);
             if !block.is_sorted() {
                 block.sort_unstable();
@@ -197,7 +194,7 @@ impl SetSearch {
                 self.push_in_order(block);
             }
         }
-        if end < laid.len() { Stage::Sealing(laid, end) } else { Stage::Over(IdStep::Whole) }
+        if end < self.laid.len() { Stage::Sealing(end) } else { Stage::Over(IdStep::Whole) }
     }
 
     fn push_in_order(&mut self, mut block: Vec<SetItem>) {
@@ -205,11 +202,11 @@ impl SetSearch {
         while let Some(before) = self.blocks.pop_if(|before| before.last() > block.first()) {
             // Of one place: each goes where its id says, and both stay as long as they were.
             let len = before.len();
-            block.splice(0..0, before);
+            block.splice(0..0, before.iter().copied());
             block.sort_unstable();
-            behind.push(block.split_off(len));
+            behind.push(Rc::from(block.split_off(len)));
         }
-        self.blocks.push(block);
+        self.blocks.push(block.into());
         self.blocks.extend(behind.into_iter().rev());
     }
 }

@@ -73,9 +73,9 @@ pub struct Table {
 
 impl Table {
     /// The set of these blocks, which are in order and not empty.
-    pub fn new(blocks: impl IntoIterator<Item = Vec<SetItem>>) -> Table {
+    pub fn new(blocks: impl IntoIterator<Item = Rc<[SetItem]>>) -> Table {
         let mut table = Table::with_capacity(0);
-        blocks.into_iter().for_each(|block| table.push(block.into(), None));
+        blocks.into_iter().for_each(|block| table.push(block, None));
         table
     }
 
@@ -286,7 +286,7 @@ pub(super) mod tests {
     /// A table of a model.
     pub fn table_of(items: &BTreeSet<SetItem>) -> Table {
         let items: Vec<SetItem> = items.iter().copied().collect();
-        Table::new(items.chunks(SET_BLOCK_ITEMS).map(<[SetItem]>::to_vec))
+        Table::new(items.chunks(SET_BLOCK_ITEMS).map(Rc::from))
     }
 
     fn sum_of<'a>(items: impl Iterator<Item = &'a SetItem>) -> Sum {
