@@ -6,6 +6,7 @@ mod filter;
 mod http;
 mod link;
 mod messages;
+mod neg_server;
 pub mod refusals;
 mod repos;
 mod shares;
@@ -18,6 +19,7 @@ pub use filter::filter;
 pub use http::http_head;
 pub use link::link;
 pub use messages::{client_message, relay_message};
+pub use neg_server::neg_server;
 pub use repos::{announcement, relay_url};
 pub use shares::shares;
 pub use store::store;
@@ -79,5 +81,6 @@ mod tests {
         run_seeds("engine", super::engine);
         run_seeds("store", super::store);
         run_seeds("shares", super::shares);
+        run_seeds("neg_server", super::neg_server);
     }
 }
