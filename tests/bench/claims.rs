@@ -18,6 +18,7 @@ mod identical;
 mod known;
 mod live;
 mod memory;
+mod neg_serve;
 mod negentropy;
 mod own_relay;
 mod pages;
@@ -55,6 +56,7 @@ const ROWS: &[Row] = &[
     quick("sustained", "many live events a second: BENCH_SUSTAINED_SECS=600 for the claim", live::sustained),
     quick("start", "start with 100,000 events stored", start::run),
     quick("own-relay", "filters of every shape over 100,000 events", own_relay::run),
+    quick("neg-serve", "reconciliations and counts of clients, over 100,000 and 1,000,000 events", neg_serve::run),
     quick("turn", "what everybody waits for while much is received", turn::run),
     quick("growth", "ten times the events, repos, relays, root events", growth::run),
     Row {
