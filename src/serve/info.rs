@@ -25,6 +25,8 @@ pub fn relay_info(settings: &Settings) -> String {
         "version": env!("CARGO_PKG_VERSION"),
         "supported_nips": SUPPORTED_NIPS,
         "supported_grasps": SUPPORTED_GRASPS,
+        // The version of the protocol of NIP-77, as relays that know it say.
+        "negentropy": 1,
         "repo_acceptance_criteria": format!(
             "Announcements that list {service} in both clone and relays, and what their maintainers and repositories bring."
         ),
@@ -136,6 +138,7 @@ mod tests {
         let document = document(&settings());
         assert_eq!(document["name"], "git.example.org/path");
         assert_eq!(document["supported_nips"], json!(SUPPORTED_NIPS));
+        assert_eq!(document["negentropy"], 1);
         assert_eq!(document["limitation"]["max_limit"], QUERY_LIMIT_MAX);
         assert_eq!(document["limitation"]["max_message_length"], MESSAGE_BYTES_MAX);
         assert_eq!(document["limitation"]["max_content_length"], 196_608);

@@ -1,10 +1,10 @@
 //! The built binary against relays that others wrote, and a stock client library against the own relay. Each runs as a
-//! process of its own. Needs programs that are not ours, so nothing runs unless asked for:
+//! process of its own. Most need programs that are not ours, and run only if asked for:
 //!
 //! ```text
 //! tests/peers/run
 //! ```
-//! installs them into `target/peers` and plays everything. Between us and each relay stands a [`Tap`], which notes what
+//! installs them into `target/peers` and plays everything. What needs no other's program runs in any case. Between us and each relay stands a [`Tap`], which notes what
 //! was really said.
 #![allow(clippy::disallowed_methods, reason = "tests with real sockets live by the real clock")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the figures are what a person runs this for")]
@@ -19,10 +19,11 @@ use foreign::Foreign;
 use nostr::event::{Event, EventId};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 use support::events::unix_now;
-use support::process::{Process, Setup};
+use support::process::{Process, Setup, free_port};
 use support::wait::{wait_for, wait_until};
 use support::world::{Shape, World};
 use tap::{Heard, Tap};
@@ -232,6 +233,130 @@ impl Peer {
     }
 }
 
+fn lines(events: &[Event]) -> String {
+    events.iter().map(|e| e.as_json() + "\n").collect()
+}
+
+/// Clients that reconcile with the own relay (NIP-77), in both directions.
+mod reconciling_client {
+    use super::*;
+    use foreign::program;
+    use std::process::Command;
+    use support::events::parse;
+    use support::process::TempDir;
+
+    /// Events that the client alone has, the last ones, and that the relay alone has, the first ones.
+    const SENT: usize = 300;
+    const RECEIVED: usize = 250;
+
+    /// Runs a client twice: the first time something differs, and the second time nothing.
+    fn is_complete(name: &str, command: impl Fn() -> Command) {
+        let world = World::new(SMALL, DOMAIN, &["ws://127.0.0.1:9"], unix_now());
+        let all: BTreeSet<EventId> = world.events.iter().map(|e| e.id).collect();
+        let setup = Setup::new(DOMAIN);
+        setup.import_events(&world.events[..all.len() - SENT], &[]);
+        let files = TempDir::new("reconciling-client");
+        files.write("held", lines(&world.events[RECEIVED..]));
+        let process = setup.start();
+        for (sent, received) in [(SENT, RECEIVED), (0, 0)] {
+            let output = command().arg(process.url()).arg(files.path()).output().expect("the client starts");
+            let said = String::from_utf8_lossy(&output.stdout);
+            print!("{said}");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(said.trim(), format!("{name}: {sent} sent, {received} received"));
+            let complete = std::fs::read_to_string(files.path().join("complete")).expect("the client has written it");
+            assert_eq!(complete.lines().map(|line| parse(line).id).collect::<BTreeSet<_>>(), all);
+            files.write("held", complete);
+        }
+        let metrics = process.metrics();
+        let ended = |how: &[&str]| metrics.sum("grasp_sync_client_reconciliations_ended_total", how);
+        assert_eq!((ended(&[r#"how="failed""#]), ended(&[r#"how="idle""#])), (0.0, 0.0));
+        assert!(process.stop_within(STOP).success());
+        assert_eq!(setup.exported_ids(), all);
+    }
+
+    #[test]
+    #[ignore = "needs a client made of nostr-sdk: tests/peers/run"]
+    fn rust_nostr_is_complete() {
+        is_complete("nostr-sdk", || Command::new(program("PEERS_RUST_NOSTR_SYNC")));
+    }
+
+    #[test]
+    #[ignore = "needs nostr-sdk for Python: tests/peers/run"]
+    fn nostr_sdk_for_python_is_complete() {
+        is_complete("nostr-sdk for Python", || {
+            let mut command = Command::new(program("PEERS_NOSTR_SDK_PYTHON"));
+            command.arg("tests/peers/nostr_sdk.py");
+            command
+        });
+    }
+
+    #[test]
+    #[ignore = "needs Node.js and nostr-tools: tests/peers/run"]
+    fn nostr_tools_is_complete() {
+        is_complete("nostr-tools", || {
+            let mut command = Command::new("node");
+            command.arg(program("PEERS_NOSTR_TOOLS").join("sync.mjs"));
+            command
+        });
+    }
+}
+
+/// Two of us.
+mod grasp_sync {
+    use super::*;
+
+    /// The second fetches everything from the first, and reconciles from then on: one round where nothing has changed.
+    #[test]
+    fn catches_up_from_another_by_reconciling() {
+        // The first is of another service: it dials nobody for what it holds.
+        let (first, port) = (Setup::new("other.test"), free_port());
+        let first = first.listen_on(port);
+        let tap = Tap::open(SocketAddr::from(([127, 0, 0, 1], port)));
+        let world = World::new(SMALL, DOMAIN, &[&tap.url()], unix_now());
+        first.import_events(&world.events, &["--no-policy"]);
+        let relay = first.start();
+        let second = Setup::new(DOMAIN).bootstrap(&tap.url());
+        let process = second.start();
+        process.wait_stored(world.events.len(), CATCH_UP);
+        process.wait_live(1, CATCH_UP);
+        wait_until("every sweep has ended", CATCH_UP, || process.relays()[0].whole["sweeps_left"] == 0);
+        assert!(process.stop_within(STOP).success());
+
+        let second = second.toml("[timing]\ndaily_catchup_secs = 1");
+        let again = |what: &str| {
+            tap.forget();
+            let process = second.start();
+            wait_until("a further full catch-up is done", CATCH_UP, || process.log_has("full catch-up done"));
+            let outcomes = process.metrics();
+            let ended = |label: &[&str]| outcomes.sum("grasp_sync_reconciliations_total", label);
+            assert!(ended(&[]) > 0.0 && ended(&[r#"outcome="complete""#]) == ended(&[]), "{}", outcomes.text());
+            assert!(process.stop_within(STOP).success());
+            let heard = tap.heard();
+            let of_payload = (heard.neg_bytes - heard.neg_filter_bytes) / heard.neg_opens;
+            println!(
+                "{what}: {} NEG-OPENs, {} NEG-MSGs, {of_payload} bytes each beyond the filter, {} events",
+                heard.neg_opens, heard.neg_msgs, heard.events
+            );
+            assert!(heard.refusals.is_empty(), "{:#?}", heard.refusals);
+            heard
+        };
+        again("the first time");
+        let heard = again("nothing has changed");
+        assert_eq!(heard.neg_msgs, heard.neg_opens, "one round each");
+        assert!(heard.events <= world.events.len() as u64 / 50, "{} events again", heard.events);
+
+        let late = world.published_later(LATE, unix_now() - 30 * 86_400);
+        assert!(relay.stop_within(STOP).success());
+        first.import_events(&late, &["--no-policy"]);
+        let relay = first.start();
+        again("after 400 late events");
+        let all: BTreeSet<EventId> = world.events.iter().chain(&late).map(|e| e.id).collect();
+        assert_eq!(second.exported_ids(), all);
+        assert!(relay.stop_within(STOP).success());
+    }
+}
+
 /// rust-nostr's relay and its client library.
 mod rust_nostr {
     use super::*;
@@ -292,10 +417,6 @@ mod rust_nostr {
         assert_eq!(process.relays()[0].whole["coverage"], "full");
         assert!(process.stop_within(STOP).success());
         peer.assert_complete(&setup);
-    }
-
-    fn lines(events: &[Event]) -> String {
-        events.iter().map(|e| e.as_json() + "\n").collect()
     }
 
     #[test]
