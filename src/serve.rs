@@ -304,7 +304,7 @@ impl Serve {
     /// Reconciliations that clients have open.
     pub fn reconciliations(&self) -> usize {
         let asks = self.sessions.values().filter_map(|session| session.asks.as_ref());
-        asks.map(|asks| asks.reconciliations.len()).sum()
+        asks.map(|asks| asks.reconciliations.count()).sum()
     }
 
     /// Bytes of memory of the sets that are kept ready for all clients; bound

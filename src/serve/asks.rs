@@ -4,7 +4,7 @@
 use log::debug;
 
 use super::count::{Counted, Counts};
-use super::reconcile::{Failure, Reconciliations, Word};
+use super::reconcile::{Failure, Opening, Reconciliations, Word};
 use super::refusal::Refusal;
 use super::{Serve, check_filters};
 use crate::limits::{CLIENT_BYTES_MAX, SEARCH_STEP_ENTRIES, SUBSCRIPTION_ID_CHARS_MAX};
@@ -53,7 +53,9 @@ impl Serve {
                 }
             }
             ClientMessage::NegOpen { subscription: name, filter, payload } => {
-                if let Err(why) = self.on_neg_open(now, client, &name, filter, &payload, store, metrics) {
+                // NIP-77: one with a name in use takes its place, and if it is refused, NEG-ERR ends it.
+                self.close_reconciliation(client, &name, "replaced", metrics);
+                if let Err(why) = self.on_neg_open(now, client, &name, filter, &payload, store) {
                     self.refuse_reconciliation(client, &name, why, metrics);
                 }
             }
@@ -97,10 +99,7 @@ impl Serve {
         filter: Filter,
         payload: &str,
         store: &Store,
-        metrics: &mut Metrics,
     ) -> Result<(), Refusal> {
-        // NIP-77: one with a name in use takes its place, and if it is refused, NEG-ERR ends it.
-        self.close_reconciliation(client, name, "replaced", metrics);
         self.check_ask(now, client, name)?;
         check_filters(std::slice::from_ref(&filter))?;
         let message = hex_bytes(payload).ok_or(Refusal::Reconciliation(Failure::NotHex))?;
@@ -111,8 +110,8 @@ impl Serve {
         if held + asks.reconciliations.filter_bytes() + filter.bytes() > CLIENT_BYTES_MAX {
             return Err(Refusal::TooManyBytes);
         }
-        let open = asks.reconciliations.open(now, client, name, filter, message, store, ready);
-        open.map_err(Refusal::Reconciliation)
+        let opening = Opening { name, filter, message };
+        asks.reconciliations.open(now, client, opening, store, ready).map_err(Refusal::Reconciliation)
     }
 
     fn on_neg_msg(&mut self, now: Now, client: u64, name: &str, payload: &str) -> Result<(), Refusal> {

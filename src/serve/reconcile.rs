@@ -58,6 +58,17 @@ pub enum Word {
     Failed(Failure),
 }
 
+/// What a client opens a reconciliation with.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    /// The name that he gives it.
+    pub name: &'a str,
+    /// Of what.
+    pub filter: Filter,
+    /// The first message of the protocol.
+    pub message: Vec<u8>,
+}
+
 /// One client's reconciliations.
 #[derive(Debug, Default)]
 pub struct Reconciliations {
@@ -129,12 +140,11 @@ impl Reconciliations {
         &mut self,
         now: Now,
         client: u64,
-        name: &str,
-        filter: Filter,
-        message: Vec<u8>,
+        opening: Opening<'_>,
         store: &Store,
         ready: &mut Ready,
     ) -> Result<(), Failure> {
+        let Opening { name, filter, message } = opening;
         if self.open.len() >= CLIENT_RECONCILIATIONS_MAX {
             return Err(Failure::TooMany);
         }
@@ -190,7 +200,7 @@ impl Reconciliations {
     }
 
     /// How many are open.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.open.len()
     }
 
@@ -218,7 +228,10 @@ impl Reconciliations {
     /// Ends what the client has forgotten, and names it.
     pub fn end_idle(&mut self, now: Instant) -> Vec<String> {
         let is_over = |one: &Reconciliation| one.ends_at().is_some_and(|at| at <= now);
-        self.open.extract_if(.., |_, one| is_over(one)).map(|(name, _)| name).collect()
+        let over = self.open.iter().filter(|(_, one)| is_over(one)).map(|(name, _)| name.clone());
+        let over: Vec<String> = over.collect();
+        over.iter().for_each(|name| _ = self.open.remove(name));
+        over
     }
 
     /// A set that is kept ready is there, or cannot be. Returns what has failed.

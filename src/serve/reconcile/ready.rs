@@ -249,7 +249,7 @@ impl Kept {
             self.state = State::There(Rc::new(changed));
         }
         let State::There(table) = &self.state else { return None };
-        Some(if table.len() > CLIENT_ENTRIES_MAX { Found::TooLarge } else { Found::There })
+        Some(if table.size() > CLIENT_ENTRIES_MAX { Found::TooLarge } else { Found::There })
     }
 
     fn goes_at(&self) -> Instant {

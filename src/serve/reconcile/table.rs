@@ -87,19 +87,19 @@ impl Table {
     }
 
     fn push(&mut self, block: Rc<[SetItem]>, sum: Option<Sum>) {
-        self.starts.push(self.len() + block.len());
+        self.starts.push(self.size() + block.len());
         self.sums.push(self.sums[self.blocks.len()].plus(sum.unwrap_or_else(|| Sum::of(&block))));
         self.blocks.push(block);
     }
 
     /// How many items there are.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.starts[self.blocks.len()]
     }
 
     /// Bytes of memory that it takes, shared blocks included.
     pub fn bytes(&self) -> usize {
-        self.len() * size_of::<SetItem>() + self.own_bytes()
+        self.size() * size_of::<SetItem>() + self.own_bytes()
     }
 
     /// Bytes of memory that it takes beside its items.
@@ -185,7 +185,7 @@ impl Table {
     pub fn assert_invariants(&self) {
         assert!(self.blocks.iter().all(|block| !block.is_empty() && block.len() <= SET_BLOCK_ITEMS));
         assert!(self.blocks.iter().flat_map(|block| block.iter()).is_sorted_by(|a, b| a < b));
-        assert_eq!(self.blocks.iter().map(|block| block.len()).sum::<usize>(), self.len());
+        assert_eq!(self.blocks.iter().map(|block| block.len()).sum::<usize>(), self.size());
         let sum = self.blocks.iter().fold(Sum::default(), |sum, block| sum.plus(Sum::of(block)));
         assert_eq!(sum, self.sums[self.blocks.len()]);
     }
@@ -229,7 +229,7 @@ impl View {
         let begin = table.lower_bound(&SetItem { created_at: since, id: [0; 32] });
         let end = match until.checked_add(1) {
             Some(after) => table.lower_bound(&SetItem { created_at: after, id: [0; 32] }),
-            None => table.len(),
+            None => table.size(),
         };
         View { table, begin, end: end.max(begin) }
     }
@@ -240,7 +240,7 @@ impl View {
     }
 
     /// How many items there are.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.end - self.begin
     }
 
@@ -296,7 +296,7 @@ pub(super) mod tests {
     fn check(table: &Table, model: &BTreeSet<SetItem>, random: &mut Random) {
         table.assert_invariants();
         let all: Vec<SetItem> = model.iter().copied().collect();
-        assert_eq!(table.items(0, table.len()).copied().collect::<Vec<_>>(), all);
+        assert_eq!(table.items(0, table.size()).copied().collect::<Vec<_>>(), all);
         for _ in 0..30 {
             let at = random.below(all.len() as u64 + 1) as usize;
             assert_eq!(table.sum_before(at), sum_of(all[..at].iter()));
@@ -333,7 +333,7 @@ pub(super) mod tests {
                 }
                 let (changed, replaced) = table.changed(&changes);
                 check(&changed, &model, &mut random);
-                assert!(replaced <= table.bytes() && (replaced > 0 || changes.is_empty() || table.len() == 0));
+                assert!(replaced <= table.bytes() && (replaced > 0 || changes.is_empty() || table.size() == 0));
                 table = changed;
             }
         }
@@ -348,10 +348,10 @@ pub(super) mod tests {
             let view = View::within(Rc::clone(&table), since, until);
             let within: Vec<SetItem> =
                 model.iter().filter(|item| (since..=until).contains(&item.created_at)).copied().collect();
-            assert_eq!(view.items(0, view.len()).copied().collect::<Vec<_>>(), within, "{since} {until}");
+            assert_eq!(view.items(0, view.size()).copied().collect::<Vec<_>>(), within, "{since} {until}");
             assert_eq!(view.lower_bound(&SetItem { created_at: 0, id: [0; 32] }), 0);
-            assert_eq!(view.lower_bound(&SetItem { created_at: u64::MAX, id: [255; 32] }), view.len());
-            let sum = view.sum_before(0).rest_of(view.sum_before(view.len()));
+            assert_eq!(view.lower_bound(&SetItem { created_at: u64::MAX, id: [255; 32] }), view.size());
+            let sum = view.sum_before(0).rest_of(view.sum_before(view.size()));
             assert_eq!(sum, sum_of(within.iter()));
         }
     }
