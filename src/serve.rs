@@ -505,12 +505,12 @@ impl Serve {
         let Some(session) = self.sessions.remove(&client) else { return };
         self.subscriptions -= session.subscriptions().len();
         self.busy.remove(client, &session.share);
-        session.into_subscriptions().for_each(|subscription| remove(&mut self.fanout, subscription));
         self.deadlines.retain(|(_, c)| *c != client);
         if session.asks.is_some() {
             self.idle.retain(|(_, c)| *c != client);
             self.ready.forget(client);
         }
+        session.into_subscriptions().for_each(|subscription| remove(&mut self.fanout, subscription));
     }
 }
 
