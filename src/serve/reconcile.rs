@@ -20,7 +20,7 @@ use crate::limits::{
     CLIENT_RECONCILIATIONS_MAX, CLIENT_SETS_BYTES_MAX, ENTRIES_PER_CANDIDATE,
 };
 use crate::protocol::filter::Filter;
-use crate::store::{IdStep, SetItem, SetSearch, Store, StoreError};
+use crate::store::{IdStep, SET_BLOCK_ITEMS, SetItem, SetSearch, Store, StoreError};
 use crate::time::{Instant, Now};
 
 /// Bytes of a message for which answering it costs about as much as looking at a candidate of a query.
@@ -75,7 +75,7 @@ pub struct Reconciliations {
     open: BTreeMap<String, Reconciliation>,
     /// The one that had its turn last.
     last: String,
-    /// For tests: how many events fit, in place of the limit.
+    /// For tests: bytes of all sets, in place of the limit.
     #[cfg(test)]
     room: Option<usize>,
 }
@@ -117,6 +117,11 @@ impl Reconciliation {
             Set::Own(view) => view.table().bytes(),
             Set::Leased(.., own) => *own,
         }
+    }
+
+    /// What of the client's room for sets it takes: places are noted beside, for a moment.
+    fn room_taken(&self) -> usize {
+        if let Set::Searching(search) = &self.set { search.set_bytes() } else { self.set_bytes() }
     }
 
     /// When it ends if nothing is heard; never while we are the ones to speak.
@@ -165,17 +170,22 @@ impl Reconciliations {
 
     /// Events for which there is room.
     fn ids_max(&self) -> usize {
+        let taken: usize = self.open.values().map(Reconciliation::room_taken).sum();
+        self.room().saturating_sub(taken) / size_of::<SetItem>()
+    }
+
+    /// Bytes that all sets may take.
+    fn room(&self) -> usize {
         #[cfg(test)]
         if let Some(room) = self.room {
             return room;
         }
-        let held: usize = self.open.values().map(Reconciliation::set_bytes).sum();
-        CLIENT_SETS_BYTES_MAX.saturating_sub(held) / size_of::<SetItem>()
+        CLIENT_SETS_BYTES_MAX
     }
 
     #[cfg(test)]
-    pub(super) fn set_room(&mut self, room: usize) {
-        self.room = Some(room);
+    pub(super) fn set_room(&mut self, bytes: usize) {
+        self.room = Some(bytes);
     }
 
     /// The client's next message.
@@ -268,13 +278,17 @@ impl Reconciliations {
         let next = behind.chain(&self.open).find(|(_, one)| one.has_work()).map(|(name, _)| name.clone());
         let Some(name) = next else { return Ok((None, 0)) };
         self.last.clone_from(&name);
-        let room = self.ids_max();
-        let others: usize = self.open.iter().filter(|(of, _)| **of != name).map(|(_, one)| one.set_bytes()).sum();
+        let others: usize = self.open.iter().filter(|(of, _)| **of != name).map(|(_, one)| one.room_taken()).sum();
+        let room = self.room().saturating_sub(others);
         let one = self.open.get_mut(&name).expect("what has work is open");
         let (word, cost) = match &mut one.set {
             Set::Searching(search) => {
                 let entries = candidates * ENTRIES_PER_CANDIDATE;
-                let word = match shared(|| search.step(store, now.wall, entries))? {
+                let step = shared(|| search.step(store, now.wall, entries))?;
+                // Others may have found more since it began.
+                let is_over = search.set_bytes() > room + SET_BLOCK_ITEMS * size_of::<SetItem>();
+                let word = match step {
+                    _ if is_over => one.wait_or_fail(room, client, store, ready, now),
                     IdStep::More => None,
                     IdStep::Whole => {
                         one.set = Set::Own(own_view(&mut one.set));
@@ -287,7 +301,7 @@ impl Reconciliations {
             Set::Own(_) | Set::Leased(..) => {
                 let message = one.message.take().unwrap_or_default();
                 one.heard_at = now.mono;
-                (Some(one.answer(&message, others, ready)), 1 + message.len() / MESSAGE_BYTES_PER_CANDIDATE)
+                (Some(one.answer(&message, room, ready)), 1 + message.len() / MESSAGE_BYTES_PER_CANDIDATE)
             }
             Set::Waiting(_) => (None, 0),
         };
@@ -312,18 +326,21 @@ impl Reconciliation {
                 self.set = Set::Waiting(slot);
                 None
             }
-            None => Some(Word::Failed(Failure::TooLarge(room.min(CLIENT_ENTRIES_MAX) as u64))),
+            None => {
+                let events = (room / size_of::<SetItem>()).min(CLIENT_ENTRIES_MAX);
+                Some(Word::Failed(Failure::TooLarge(events as u64)))
+            }
         }
     }
 
-    /// `others`: bytes of the client's other sets.
-    fn answer(&mut self, message: &[u8], others: usize, ready: &Ready) -> Word {
+    /// `room`: bytes that its set may take.
+    fn answer(&mut self, message: &[u8], room: usize, ready: &Ready) -> Word {
         let frame_max = self.frame_max();
         let view = match &mut self.set {
             Set::Own(view) => view,
             Set::Leased(slot, lease, own) => {
                 *own = ready.own_bytes(*slot, lease);
-                if *own + others > CLIENT_SETS_BYTES_MAX {
+                if *own > room {
                     return Word::Failed(Failure::Outdated);
                 }
                 &mut lease.view

@@ -70,8 +70,13 @@ impl SetSearch {
 
     /// Bytes of memory that it takes beside the filter.
     pub fn bytes(&self) -> usize {
-        let items = (self.laid.len() + self.blocks.len()) * SET_BLOCK_ITEMS;
+        let items = self.laid.len() * SET_BLOCK_ITEMS;
         self.places.bytes() + self.noted.capacity() * size_of::<Place>() + items * size_of::<SetItem>()
+    }
+
+    /// Bytes of memory that what it has found so far will take as a set, about.
+    pub fn set_bytes(&self) -> usize {
+        self.noted.len().max(self.laid.len() * SET_BLOCK_ITEMS) * size_of::<SetItem>()
     }
 
     /// Goes on by about so many index entries.

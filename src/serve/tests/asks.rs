@@ -193,12 +193,19 @@ fn a_set_that_is_too_large_is_refused_with_the_number_that_fits() {
     payload(&world.answers(1), "n");
     assert!(fits > 400_000);
     // A set of its own that leaves room for few more.
-    world.serve.sessions.get_mut(&1).unwrap().asks.as_mut().unwrap().reconciliations.set_room(1_600);
+    world.serve.sessions.get_mut(&1).unwrap().asks.as_mut().unwrap().reconciliations.set_room(1_600 * 40);
     let got = world.ask(r#"["NEG-OPEN","m",{"limit":1900},"61"]"#);
     assert!(got[0].starts_with(r#"["NEG-ERR","m","blocked: too many query results","#), "{got:?}");
     assert_eq!(world.metrics.messages_refused.count("set_too_large"), 1);
     // What is a part of a set for all is taken from there.
     payload(&world.ask(r#"["NEG-OPEN","m",{"since":2},"61"]"#), "m");
+    // Two that are searched for at the same time have one room.
+    world.say(1, r#"["NEG-CLOSE","n"]"#);
+    world.say(1, r#"["NEG-OPEN","o",{"limit":1200},"61"]"#);
+    world.say(1, r#"["NEG-OPEN","p",{"limit":1201},"61"]"#);
+    let got = world.answers(1);
+    assert_eq!(got.iter().filter(|text| text.contains("too many query results")).count(), 1, "{got:?}");
+    assert_eq!(got.iter().filter(|text| text.starts_with(r#"["NEG-MSG""#)).count(), 1, "{got:?}");
 }
 
 #[test]
