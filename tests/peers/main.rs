@@ -343,7 +343,8 @@ mod grasp_sync {
         };
         again("the first time");
         let heard = again("nothing has changed");
-        assert_eq!(heard.neg_msgs, heard.neg_opens, "one round each");
+        // The next catch-up has begun already, and its last question may have no answer yet.
+        assert!(heard.neg_msgs > 0 && heard.neg_msgs <= heard.neg_opens, "one round each: {heard:?}");
         assert!(heard.events <= world.events.len() as u64 / 50, "{} events again", heard.events);
 
         let late = world.published_later(LATE, unix_now() - 30 * 86_400);
