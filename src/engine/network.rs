@@ -4,6 +4,7 @@ use log::{info, warn};
 
 use super::Engine;
 use crate::store::StoreError;
+use crate::sync::Cx;
 use crate::sync::network::Probe;
 use crate::sync::relay::Relay;
 use crate::time::{Duration, Now};
@@ -42,15 +43,15 @@ impl Engine {
     /// The relay `key` was reached: all others are dialled, each in its turn.
     fn on_return(&mut self, now: Now, key: usize, outage: Duration) {
         info!("online again after {} s: {} was reached", outage.as_secs(), self.relays[key].relay.url());
-        self.wake_relays(now, Some(key), outage);
+        self.wake_relays(now, Some(key), |relay, cx| relay.on_return(outage, cx));
     }
 
-    /// Every relay that waits for nothing else is dialled, each in its turn, after a time in which nobody was but `but`.
-    pub(super) fn wake_relays(&mut self, now: Now, but: Option<usize>, outage: Duration) {
+    /// Every relay but one learns that relays may be dialled again.
+    pub(super) fn wake_relays(&mut self, now: Now, but: Option<usize>, wake: impl Fn(&mut Relay, &Cx<'_>)) {
         for other in self.keys.values().copied().filter(|other| Some(*other) != but).collect::<Vec<_>>() {
             let deadline = self.alone(now, other, |relays, _, _, _, cx| {
                 let relay = &mut relays[other].relay;
-                relay.on_return(outage, cx);
+                wake(relay, cx);
                 relay.next_deadline(cx)
             });
             if let Some(deadline) = deadline {

@@ -84,7 +84,7 @@ impl Engine {
     fn end_shortage(&mut self, now: Now, lasted: Duration) {
         info!("there is room again after {} s", lasted.as_secs());
         self.network.pause(false);
-        self.wake_relays(now, None, lasted);
+        self.wake_relays(now, None, |relay, cx| relay.on_room(lasted, cx));
     }
 }
 

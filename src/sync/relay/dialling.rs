@@ -189,8 +189,19 @@ impl Relay {
         }
     }
 
+    /// There is room again after so long: it is dialled when its turn comes, unless it was failing before, and waits for that.
+    pub fn on_room(&mut self, lasted: Duration, cx: &Cx<'_>) {
+        self.health.on_return(cx.now.mono, lasted);
+        let is_due = self.can_be_probed() && self.health.is_healthy();
+        if let State::Backoff { until } = &mut self.state
+            && is_due
+        {
+            *until = cx.now.mono;
+        }
+    }
+
     /// Nothing can be stored: what it would send has to be asked for later, so its link is closed, and nothing of this is
-    /// charged to it. It waits in Backoff until [`Relay::on_return`].
+    /// charged to it. It waits in Backoff until [`Relay::on_room`].
     pub fn on_no_room(&mut self, cx: &mut Cx<'_>) {
         match &self.state {
             State::Catchup { .. } | State::Live { .. } | State::Consolidating { .. } => {
