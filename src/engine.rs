@@ -14,7 +14,7 @@ pub use crate::contract::{CloseReason, Input, LinkId, Output};
 pub use crate::settings::Settings;
 
 use crate::fault::Party;
-use crate::intake::{Desk, Intake, Outcome, Place, Rules};
+use crate::intake::{Intake, IntakeContext, Outcome, Place, Rules};
 use crate::limits::{
     AWAITED_COMMIT_SHARE, BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_SHARE, RECORDS_PER_BATCH,
     RELAYS_PER_TICK,
@@ -91,9 +91,9 @@ enum Publisher {
     Import(Rules),
 }
 
-/// The batch that waits for its commit: what is owed once it is durable.
+/// The batch that waits for its commit: what is to be done once it is durable.
 #[derive(Default)]
-struct Owed {
+struct PendingCommit {
     opened_at: Option<Instant>,
     changes: Changes,
     /// Clients that wait for `OK true`.
@@ -128,7 +128,7 @@ pub struct Engine {
     dials: Dials,
     wheel: TimerWheel<usize>,
     serve: Serve,
-    owed: Owed,
+    pending_commit: PendingCommit,
     /// No eager commit before this: commits have had their share of recent time.
     commit_at: Instant,
     /// The same of one that a client waits for.
@@ -182,7 +182,7 @@ impl Engine {
             next_link: 0,
             network: Network::new(now),
             wheel: TimerWheel::new(),
-            owed: Owed::default(),
+            pending_commit: PendingCommit::default(),
             commit_at: Instant::ZERO,
             awaited_commit_at: Instant::ZERO,
             through_due: None,
@@ -275,7 +275,7 @@ impl Engine {
 
     /// When [`Input::Tick`] is next needed even if nothing happens. A time not after `now` means: at once.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let opened_at = self.owed.opened_at.filter(|_| self.room.is_there());
+        let opened_at = self.pending_commit.opened_at.filter(|_| self.room.is_there());
         let eager_at = if self.is_awaited() { self.awaited_commit_at } else { self.commit_at };
         let batch = opened_at.map(|opened| eager_at.min(opened + BATCH_AGE_MAX));
         let queries = (self.serve.has_work() || self.intake.is_adopting()).then_some(Instant::ZERO);
@@ -298,7 +298,7 @@ impl Engine {
 
     /// Whether the batch should be committed now. `idle`: the caller has nothing more to read.
     pub fn commit_due(&self, now: Now, idle: bool) -> bool {
-        let Some(opened_at) = self.owed.opened_at.filter(|_| self.room.is_there()) else { return false };
+        let Some(opened_at) = self.pending_commit.opened_at.filter(|_| self.room.is_there()) else { return false };
         self.store.batch_events() >= BATCH_EVENTS_MAX
             || self.store.batch_bytes() >= BATCH_BYTES_MAX
             || now.mono >= opened_at + BATCH_AGE_MAX
@@ -308,7 +308,7 @@ impl Engine {
 
     /// Whether a client waits for the batch. However many others keep us busy, it is not to wait for them, too.
     fn is_awaited(&self) -> bool {
-        !self.owed.acknowledgements.is_empty()
+        !self.pending_commit.acknowledgements.is_empty()
     }
 
     /// Makes the batch durable, then acknowledges and serves its events. The caller reports how long it took with
@@ -346,20 +346,20 @@ impl Engine {
     fn on_stored(&mut self, now: Now, stored: Vec<StoredEvent>) -> Result<(), StoreError> {
         self.state.on_committed();
         self.saved = 0;
-        let owed = std::mem::take(&mut self.owed);
+        let pending = std::mem::take(&mut self.pending_commit);
         self.metrics.on_batch(stored.len());
-        for (source, bytes) in owed.sources {
+        for (source, bytes) in pending.sources {
             self.metrics.events_new.add(source);
             self.metrics.event_bytes_new.add_many(source, bytes as u64);
         }
         self.serve.on_committed(stored, &self.store, &mut self.metrics)?;
-        for (client, id) in owed.acknowledgements {
+        for (client, id) in pending.acknowledgements {
             self.acknowledge(client, &id, true, "");
         }
-        self.metrics.relays_refused.add_many("announcement", owed.changes.relays_refused as u64);
-        self.metrics.maintainers_refused.add_many("announcement", owed.changes.maintainers_refused as u64);
-        self.metrics.maintainers_refused.add_many("identifier", owed.changes.candidates_refused as u64);
-        self.window.add(now.mono, Changes { upto: self.store.last_seq(), ..owed.changes });
+        self.metrics.relays_refused.add_many("announcement", pending.changes.relays_refused as u64);
+        self.metrics.maintainers_refused.add_many("announcement", pending.changes.maintainers_refused as u64);
+        self.metrics.maintainers_refused.add_many("identifier", pending.changes.candidates_refused as u64);
+        self.window.add(now.mono, Changes { upto: self.store.last_seq(), ..pending.changes });
         self.schedule_expiry(now)?;
         self.collect_served();
         Ok(())
@@ -529,8 +529,9 @@ impl Engine {
         };
         let url = asked_of.map(|key| self.relays[key].relay.url());
         let asked = |event: &_, state: &State| url.is_none_or(|url| state.asks(url, event));
-        let mut desk = Desk { now, store: &mut self.store, state: &mut self.state, settings: &self.settings };
-        let mut outcome = match self.intake.offer(raw, rules, party, asked, &mut desk)? {
+        let mut context =
+            IntakeContext { now, store: &mut self.store, state: &mut self.state, settings: &self.settings };
+        let mut outcome = match self.intake.offer(raw, rules, party, asked, &mut context)? {
             Ok(outcome) => outcome,
             Err(fault) => {
                 self.on_publisher_fault(now, publisher, &fault);
@@ -542,8 +543,8 @@ impl Engine {
                 self.metrics.events_removed += *removed as u64;
                 let changes = std::mem::take(changes);
                 self.unconfirm(&changes);
-                self.owed.changes.merge(changes);
-                self.owed.sources.push((source, raw.json.len()));
+                self.pending_commit.changes.merge(changes);
+                self.pending_commit.sources.push((source, raw.json.len()));
             }
             Outcome::Stored { .. } | Outcome::Pending { .. } => self.metrics.events_duplicate += 1,
             Outcome::RefusedBefore { refusal, .. } | Outcome::Refused { refusal, .. } => {
@@ -590,8 +591,9 @@ impl Engine {
 
     /// Goes on looking for root events that came before the announcement of their repo.
     fn adopt(&mut self, now: Now) -> Result<(), StoreError> {
-        let mut desk = Desk { now, store: &mut self.store, state: &mut self.state, settings: &self.settings };
-        let changes = self.intake.adopt(&mut desk)?;
+        let mut context =
+            IntakeContext { now, store: &mut self.store, state: &mut self.state, settings: &self.settings };
+        let changes = self.intake.adopt(&mut context)?;
         if !changes.is_empty() {
             self.unconfirm(&changes);
             self.window.add(now.mono, Changes { upto: self.store.last_seq(), ..changes });
@@ -605,8 +607,8 @@ impl Engine {
     }
 
     fn note_batch(&mut self, now: Now) {
-        if self.owed.opened_at.is_none() && !self.store.batch_is_empty() {
-            self.owed.opened_at = Some(now.mono);
+        if self.pending_commit.opened_at.is_none() && !self.store.batch_is_empty() {
+            self.pending_commit.opened_at = Some(now.mono);
         }
     }
 

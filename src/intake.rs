@@ -78,7 +78,7 @@ pub enum Outcome {
 
 /// What intake needs to see and change.
 #[derive(Debug)]
-pub struct Desk<'a> {
+pub struct IntakeContext<'a> {
     /// Both clocks.
     pub now: Now,
     /// What is kept.
@@ -146,11 +146,11 @@ impl Intake {
         rules: Rules,
         from: Option<Party>,
         asked: impl FnOnce(&Event, &State) -> bool,
-        desk: &mut Desk<'_>,
+        context: &mut IntakeContext<'_>,
     ) -> Result<Result<Outcome, Fault>, StoreError> {
         let judged = match from {
-            None => self.judge(raw, rules, asked, desk),
-            Some(party) => match isolate(party, || self.judge(raw, rules, asked, desk)) {
+            None => self.judge(raw, rules, asked, context),
+            Some(party) => match isolate(party, || self.judge(raw, rules, asked, context)) {
                 Ok(judged) => judged,
                 Err(fault) => {
                     self.forget_hints();
@@ -160,7 +160,7 @@ impl Intake {
         };
         match judged? {
             Judged::Over(outcome) => Ok(Ok(outcome)),
-            Judged::Wanted { event, change, holders } => self.take(&event, &change, &holders, desk).map(Ok),
+            Judged::Wanted { event, change, holders } => self.take(&event, &change, &holders, context).map(Ok),
         }
     }
 
@@ -175,12 +175,12 @@ impl Intake {
         event: &Event,
         change: &StateChange,
         holders: &[Holder],
-        desk: &mut Desk<'_>,
+        context: &mut IntakeContext<'_>,
     ) -> Result<Outcome, StoreError> {
-        let unheard_of = change.announced().filter(|addr| desk.state.repo_id(addr).is_none());
-        let (changes, removed) = take_in(event, self.verifier.json(), change, holders, desk)?;
+        let unheard_of = change.announced().filter(|addr| context.state.repo_id(addr).is_none());
+        let (changes, removed) = take_in(event, self.verifier.json(), change, holders, context)?;
         if let Some(addr) = unheard_of {
-            self.adoptions.begin(addr, desk)?;
+            self.adoptions.begin(addr, context)?;
         }
         self.unwanted.on_taken_in(event, removed.iter().any(|removed| !removed.superseded));
         Ok(Outcome::Staged { created_at: UnixTime::from(event.created_at), changes, removed: removed.len() })
@@ -192,23 +192,23 @@ impl Intake {
         raw: &RawEvent<'_>,
         rules: Rules,
         asked: impl FnOnce(&Event, &State) -> bool,
-        desk: &Desk<'_>,
+        context: &IntakeContext<'_>,
     ) -> Result<Judged, StoreError> {
         let over = |refusal, created_at| Ok(Judged::Over(Outcome::Refused { refusal, created_at }));
         let refuse = |refusal| over(refusal, None);
-        let bytes_max = desk.settings.limits.event_bytes_max;
+        let bytes_max = context.settings.limits.event_bytes_max;
         if raw.is_plainly_larger_than(bytes_max) {
             return refuse(Refusal::TooLarge);
         }
-        if let Some(outcome) = self.known(&raw.id, desk)? {
+        if let Some(outcome) = self.known(&raw.id, context)? {
             return Ok(Judged::Over(outcome));
         }
         let Ok(event) = raw.parse() else { return refuse(Refusal::Malformed) };
-        if !asked(&event, desk.state) {
+        if !asked(&event, context.state) {
             return refuse(Refusal::NotAsked);
         }
         if rules != Rules::ValidOnly
-            && let Some((refusal, created_at)) = self.unwanted.verdict(&event.id, desk.state)
+            && let Some((refusal, created_at)) = self.unwanted.verdict(&event.id, context.state)
         {
             return over(refusal, Some(created_at));
         }
@@ -217,19 +217,19 @@ impl Intake {
             Err(refusal) => return refuse(refusal),
         };
         let created_at = UnixTime::from(event.created_at);
-        if let Err(refusal) = by_policy(&event, rules, desk, &mut self.tagged)? {
+        if let Err(refusal) = by_policy(&event, rules, context, &mut self.tagged)? {
             if refusal.is_final() {
                 let from = expiration(&event).filter(|_| refusal == Refusal::Expired).unwrap_or(UnixTime::EPOCH);
                 self.refused.insert(event.id, RefusedEvent { refusal, created_at, from });
             } else if !self.tagged.was_cut_short() {
                 // What the batch may yet bring to light is the store's to say.
-                let settled = desk.state.last_seq() <= desk.store.last_seq();
-                self.unwanted.remember(&event, refusal, settled, desk.state);
+                let settled = context.state.last_seq() <= context.store.last_seq();
+                self.unwanted.remember(&event, refusal, settled, context.state);
             }
             return over(refusal, Some(created_at));
         }
         let holders = match rules {
-            Rules::Client => match admit(&mut self.authors, &event, bytes, desk)? {
+            Rules::Client => match admit(&mut self.authors, &event, bytes, context)? {
                 Ok(holders) => holders,
                 // Not remembered: what a relay brings is not refused for it.
                 Err(refusal) => return over(refusal, Some(created_at)),
@@ -261,8 +261,8 @@ impl Intake {
     /// # Errors
     ///
     /// If the store cannot be read.
-    pub fn adopt(&mut self, desk: &mut Desk<'_>) -> Result<Changes, StoreError> {
-        self.adoptions.step(desk)
+    pub fn adopt(&mut self, context: &mut IntakeContext<'_>) -> Result<Changes, StoreError> {
+        self.adoptions.step(context)
     }
 
     /// Events have expired: what they superseded may be taken in again.
@@ -275,15 +275,15 @@ impl Intake {
         self.refused.len()
     }
 
-    fn known(&self, id: &EventId, desk: &Desk<'_>) -> Result<Option<Outcome>, StoreError> {
-        Ok(match desk.store.known(id)? {
+    fn known(&self, id: &EventId, context: &IntakeContext<'_>) -> Result<Option<Outcome>, StoreError> {
+        Ok(match context.store.known(id)? {
             Some(Known::Stored { created_at, .. }) => Some(Outcome::Stored { created_at }),
             Some(Known::Pending { created_at }) => Some(Outcome::Pending { created_at }),
             Some(Known::Deleted { created_at }) => {
                 Some(Outcome::RefusedBefore { refusal: Refusal::Deleted, created_at })
             }
             None => {
-                let before = self.refused.get(id).filter(|before| before.from <= desk.now.wall);
+                let before = self.refused.get(id).filter(|before| before.from <= context.now.wall);
                 before.map(|before| Outcome::RefusedBefore { refusal: before.refusal, created_at: before.created_at })
             }
         })
@@ -324,25 +324,25 @@ impl Place {
 fn by_policy(
     event: &Event,
     rules: Rules,
-    desk: &Desk<'_>,
+    context: &IntakeContext<'_>,
     tagged: &mut Tagged,
 ) -> Result<Result<(), Refusal>, StoreError> {
     let by_clock = match rules {
-        Rules::All | Rules::Client => policy::check_time(event, desk.now.wall),
+        Rules::All | Rules::Client => policy::check_time(event, context.now.wall),
         Rules::ValidOnly => Ok(()),
     };
     if by_clock.is_err() {
         return Ok(by_clock);
     }
-    let by_store = policy::check_history(event, desk.store)?;
+    let by_store = policy::check_history(event, context.store)?;
     if by_store.is_err() || rules == Rules::ValidOnly {
         return Ok(by_store);
     }
-    let by_list = policy::check_lists(event, desk.settings);
+    let by_list = policy::check_lists(event, context.settings);
     if by_list.is_err() {
         return Ok(by_list);
     }
-    policy::check_belongs(event, desk.state, desk.store, tagged)
+    policy::check_belongs(event, context.state, context.store, tagged)
 }
 
 /// Whether a client may publish an event that belongs here, as far as its author and the repos go, and who pays for it. Only
@@ -351,16 +351,16 @@ fn admit(
     authors: &mut Buckets<PublicKey>,
     event: &Event,
     bytes: usize,
-    desk: &Desk<'_>,
+    context: &IntakeContext<'_>,
 ) -> Result<Result<Vec<Holder>, Refusal>, StoreError> {
-    let holders = match quota::payer(event, desk.state, desk.store)? {
+    let holders = match quota::payer(event, context.state, context.store)? {
         Payer::Nobody => Vec::new(),
-        Payer::Holders(_) if !authors.has(&event.pubkey, desk.now.mono) => return Ok(Err(Refusal::AuthorRate)),
+        Payer::Holders(_) if !authors.has(&event.pubkey, context.now.mono) => return Ok(Err(Refusal::AuthorRate)),
         Payer::Holders(holders) => holders,
     };
-    let by_quota = quota::check(event, bytes, &holders, &desk.settings.limits, desk.state, desk.store)?;
+    let by_quota = quota::check(event, bytes, &holders, &context.settings.limits, context.state, context.store)?;
     if by_quota.is_ok() && !holders.is_empty() {
-        authors.take(event.pubkey, desk.now.mono);
+        authors.take(event.pubkey, context.now.mono);
     }
     Ok(by_quota.map(|()| holders))
 }
@@ -372,15 +372,15 @@ fn take_in(
     json: &str,
     change: &StateChange,
     holders: &[Holder],
-    desk: &mut Desk<'_>,
+    context: &mut IntakeContext<'_>,
 ) -> Result<(Changes, Vec<Removed>), StoreError> {
-    let staged = desk.store.stage_written(event, json)?;
-    desk.store.charge(staged.seq, holders)?;
+    let staged = context.store.stage_written(event, json)?;
+    context.store.charge(staged.seq, holders)?;
     let mut changes = Changes::default();
     for removed in &staged.removed {
-        changes.merge(remove_from_state(removed, desk.state));
+        changes.merge(remove_from_state(removed, context.state));
     }
-    changes.merge(change.apply(staged.seq, desk.state));
+    changes.merge(change.apply(staged.seq, context.state));
     Ok((changes, staged.removed))
 }
 
@@ -459,8 +459,8 @@ mod tests {
         let mut state = State::new(settings.clone());
         let now = Now { mono: Instant::ZERO, wall: UnixTime::from_secs(1_000) };
         let raw = RawEvent::from_json(json).unwrap();
-        let mut desk = Desk { now, store, state: &mut state, settings: &settings };
-        intake.offer(&raw, rules, None, |_, _| true, &mut desk).unwrap().unwrap()
+        let mut context = IntakeContext { now, store, state: &mut state, settings: &settings };
+        intake.offer(&raw, rules, None, |_, _| true, &mut context).unwrap().unwrap()
     }
 
     #[test]
@@ -553,8 +553,8 @@ mod tests {
         let altered = json.replace("nowhere", "somewhere");
         let mut offer = |json: &str, rules: Rules, state: &mut State| {
             let raw = RawEvent::from_json(json).unwrap();
-            let mut desk = Desk { now, store: &mut store, state, settings: &settings };
-            intake.offer(&raw, rules, None, |_, _| true, &mut desk).unwrap().unwrap()
+            let mut context = IntakeContext { now, store: &mut store, state, settings: &settings };
+            intake.offer(&raw, rules, None, |_, _| true, &mut context).unwrap().unwrap()
         };
         let unrelated = Outcome::Refused { refusal: Refusal::Unrelated, created_at: Some(UnixTime::from_secs(9)) };
         let forged = Outcome::Refused { refusal: Refusal::Forged, created_at: None };
@@ -603,8 +603,8 @@ mod tests {
         let altered = json.replace("unwelcome", "else");
         let mut offer = |json: &str| {
             let raw = RawEvent::from_json(json).unwrap();
-            let mut desk = Desk { now, store: &mut store, state: &mut state, settings: &settings };
-            intake.offer(&raw, Rules::All, None, |_, _| true, &mut desk).unwrap().unwrap()
+            let mut context = IntakeContext { now, store: &mut store, state: &mut state, settings: &settings };
+            intake.offer(&raw, Rules::All, None, |_, _| true, &mut context).unwrap().unwrap()
         };
         assert_eq!(offer(&altered), Outcome::Refused { refusal: Refusal::Forged, created_at: None });
         assert_eq!(offer(&json), Outcome::Refused { refusal, created_at: Some(created_at) });
@@ -620,12 +620,12 @@ mod tests {
         let now = Now { mono: Instant::ZERO, wall: UnixTime::from_secs(1_000) };
         let json = event(1, "").as_json();
         let raw = RawEvent::from_json(&json).unwrap();
-        let mut desk = Desk { now, store: &mut store, state: &mut state, settings: &settings };
+        let mut context = IntakeContext { now, store: &mut store, state: &mut state, settings: &settings };
         let bug = |_: &Event, _: &State| panic!("a bug");
-        let fault = intake.offer(&raw, Rules::ValidOnly, Some(Party::Client(1)), bug, &mut desk).unwrap();
+        let fault = intake.offer(&raw, Rules::ValidOnly, Some(Party::Client(1)), bug, &mut context).unwrap();
         assert!(fault.unwrap_err().to_string().contains("a bug"));
-        assert!(desk.store.batch_is_empty());
-        let again = intake.offer(&raw, Rules::ValidOnly, Some(Party::Client(1)), |_, _| true, &mut desk).unwrap();
+        assert!(context.store.batch_is_empty());
+        let again = intake.offer(&raw, Rules::ValidOnly, Some(Party::Client(1)), |_, _| true, &mut context).unwrap();
         assert!(matches!(again, Ok(Outcome::Staged { .. })));
     }
 }

@@ -614,9 +614,9 @@ pub const DISK_FREE_MARGIN: u64 = 4;
 pub const STORE_MARGIN: u64 = 16;
 /// Index entries of committed events that wait in memory to be written together: some 8 an event, 50 bytes each. At
 /// this: the next commit writes the index for which most waits.
-pub const STORE_UNINDEXED_MAX: usize = 80_000;
+pub const STORE_MEMTABLE_MAX: usize = 80_000;
 /// Ids remembered that the store lacks, 33 bytes each. Beyond: they are looked up again.
-pub const STORE_ABSENT_IDS: usize = 8_192;
+pub const STORE_NEGATIVE_CACHE_IDS: usize = 8_192;
 /// Bytes of one event that a salvage finds in a damaged file: twice what `limits.event_bytes_max` allows. Beyond: it counts
 /// as lost.
 pub const SALVAGE_EVENT_BYTES_MAX: usize = 2_000_000;

@@ -15,7 +15,6 @@
 //! The store applies the rules of replacement (NIP-01), deletion (NIP-09) and expiration (NIP-40). It does not verify
 //! signatures, and who may publish what is `policy`'s to say.
 
-mod absent;
 mod accounts;
 mod batch;
 mod blocks;
@@ -28,8 +27,10 @@ mod ids;
 mod index;
 mod ledger;
 mod medium;
+mod memtable;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod model;
+mod negative_cache;
 mod pages;
 mod places;
 mod query;
@@ -43,7 +44,6 @@ mod snapshot;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
-mod unindexed;
 mod verify;
 mod walk;
 
@@ -59,7 +59,7 @@ pub use verify::Findings;
 pub use walk::{Pages, Salvaged, check_pages, salvage};
 
 use crate::fault::shared;
-use crate::limits::STORE_UNINDEXED_MAX;
+use crate::limits::STORE_MEMTABLE_MAX;
 use crate::protocol::canonical::Canonical;
 use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;
@@ -67,6 +67,7 @@ use crate::time::UnixTime;
 use batch::{Batch, IdChange};
 use changes::Changes;
 use medium::Watch;
+use memtable::{Keys, Memtable};
 use nostr::event::{Event, EventId};
 use nostr::key::PublicKey;
 use redb::{Database, StorageBackend};
@@ -75,7 +76,6 @@ use schema::Part;
 use snapshot::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use unindexed::{Keys, Unindexed};
 
 /// The order in which events were staged: from 1, never used twice, not without gaps.
 pub type Seq = u64;
@@ -209,7 +209,7 @@ pub struct Store {
     cache_bytes: usize,
     next_seq: Seq,
     /// Index entries that may wait in memory.
-    unindexed_max: usize,
+    memtable_max: usize,
     changes: Changes,
     /// Why no more is written.
     failed: Option<StoreError>,
@@ -240,17 +240,17 @@ impl Store {
             watch,
             backend,
             cache_bytes,
-            unindexed_max: STORE_UNINDEXED_MAX,
+            memtable_max: STORE_MEMTABLE_MAX,
             changes: Changes::default(),
             failed: None,
         })
     }
 
-    /// The same with another bound than [`STORE_UNINDEXED_MAX`] on the index entries that wait in memory. With 0 every
+    /// The same with another bound than [`STORE_MEMTABLE_MAX`] on the index entries that wait in memory. With 0 every
     /// commit writes those of the one before.
     #[must_use]
-    pub fn with_unindexed_max(self, entries: usize) -> Store {
-        Store { unindexed_max: entries, ..self }
+    pub fn with_memtable_max(self, entries: usize) -> Store {
+        Store { memtable_max: entries, ..self }
     }
 
     /// A store that lives as long as its value, for tests and simulations.
@@ -391,7 +391,7 @@ impl Store {
         if self.batch.is_empty() && self.failed.is_none() {
             return Ok(Vec::new());
         }
-        self.change(|store| store.try_commit(store.unindexed_max))
+        self.change(|store| store.try_commit(store.memtable_max))
     }
 
     /// Writes what the indexes lack, so that the next start has nothing to look for. The batch must be empty. A store
@@ -402,39 +402,39 @@ impl Store {
     /// As [`Store::commit`].
     pub fn close(mut self) -> Result<(), StoreError> {
         debug_assert!(self.batch.is_empty(), "the last commit comes first");
-        if !self.snapshot()?.unindexed.is_empty() {
+        if !self.snapshot()?.memtable.is_empty() {
             self.change(|store| store.try_commit(0))?;
         }
         Ok(())
     }
 
-    fn try_commit(&mut self, unindexed_max: usize) -> Result<Vec<StoredEvent>, StoreError> {
+    fn try_commit(&mut self, memtable_max: usize) -> Result<Vec<StoredEvent>, StoreError> {
         // A reader that stays behind would keep pages that this commit could use.
-        let Snapshot { mut unindexed, next_seq: first_new, .. } = self.snapshot.take().ok_or(StoreError::Failed)?;
-        self.batch.forgotten_ids().for_each(|id| _ = unindexed.ids.entries.remove(&id));
-        let due = unindexed.due(self.batch.index_entries(), unindexed_max);
-        match self.write_batch(&unindexed, &due, first_new) {
+        let Snapshot { mut memtable, next_seq: first_new, .. } = self.snapshot.take().ok_or(StoreError::Failed)?;
+        self.batch.forgotten_ids().for_each(|id| _ = memtable.ids.entries.remove(&id));
+        let due = memtable.due(self.batch.index_entries(), memtable_max);
+        match self.write_batch(&memtable, &due, first_new) {
             Ok(removed) => {
                 let batch = std::mem::take(&mut self.batch);
                 self.changes.on_commit(&removed, batch.new_keys(), !batch.forgets());
-                let unindexed = unindexed.after(&due, &removed, batch.new_keys(), first_new);
-                batch.marked_ids().for_each(|(id, _)| unindexed.absent.remove(&id));
-                self.snapshot = Some(Snapshot::take(self.db()?, &self.watch, unindexed)?);
+                let memtable = memtable.after(&due, &removed, batch.new_keys(), first_new);
+                batch.marked_ids().for_each(|(id, _)| memtable.negative_cache.remove(&id));
+                self.snapshot = Some(Snapshot::take(self.db()?, &self.watch, memtable)?);
                 Ok(batch.into_events().map(|(seq, json)| StoredEvent { seq, json }).collect())
             }
             Err(error) => {
                 // What was committed before can still be read if the medium allows it.
-                self.snapshot = self.db().and_then(|db| Snapshot::take(db, &self.watch, unindexed)).ok();
+                self.snapshot = self.db().and_then(|db| Snapshot::take(db, &self.watch, memtable)).ok();
                 Err(error)
             }
         }
     }
 
-    fn write_batch(&self, unindexed: &Unindexed, due: &[Part], first_new: Seq) -> Result<Vec<Keys>, StoreError> {
+    fn write_batch(&self, memtable: &Memtable, due: &[Part], first_new: Seq) -> Result<Vec<Keys>, StoreError> {
         let txn = self.db()?.begin_write()?;
         schema::write_next_seq(&txn, self.next_seq)?;
         let removed = self.batch.write_events(&txn)?;
-        unindexed.write(&txn, due, &removed, first_new)?;
+        memtable.write(&txn, due, &removed, first_new)?;
         // After the ids of what is removed have gone: some of them stay known as deleted.
         self.batch.write_rest(&txn)?;
         txn.commit()?;

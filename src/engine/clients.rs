@@ -25,7 +25,7 @@ impl Engine {
         let Some(outcome) = self.offer(now, &raw, Publisher::Client(client))? else { return Ok(()) };
         match outcome {
             Outcome::Staged { .. } | Outcome::Pending { .. } => {
-                self.owed.acknowledgements.push((client, raw.id));
+                self.pending_commit.acknowledgements.push((client, raw.id));
             }
             Outcome::Stored { .. } => {
                 self.acknowledge(client, &raw.id, true, "duplicate: already have this event");

@@ -14,7 +14,7 @@ impl Engine {
         for removed in &removed {
             let changes = remove_from_state(removed, &mut self.state);
             self.unconfirm(&changes);
-            self.owed.changes.merge(changes);
+            self.pending_commit.changes.merge(changes);
         }
         if !removed.is_empty() {
             self.intake.on_expired();

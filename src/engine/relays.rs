@@ -96,7 +96,7 @@ impl Engine {
         }
     }
 
-    /// The relays, the store and the desk beside what a machine sees while it acts.
+    /// The relays, the store and intake beside what a machine sees while it acts.
     pub(super) fn split(&mut self, now: Now) -> (&mut Slab<Entry>, &mut Store, &Intake, &mut Hints, Cx<'_>) {
         let Engine { relays, store, intake, hints, state, settings, .. } = self;
         let Engine { network, dials, next_link, out, metrics, .. } = self;

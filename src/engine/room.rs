@@ -47,7 +47,7 @@ impl Engine {
         if let Some(stored) = stored {
             self.on_stored(now, stored)?;
         }
-        for (client, id) in std::mem::take(&mut self.owed.acknowledgements) {
+        for (client, id) in std::mem::take(&mut self.pending_commit.acknowledgements) {
             self.acknowledge(client, &id, false, NO_ROOM);
         }
         if let Some(Turn::Began(why)) = self.room.on_write_failed(now) {

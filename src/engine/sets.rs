@@ -207,7 +207,7 @@ mod tests {
 
     /// Announcements, states, root events, comments of all letters, notes and deletions about `repos` and `roots`.
     fn store_about(repos: &[String], roots: &[String]) -> Store {
-        let mut store = Store::in_memory().with_unindexed_max(60);
+        let mut store = Store::in_memory().with_memtable_max(60);
         let kinds = [30_617, 30_618, 1_617, 1_621, 1_111, 1, 5];
         for n in 0..200_u64 {
             let pick = |of: &[String], step: u64| of[(n / step) as usize % of.len()].clone();
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_large_set_takes_several_steps_and_others_wait_their_time_but_begin_at_once() {
-        let mut store = Store::in_memory().with_unindexed_max(0);
+        let mut store = Store::in_memory().with_memtable_max(0);
         let count = SEARCH_FIRST_ENTRIES + 2 * SEARCH_STEP_ENTRIES + 5;
         (0..count).for_each(|n| drop(store.stage(event(1, 1_111, n as u64, &[], "")).unwrap()));
         store.commit().unwrap();

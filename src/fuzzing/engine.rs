@@ -32,7 +32,7 @@ const ENDS_MAX: usize = 5;
 /// Bytes of redb's cache: little, so that a new store costs little.
 const CACHE_BYTES: usize = 256 << 10;
 /// Index entries that wait in memory.
-const UNINDEXED_MAX: usize = 50;
+const MEMTABLE_MAX: usize = 50;
 /// Ticks in a row that may find nothing to do while the engine wants another at once.
 const SILENT_TICKS_MAX: usize = 3;
 /// Deadlines in a row that may pass without anything coming of it, and the least time they must take together.
@@ -223,7 +223,7 @@ impl<'a> World<'a> {
 
     fn start(&mut self) {
         let store = Store::open(self.disk.clone(), CACHE_BYTES).expect("what was committed can be opened");
-        let store = store.with_unindexed_max(UNINDEXED_MAX);
+        let store = store.with_memtable_max(MEMTABLE_MAX);
         for id in &self.checks.acknowledged {
             let known = store.known(&event_id(id).expect("an id")).expect("memory works");
             let lasts = self.prepared.pool.events.iter().any(|held| held.lasts && held.event.id.to_hex() == *id);

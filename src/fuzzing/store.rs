@@ -21,7 +21,7 @@ const STEPS_MAX: usize = 256;
 /// Small, so that pages go to the disk before their commit as well.
 const CACHE_BYTES: usize = 64 << 10;
 /// Index entries that wait in memory.
-const UNINDEXED_MAX: usize = 50;
+const MEMTABLE_MAX: usize = 50;
 /// Every time in a run is below.
 const SECONDS: u8 = 24;
 const KINDS: [u16; 6] = [0, 1, 1621, 10_002, 30_617, 30_618];
@@ -371,7 +371,7 @@ fn holders(event: &Event) -> [Holder; 2] {
 
 fn open(disk: &Disk) -> Store {
     let store = Store::open(disk.clone(), CACHE_BYTES).expect("the disk works and holds a store");
-    store.with_unindexed_max(UNINDEXED_MAX)
+    store.with_memtable_max(MEMTABLE_MAX)
 }
 
 fn relay(n: u8) -> RelayUrl {

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use nostr::event::EventId;
 
-use super::Desk;
+use super::IntakeContext;
 use crate::limits::ADOPTION_STEP_CANDIDATES;
 use crate::protocol::filter::Filter;
 use crate::protocol::repo::{ROOT_KINDS, RepoAddr};
@@ -27,12 +27,12 @@ struct Adoption {
 
 impl Adoptions {
     /// A repo has been announced for the first time.
-    pub fn begin(&mut self, addr: &RepoAddr, desk: &mut Desk<'_>) -> Result<(), StoreError> {
-        let Some(repo) = desk.state.repo_id(addr) else { return Ok(()) };
+    pub fn begin(&mut self, addr: &RepoAddr, context: &mut IntakeContext<'_>) -> Result<(), StoreError> {
+        let Some(repo) = context.state.repo_id(addr) else { return Ok(()) };
         let filter = Filter::of_tag(ROOT_KINDS, b'a', &addr.to_string());
-        let query = Query::new(filter, desk.store.last_seq(), usize::MAX);
+        let query = Query::new(filter, context.store.last_seq(), usize::MAX);
         let mut adoption = Adoption { repo, query };
-        if adoption.step(desk)? == QueryStep::More {
+        if adoption.step(context)? == QueryStep::More {
             self.0.push_back(adoption);
         }
         Ok(())
@@ -44,19 +44,19 @@ impl Adoptions {
     }
 
     /// Goes on. Returns what relays are to be asked anew.
-    pub fn step(&mut self, desk: &mut Desk<'_>) -> Result<Changes, StoreError> {
+    pub fn step(&mut self, context: &mut IntakeContext<'_>) -> Result<Changes, StoreError> {
         let Some(mut adoption) = self.0.pop_front() else { return Ok(Changes::default()) };
-        match adoption.step(desk)? {
+        match adoption.step(context)? {
             QueryStep::More => self.0.push_back(adoption),
-            QueryStep::Done => return Ok(desk.state.regain(adoption.repo)),
+            QueryStep::Done => return Ok(context.state.regain(adoption.repo)),
         }
         Ok(Changes::default())
     }
 }
 
 impl Adoption {
-    fn step(&mut self, desk: &mut Desk<'_>) -> Result<QueryStep, StoreError> {
-        let addr = desk.state.addr(self.repo).clone();
+    fn step(&mut self, context: &mut IntakeContext<'_>) -> Result<QueryStep, StoreError> {
+        let addr = context.state.addr(self.repo).clone();
         let mut found: Vec<(EventId, Seq)> = Vec::new();
         // Its `a` tags beyond the first few do not count.
         let mut note = |seq, json: &str| {
@@ -64,15 +64,15 @@ impl Adoption {
             found.extend(root.map(|(id, _)| (id, seq)));
             ControlFlow::Continue(())
         };
-        let step = desk.store.query(&mut self.query, desk.now.wall, ADOPTION_STEP_CANDIDATES, &mut note)?;
+        let step = context.store.query(&mut self.query, context.now.wall, ADOPTION_STEP_CANDIDATES, &mut note)?;
         let mut held = Vec::with_capacity(found.len());
         for (id, seq) in found {
             // The batch may be about to remove it.
-            if matches!(desk.store.known(&id)?, Some(Known::Stored { .. })) {
+            if matches!(context.store.known(&id)?, Some(Known::Stored { .. })) {
                 held.push((id, seq));
             }
         }
-        desk.state.adopt(self.repo, &held);
+        context.state.adopt(self.repo, &held);
         Ok(step)
     }
 }
@@ -118,15 +118,15 @@ mod tests {
             store.stage(event(3, 5, 11, &[&["e", &gone.id.to_hex()]], "")).unwrap();
             state.set_announcement(&announcement(2, "b", &["two"]), 1_000_000);
             let repo = state.repo_id(&addr(2, "b")).unwrap();
-            let mut desk = Desk { now: NOW, store: &mut store, state: &mut state, settings: &settings };
+            let mut context = IntakeContext { now: NOW, store: &mut store, state: &mut state, settings: &settings };
             let mut adoptions = Adoptions::default();
-            adoptions.begin(&addr(2, "b"), &mut desk).unwrap();
+            adoptions.begin(&addr(2, "b"), &mut context).unwrap();
             assert_eq!(adoptions.are_pending(), issues > 10);
             let (mut steps, mut regained) = (1, Changes::default());
             while adoptions.are_pending() {
                 assert!(regained.is_empty(), "when all are known");
-                assert!(desk.state.roots_of_repo(repo).count() <= steps * ADOPTION_STEP_CANDIDATES);
-                regained.merge(adoptions.step(&mut desk).unwrap());
+                assert!(context.state.roots_of_repo(repo).count() <= steps * ADOPTION_STEP_CANDIDATES);
+                regained.merge(adoptions.step(&mut context).unwrap());
                 steps += 1;
             }
             assert_eq!(regained.gained.len(), usize::from(issues > 10));

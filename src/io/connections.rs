@@ -244,12 +244,12 @@ fn link_of(connection: &Connection) -> Option<LinkId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::dial::Errand;
+    use crate::io::dial::DialPurpose;
     use crate::protocol::relay_url::RelayUrl;
 
     fn dial(n: u64) -> Connection {
         let url = RelayUrl::parse("ws://relay.example").unwrap();
-        Connection::Dial(Box::new(Dial::new(LinkId::Relay(n), url, Errand::Link, Instant::ZERO)))
+        Connection::Dial(Box::new(Dial::new(LinkId::Relay(n), url, DialPurpose::Link, Instant::ZERO)))
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub struct Dial {
     link: LinkId,
     /// The relay's, or where it has redirected us.
     url: RelayUrl,
-    errand: Errand,
+    purpose: DialPurpose,
     deadline: Instant,
     /// The status of the redirect that was followed.
     redirected: Option<u16>,
@@ -54,7 +54,7 @@ pub struct Dial {
 
 /// What a relay is dialled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Errand {
+pub enum DialPurpose {
     /// A link.
     Link,
     /// Its NIP-11 document.
@@ -150,13 +150,13 @@ pub enum Progress {
 
 impl Dial {
     /// A dial that waits for the addresses of its host until `deadline`.
-    pub fn new(link: LinkId, url: RelayUrl, errand: Errand, deadline: Instant) -> Self {
-        Dial { link, url, errand, deadline, redirected: None, lookup: None, stage: Stage::Resolving }
+    pub fn new(link: LinkId, url: RelayUrl, purpose: DialPurpose, deadline: Instant) -> Self {
+        Dial { link, url, purpose, deadline, redirected: None, lookup: None, stage: Stage::Resolving }
     }
 
     /// What for.
-    pub fn errand(&self) -> Errand {
-        self.errand
+    pub fn purpose(&self) -> DialPurpose {
+        self.purpose
     }
 
     /// The link that this is to become.
@@ -325,9 +325,9 @@ impl Dial {
         } else {
             Transport::plain(socket)
         };
-        match self.errand {
-            Errand::Link => self.advance(Handshake::new(transport, &self.url), common),
-            Errand::Info => self.advance_fetch(now, Fetch::new(transport, &self.url), None, common),
+        match self.purpose {
+            DialPurpose::Link => self.advance(Handshake::new(transport, &self.url), common),
+            DialPurpose::Info => self.advance_fetch(now, Fetch::new(transport, &self.url), None, common),
         }
     }
 
@@ -441,7 +441,7 @@ mod tests {
         let mut common =
             Dialling { registry: poll.registry(), tls: &tls, allow_private: true, service: &service, crowd };
         let url = RelayUrl::parse(from).unwrap();
-        let mut dial = Dial::new(LinkId::Relay(1), url, Errand::Link, Instant::ZERO);
+        let mut dial = Dial::new(LinkId::Relay(1), url, DialPurpose::Link, Instant::ZERO);
         let mut last = Ok(());
         for location in locations {
             let location = location.map(str::to_owned);
@@ -482,7 +482,7 @@ mod tests {
     #[test]
     fn a_relay_whose_redirect_leads_nowhere_was_reached() {
         let mut dial =
-            Dial::new(LinkId::Relay(1), RelayUrl::parse("wss://a.example").unwrap(), Errand::Info, Instant::ZERO);
+            Dial::new(LinkId::Relay(1), RelayUrl::parse("wss://a.example").unwrap(), DialPurpose::Info, Instant::ZERO);
         assert_eq!(dial.no_document(CloseReason::Connect), CloseReason::Connect);
         dial.redirected = Some(302);
         for reason in [CloseReason::Resolve, CloseReason::PrivateAddress, CloseReason::Connect, CloseReason::Tls] {

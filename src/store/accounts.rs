@@ -345,7 +345,7 @@ mod tests {
         for seed in 0..30 {
             let mut random = Random(seed);
             let disk = Disk::default();
-            let mut store = Store::open(disk.clone(), CACHE).unwrap().with_unindexed_max(30);
+            let mut store = Store::open(disk.clone(), CACHE).unwrap().with_memtable_max(30);
             let holders = [Holder::author(&author(1)), Holder::author(&author(2)), repo("a"), repo("b")];
             let mut made: Vec<(Event, Vec<Holder>)> = Vec::new();
             for n in 0..150 {
@@ -370,7 +370,7 @@ mod tests {
                     2 => {
                         store.commit().unwrap();
                         drop(store);
-                        store = Store::open(disk.clone(), CACHE).unwrap().with_unindexed_max(30);
+                        store = Store::open(disk.clone(), CACHE).unwrap().with_memtable_max(30);
                     }
                     _ => {}
                 }

@@ -3,8 +3,8 @@
 
 use super::accounts::Charges;
 use super::damage::FORGOTTEN;
+use super::memtable::{Key, Keys};
 use super::schema::{self, AddressKey, IdAuthorKey};
-use super::unindexed::{Key, Keys};
 use super::{Progress, Seq, StoreError};
 use crate::protocol::relay_url::RelayUrl;
 use crate::protocol::repo::RepoAddr;

@@ -10,7 +10,7 @@
 //! its fence, and the rest gets fences of its own.
 //!
 //! In a block stands once what all its keys begin with, then each key's rest with its value:
-//! `length of the beginning (1) ‖ beginning ‖ (rest of the key ‖ kind (2, big-endian)) …`.
+//! `length of the prefix (1) ‖ prefix ‖ (rest of the key ‖ kind (2, big-endian)) …`.
 
 use super::StoreError;
 use redb::{ReadableTable, Table};
@@ -36,7 +36,7 @@ pub(super) const fn last_fence<const N: usize>() -> [u8; N] {
 /// A block that is read.
 #[derive(Clone, Copy)]
 pub(super) struct Block<'a, const N: usize> {
-    beginning: &'a [u8],
+    prefix: &'a [u8],
     rest: &'a [u8],
 }
 
@@ -44,54 +44,54 @@ impl<'a, const N: usize> Block<'a, N> {
     /// The block in some bytes; anything else is damage.
     pub(super) fn of(bytes: &'a [u8]) -> Result<Block<'a, N>, StoreError> {
         let (&len, bytes) = bytes.split_first().ok_or(StoreError::Corrupt)?;
-        let (beginning, rest) = bytes.split_at_checked(len.into()).ok_or(StoreError::Corrupt)?;
-        if beginning.len() > N || rest.is_empty() || !rest.len().is_multiple_of(entry_len::<N>(beginning.len())) {
+        let (prefix, rest) = bytes.split_at_checked(len.into()).ok_or(StoreError::Corrupt)?;
+        if prefix.len() > N || rest.is_empty() || !rest.len().is_multiple_of(entry_len::<N>(prefix.len())) {
             return Err(StoreError::Corrupt);
         }
-        Ok(Block { beginning, rest })
+        Ok(Block { prefix, rest })
     }
 
-    /// A block that was looked at before, with what [`Block::beginning_len`] said then.
-    pub(super) fn resumed(bytes: &'a [u8], beginning_len: usize) -> Block<'a, N> {
-        let (beginning, rest) = bytes[1..].split_at(beginning_len);
-        Block { beginning, rest }
+    /// A block that was looked at before, with what [`Block::prefix_len`] said then.
+    pub(super) fn resumed(bytes: &'a [u8], prefix_len: usize) -> Block<'a, N> {
+        let (prefix, rest) = bytes[1..].split_at(prefix_len);
+        Block { prefix, rest }
     }
 
     /// With how many bytes all its keys begin alike.
-    pub(super) fn beginning_len(&self) -> usize {
-        self.beginning.len()
+    pub(super) fn prefix_len(&self) -> usize {
+        self.prefix.len()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.rest.len() / entry_len::<N>(self.beginning.len())
+        self.rest.len() / entry_len::<N>(self.prefix.len())
     }
 
     /// The entry at a position below [`Block::len`].
     pub(super) fn entry(&self, position: usize) -> Entry<N> {
-        let (rest, kind) = self.packed(position).split_at(N - self.beginning.len());
+        let (rest, kind) = self.packed(position).split_at(N - self.prefix.len());
         let mut key = [0; N];
-        key[..self.beginning.len()].copy_from_slice(self.beginning);
-        key[self.beginning.len()..].copy_from_slice(rest);
+        key[..self.prefix.len()].copy_from_slice(self.prefix);
+        key[self.prefix.len()..].copy_from_slice(rest);
         (key, u16::from_be_bytes([kind[0], kind[1]]))
     }
 
     /// How many entries are before `key`.
     pub(super) fn before(&self, key: &[u8; N]) -> usize {
-        self.partition(|beginning, rest| (beginning, rest) < key.split_at(self.beginning.len()))
+        self.partition(|prefix, rest| (prefix, rest) < key.split_at(self.prefix.len()))
     }
 
     /// How many entries are up to `key`.
     pub(super) fn up_to(&self, key: &[u8; N]) -> usize {
-        self.partition(|beginning, rest| (beginning, rest) <= key.split_at(self.beginning.len()))
+        self.partition(|prefix, rest| (prefix, rest) <= key.split_at(self.prefix.len()))
     }
 
     /// How many entries there are until one of which `is_left` is not true: it is for all before and for none after.
     fn partition(&self, is_left: impl Fn(&[u8], &[u8]) -> bool) -> usize {
-        let rest_len = N - self.beginning.len();
+        let rest_len = N - self.prefix.len();
         let (mut from, mut to) = (0, self.len());
         while from < to {
             let middle = from.midpoint(to);
-            match is_left(self.beginning, &self.packed(middle)[..rest_len]) {
+            match is_left(self.prefix, &self.packed(middle)[..rest_len]) {
                 true => from = middle + 1,
                 false => to = middle,
             }
@@ -100,7 +100,7 @@ impl<'a, const N: usize> Block<'a, N> {
     }
 
     fn packed(&self, position: usize) -> &'a [u8] {
-        let len = entry_len::<N>(self.beginning.len());
+        let len = entry_len::<N>(self.prefix.len());
         &self.rest[position * len..][..len]
     }
 
@@ -316,9 +316,9 @@ fn entry_len<const N: usize>(common: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::super::index::Index;
+    use super::super::memtable::{IndexEntries, Key};
     use super::super::schema::IndexTable;
     use super::super::testing::Random;
-    use super::super::unindexed::{IndexEntries, Key};
     use super::*;
     use redb::backends::InMemoryBackend;
     use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableDefinition};
@@ -352,9 +352,9 @@ mod tests {
     /// Keys of some few beginnings, as authors and tags are, or of none.
     fn key(random: &mut Random) -> [u8; N] {
         let mut key = [0; N];
-        let beginning = random.below(4) as u8;
-        key[..12].fill(beginning);
-        match beginning {
+        let prefix = random.below(4) as u8;
+        key[..12].fill(prefix);
+        match prefix {
             0 => key.iter_mut().for_each(|byte| *byte = random.next() as u8),
             _ => key[12..20].copy_from_slice(&random.next().to_le_bytes()),
         }
@@ -381,11 +381,11 @@ mod tests {
                 let table = db.begin_read().unwrap().open_table(TABLE).unwrap();
                 assert!(checked(&table).unwrap().iter().copied().eq(model.clone()), "seed {seed}");
                 // Some of it waits.
-                let mut unindexed: IndexEntries<N> = (0..30).map(|n| (Key(key(&mut random)), n)).collect();
-                unindexed.retain(|key, _| !model.contains_key(&key.0));
-                let index = Index { table: &table, unindexed: &unindexed };
+                let mut memtable: IndexEntries<N> = (0..30).map(|n| (Key(key(&mut random)), n)).collect();
+                memtable.retain(|key, _| !model.contains_key(&key.0));
+                let index = Index { table: &table, memtable: &memtable };
                 let mut all = model.clone();
-                all.extend(unindexed.iter().map(|(key, kind)| (key.0, *kind)));
+                all.extend(memtable.iter().map(|(key, kind)| (key.0, *kind)));
                 for _ in 0..20 {
                     let (a, b) = (key(&mut random), key(&mut random));
                     let held = *all.keys().nth(random.below(all.len() as u64) as usize).unwrap();

@@ -3,7 +3,7 @@
 //! It is remembered while somebody asks for it, and as much as fits; a reader that is too far behind begins anew.
 
 use super::id_sets::SetItem;
-use super::unindexed::Keys;
+use super::memtable::Keys;
 use crate::limits::CHANGES_KEPT_MAX;
 use std::cell::Cell;
 use std::collections::VecDeque;

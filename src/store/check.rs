@@ -67,11 +67,11 @@ pub(super) fn assert_consistent(snapshot: &Snapshot) -> Result<(), StoreError> {
     assert_eq!(snapshot.replaceable.len()?, versions, "each version is an event");
     assert_eq!(snapshot.expirations.len()?, expirations, "each expiration is an event's");
     assert_charged(snapshot)?;
-    let unindexed = &snapshot.unindexed;
-    assert_eq!(entries(&snapshot.by_time(), unindexed.by_time.first, &forgotten)?, times);
-    assert_eq!(entries(&snapshot.by_kind(), unindexed.by_kind.first, &forgotten)?, kinds);
-    assert_eq!(entries(&snapshot.by_author(), unindexed.by_author.first, &forgotten)?, authors);
-    assert_eq!(entries(&snapshot.by_tag(), unindexed.by_tag.first, &forgotten)?, tags);
+    let memtable = &snapshot.memtable;
+    assert_eq!(entries(&snapshot.by_time(), memtable.by_time.first, &forgotten)?, times);
+    assert_eq!(entries(&snapshot.by_kind(), memtable.by_kind.first, &forgotten)?, kinds);
+    assert_eq!(entries(&snapshot.by_author(), memtable.by_author.first, &forgotten)?, authors);
+    assert_eq!(entries(&snapshot.by_tag(), memtable.by_tag.first, &forgotten)?, tags);
     Ok(())
 }
 
@@ -104,7 +104,7 @@ fn entries<const N: usize>(
         assert!(schema::place_seq(&schema::key_place(&key)) < first, "an entry is written before its time");
         entries.insert((key.to_vec(), kind));
     }
-    for (key, kind) in index.unindexed {
+    for (key, kind) in index.memtable {
         assert!(schema::place_seq(&schema::key_place(&key.0)) >= first, "an entry is held back for too long");
         entries.insert((key.0.to_vec(), *kind));
     }

@@ -301,7 +301,7 @@ mod tests {
         let mut found = 0;
         for round in 0..6 {
             let events = random_events(&mut random, 1_100);
-            let mut store = Store::in_memory().with_unindexed_max([0, 900, 1_000_000][round % 3]);
+            let mut store = Store::in_memory().with_memtable_max([0, 900, 1_000_000][round % 3]);
             let mut placed: Vec<(Seq, Event)> = Vec::new();
             for event in &events {
                 placed.push((store.stage(event.clone()).unwrap().seq, event.clone()));
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn what_comes_and_goes_meanwhile_leaves_the_rest_as_it_was() {
-        let mut store = Store::in_memory().with_unindexed_max(0);
+        let mut store = Store::in_memory().with_memtable_max(0);
         let events: Vec<Event> = (0..40).map(|n| event(1, 1, n, &[], "")).collect();
         events.iter().for_each(|event| drop(store.stage(event.clone()).unwrap()));
         store.commit().unwrap();

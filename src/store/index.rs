@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use super::blocks::{Block, Entry};
-use super::unindexed::{IndexEntries, Key};
+use super::memtable::{IndexEntries, Key};
 use redb::{AccessGuard, Range, ReadOnlyTable};
 use std::collections::btree_map;
 use std::ops::Bound;
@@ -10,23 +10,23 @@ use std::ops::Bound;
 /// An index as it was committed: its table of blocks, and what that lacks. No key is in both.
 pub(super) struct Index<'a, const N: usize> {
     pub table: &'a ReadOnlyTable<&'static [u8; N], &'static [u8]>,
-    pub unindexed: &'a IndexEntries<N>,
+    pub memtable: &'a IndexEntries<N>,
 }
 
 impl<'a, const N: usize> Index<'a, N> {
     /// The entries from a bound up to a key, in the order of their keys.
     pub(super) fn range(&self, from: Bound<&[u8; N]>, to: &[u8; N]) -> Result<Entries<'a, N>, StoreError> {
         let mut written = Written::range(self.table, from, to)?;
-        let mut unindexed = self.unindexed.range((from.map(|key| Key(*key)), Bound::Included(Key(*to))));
-        let heads = (written.next()?, unindexed.next());
-        Ok(Entries { written, unindexed, heads })
+        let mut memtable = self.memtable.range((from.map(|key| Key(*key)), Bound::Included(Key(*to))));
+        let heads = (written.next()?, memtable.next());
+        Ok(Entries { written, memtable, heads })
     }
 }
 
 /// A walk over an index.
 pub(super) struct Entries<'a, const N: usize> {
     written: Written<N>,
-    unindexed: btree_map::Range<'a, Key<N>, u16>,
+    memtable: btree_map::Range<'a, Key<N>, u16>,
     /// The next of each.
     heads: (Option<Entry<N>>, Option<(&'a Key<N>, &'a u16)>),
 }
@@ -35,14 +35,14 @@ impl<const N: usize> Entries<'_, N> {
     /// The next entry.
     pub(super) fn next(&mut self) -> Result<Option<Entry<N>>, StoreError> {
         let is_written = match self.heads {
-            (Some((written, _)), Some((unindexed, _))) => written < unindexed.0,
+            (Some((written, _)), Some((memtable, _))) => written < memtable.0,
             (written, _) => written.is_some(),
         };
         if is_written {
             let next = self.written.next()?;
             return Ok(std::mem::replace(&mut self.heads.0, next));
         }
-        let next = std::mem::replace(&mut self.heads.1, self.unindexed.next());
+        let next = std::mem::replace(&mut self.heads.1, self.memtable.next());
         Ok(next.map(|(key, kind)| (key.0, *kind)))
     }
 }
@@ -60,7 +60,7 @@ struct Written<const N: usize> {
 /// Where a walk is in a block.
 struct Here<const N: usize> {
     block: AccessGuard<'static, &'static [u8]>,
-    beginning_len: usize,
+    prefix_len: usize,
     next: usize,
     end: usize,
 }
@@ -81,7 +81,7 @@ impl<const N: usize> Written<N> {
         loop {
             let Some(here) = &mut self.here else { return Ok(None) };
             if here.next < here.end {
-                let entry = Block::resumed(here.block.value(), here.beginning_len).entry(here.next);
+                let entry = Block::resumed(here.block.value(), here.prefix_len).entry(here.next);
                 here.next += 1;
                 return Ok(Some(entry));
             }
@@ -107,8 +107,8 @@ impl<const N: usize> Written<N> {
         };
         self.is_last = *fence.value() >= self.to;
         let end = if self.is_last { block.up_to(&self.to) } else { block.len() };
-        let beginning_len = block.beginning_len();
-        self.here = Some(Here { block: bytes, beginning_len, next, end });
+        let prefix_len = block.prefix_len();
+        self.here = Some(Here { block: bytes, prefix_len, next, end });
         Ok(())
     }
 }

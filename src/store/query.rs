@@ -271,7 +271,7 @@ mod tests {
 
     fn store_of(random: &mut Random, count: usize) -> (Store, Vec<(Seq, Event)>) {
         // Some of it is in the indexes, the rest is not yet.
-        let mut store = Store::in_memory().with_unindexed_max(7 * count / 2);
+        let mut store = Store::in_memory().with_memtable_max(7 * count / 2);
         let mut events = Vec::new();
         for n in 0..count {
             let n = n.to_string();

@@ -104,7 +104,7 @@ mod tests {
     /// A store of ten events and a batch that adds ten and deletes two, on a disk.
     fn scene() -> (Disk, Store) {
         let disk = Disk::default();
-        let mut store = Store::open(disk.clone(), CACHE).unwrap().with_unindexed_max(20);
+        let mut store = Store::open(disk.clone(), CACHE).unwrap().with_memtable_max(20);
         stage(&mut store, (0..10).map(issue));
         store.commit().unwrap();
         stage(&mut store, (10..20).map(issue));

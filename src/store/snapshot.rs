@@ -5,8 +5,8 @@ use super::accounts::{ACCOUNT_LEN, Charge, Holder, Usage};
 use super::damage;
 use super::index::Index;
 use super::medium::Watch;
+use super::memtable::{Key, Keys, Memtable};
 use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN, Place};
-use super::unindexed::{Key, Keys, Unindexed};
 use super::{Seq, StoreError};
 use nostr::event::{Event, EventId};
 use redb::{AccessGuard, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
@@ -33,7 +33,7 @@ pub(super) struct Snapshot {
     pub budgets: ReadOnlyTable<&'static str, &'static str>,
     pub charges: ReadOnlyTable<&'static [u8; ACCOUNT_LEN], &'static [u8]>,
     pub accounts: ReadOnlyTable<&'static [u8; ACCOUNT_LEN], &'static [u8]>,
-    pub unindexed: Unindexed,
+    pub memtable: Memtable,
     watch: Arc<Watch>,
     ids: ReadOnlyTable<&'static [u8; 32], (u64, u64)>,
     by_time: OpenIndex<BY_TIME_LEN>,
@@ -45,9 +45,9 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// The first of a database that was just opened: finds what its indexes lack.
     pub(super) fn open(db: &Database, watch: &Arc<Watch>) -> Result<Snapshot, StoreError> {
-        let unindexed = Unindexed::nothing(&db.begin_read()?)?;
-        let (first, last) = unindexed.firsts();
-        let mut snapshot = Snapshot::take(db, watch, unindexed)?;
+        let memtable = Memtable::nothing(&db.begin_read()?)?;
+        let (first, last) = memtable.firsts();
+        let mut snapshot = Snapshot::take(db, watch, memtable)?;
         if last > snapshot.next_seq {
             return Err(StoreError::Corrupt);
         }
@@ -57,17 +57,17 @@ impl Snapshot {
                 continue;
             }
             let event = schema::parse(json.value())?;
-            let is_listed = seq.value() < snapshot.unindexed.ids.first;
+            let is_listed = seq.value() < snapshot.memtable.ids.first;
             if seq.value() >= snapshot.next_seq || snapshot.id(&event.id)?.is_some() != is_listed {
                 return Err(StoreError::Corrupt);
             }
-            snapshot.unindexed.add([Keys::of(seq.value(), &event)].iter());
+            snapshot.memtable.add([Keys::of(seq.value(), &event)].iter());
         }
         Ok(snapshot)
     }
 
-    /// What is committed now, if the indexes lack `unindexed`.
-    pub(super) fn take(db: &Database, watch: &Arc<Watch>, unindexed: Unindexed) -> Result<Snapshot, StoreError> {
+    /// What is committed now, if the indexes lack `memtable`.
+    pub(super) fn take(db: &Database, watch: &Arc<Watch>, memtable: Memtable) -> Result<Snapshot, StoreError> {
         let txn: ReadTransaction = db.begin_read()?;
         Ok(Snapshot {
             next_seq: schema::next_seq(&txn)?,
@@ -81,7 +81,7 @@ impl Snapshot {
             budgets: txn.open_table(schema::BUDGETS)?,
             charges: txn.open_table(schema::CHARGES)?,
             accounts: txn.open_table(schema::ACCOUNTS)?,
-            unindexed,
+            memtable,
             watch: watch.clone(),
             ids: txn.open_table(schema::IDS)?,
             by_time: txn.open_table(schema::BY_TIME)?,
@@ -171,15 +171,15 @@ impl Snapshot {
     pub(super) fn id(&self, id: &EventId) -> Result<Option<(Seq, u64)>, StoreError> {
         let id = Key(id.to_bytes());
         // What came lately is asked about most, while much comes: several relays and several tags lead to it.
-        if let Some(place) = self.unindexed.ids.entries.get(&id) {
+        if let Some(place) = self.memtable.ids.entries.get(&id) {
             return Ok(Some(*place));
         }
-        if self.unindexed.absent.contains(&id) {
+        if self.memtable.negative_cache.contains(&id) {
             return Ok(None);
         }
         let place = self.ids.get(&id.0)?.map(|entry| entry.value());
         if place.is_none() {
-            self.unindexed.absent.add(id);
+            self.memtable.negative_cache.add(id);
         }
         Ok(place)
     }
@@ -221,28 +221,28 @@ impl Snapshot {
 
     /// Those that wait to be written.
     pub(super) fn waiting_ids(&self) -> impl Iterator<Item = PlacedId> {
-        let unindexed = self.unindexed.ids.entries.iter();
-        unindexed.map(|(id, (seq, at))| (EventId::from_byte_array(id.0), *seq, *at))
+        let memtable = self.memtable.ids.entries.iter();
+        memtable.map(|(id, (seq, at))| (EventId::from_byte_array(id.0), *seq, *at))
     }
 
     /// How many ids there are, those of deleted events included.
     pub(super) fn ids_len(&self) -> Result<u64, StoreError> {
-        Ok(self.ids.len()? + self.unindexed.ids.entries.len() as u64)
+        Ok(self.ids.len()? + self.memtable.ids.entries.len() as u64)
     }
 
     pub(super) fn by_time(&self) -> Index<'_, BY_TIME_LEN> {
-        Index { table: &self.by_time, unindexed: &self.unindexed.by_time.entries }
+        Index { table: &self.by_time, memtable: &self.memtable.by_time.entries }
     }
 
     pub(super) fn by_kind(&self) -> Index<'_, BY_KIND_LEN> {
-        Index { table: &self.by_kind, unindexed: &self.unindexed.by_kind.entries }
+        Index { table: &self.by_kind, memtable: &self.memtable.by_kind.entries }
     }
 
     pub(super) fn by_author(&self) -> Index<'_, BY_AUTHOR_LEN> {
-        Index { table: &self.by_author, unindexed: &self.unindexed.by_author.entries }
+        Index { table: &self.by_author, memtable: &self.memtable.by_author.entries }
     }
 
     pub(super) fn by_tag(&self) -> Index<'_, BY_TAG_LEN> {
-        Index { table: &self.by_tag, unindexed: &self.unindexed.by_tag.entries }
+        Index { table: &self.by_tag, memtable: &self.memtable.by_tag.entries }
     }
 }

@@ -532,21 +532,21 @@ fn what_the_indexes_lack_is_found_again_and_written_in_the_end() {
     let kinds = |store: &Store| all(store, Filter::new().kind(1.into()));
     // The first event that each part lacks: ids, times, kinds, authors, tags.
     let firsts = |store: &Store| {
-        let unindexed = &store.snapshot.as_ref().unwrap().unindexed;
-        let Unindexed { ids, by_time, by_kind, by_author, by_tag, .. } = unindexed;
+        let memtable = &store.snapshot.as_ref().unwrap().memtable;
+        let Memtable { ids, by_time, by_kind, by_author, by_tag, .. } = memtable;
         [ids.first, by_time.first, by_kind.first, by_author.first, by_tag.first]
     };
     let events: Vec<Event> = (0..10).map(|n| event(1, 1, 100 - n, &[&["t", "x"], &["p", "y"]], "")).collect();
     let ids = |range: std::ops::Range<usize>| events[range].iter().map(|e| e.id).collect::<Vec<_>>();
     // Room for 6 entries each of three of them.
-    let mut store = open(&disk).with_unindexed_max(24);
+    let mut store = open(&disk).with_memtable_max(24);
     for event in &events[..3] {
         stage(&mut store, event);
         commit(&mut store);
     }
     assert_eq!((kinds(&store), firsts(&store)), (ids(0..3), [1; 5]));
     drop(store);
-    let mut store = open(&disk).with_unindexed_max(24);
+    let mut store = open(&disk).with_memtable_max(24);
     assert_eq!((kinds(&store), firsts(&store)), (ids(0..3), [1; 5]), "a crash has lost nothing");
     stage(&mut store, &events[3]);
     commit(&mut store);
@@ -555,7 +555,7 @@ fn what_the_indexes_lack_is_found_again_and_written_in_the_end() {
     commit(&mut store);
     assert_eq!((kinds(&store), firsts(&store)), (ids(0..5), [5, 1, 1, 1, 4]), "the others wait on");
     drop(store);
-    let mut store = open(&disk).with_unindexed_max(24);
+    let mut store = open(&disk).with_memtable_max(24);
     assert_eq!((kinds(&store), firsts(&store)), (ids(0..5), [5, 1, 1, 1, 4]), "each lacks its own after a crash");
     store.assert_invariants().unwrap();
     events[5..].iter().for_each(|event| _ = stage(&mut store, event));
@@ -575,7 +575,7 @@ fn an_id_that_was_looked_for_in_vain_is_found_once_it_is_there() {
     let deletion = event(1, 5, 12, &[&["e", &deleted_at_once.id.to_hex()]], "");
     // Room for what the first commit leaves, or none: its ids are written by the second.
     for room in [1_000, 0] {
-        let mut store = Store::in_memory().with_unindexed_max(room);
+        let mut store = Store::in_memory().with_memtable_max(room);
         for event in [&stored, &deleted_at_once] {
             assert_eq!((store.known(&event.id), store.known(&event.id)), (Ok(None), Ok(None)));
         }
@@ -641,7 +641,7 @@ fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_it_holds() {
     let txn = db.begin_write().unwrap();
     txn.delete_table(schema::BUDGETS).unwrap();
     for part in ["", "_time", "_kind", "_author", "_tag"] {
-        txn.open_table(schema::META).unwrap().remove(&*format!("unindexed{part}")).unwrap().unwrap();
+        txn.open_table(schema::META).unwrap().remove(&*format!("memtable{part}")).unwrap().unwrap();
     }
     flatten(&txn, "by_time", schema::BY_TIME);
     flatten(&txn, "by_kind", schema::BY_KIND);
@@ -720,7 +720,7 @@ fn indexes_of_single_entries_are_brought_into_blocks() {
     let store = open(&disk);
     store.assert_invariants().unwrap();
     assert_eq!(all(&store, Filter::new().hashtag("x")).len(), 520);
-    assert_eq!(store.snapshot.as_ref().unwrap().unindexed.by_tag.entries.len(), 20);
+    assert_eq!(store.snapshot.as_ref().unwrap().memtable.by_tag.entries.len(), 20);
 }
 
 fn flatten<const N: usize>(txn: &redb::WriteTransaction, name: &str, index: schema::IndexTable<N>) {
@@ -790,8 +790,8 @@ fn the_rules_agree_with_a_naive_model() {
         let mut random = Random(seed);
         let disk = Disk::default();
         // Entries of no event, of some, of more than there are.
-        let unindexed_max = [0, 100, 10_000][seed as usize % 3];
-        let mut store = open(&disk).with_unindexed_max(unindexed_max);
+        let memtable_max = [0, 100, 10_000][seed as usize % 3];
+        let mut store = open(&disk).with_memtable_max(memtable_max);
         let mut model = Model::default();
         let mut seen: Vec<Event> = Vec::new();
         for _ in 0..300 {
@@ -830,7 +830,7 @@ fn the_rules_agree_with_a_naive_model() {
                     true => drop(store),
                     false => store.close().unwrap(),
                 }
-                store = open(&disk).with_unindexed_max(unindexed_max);
+                store = open(&disk).with_memtable_max(memtable_max);
                 store.assert_invariants().unwrap();
             }
         }

@@ -4,9 +4,9 @@
 use super::accounts::{ACCOUNT_LEN, Charge, Usage};
 use super::damage;
 use super::index::Index;
+use super::memtable::{Key, Keys};
 use super::schema::{self, Part};
 use super::snapshot::Snapshot;
-use super::unindexed::{Key, Keys};
 use super::{Seq, Store, StoreError, blocks};
 use nostr::event::Event;
 use redb::ReadableTable;
@@ -217,9 +217,9 @@ mod tests {
         change(&txn, &events);
         txn.commit().unwrap();
         let Store { snapshot, db: Some(db), watch, .. } = &store else { panic!("it is open") };
-        let unindexed = super::super::Unindexed::nothing(&redb::ReadableDatabase::begin_read(db).unwrap()).unwrap();
+        let memtable = super::super::Memtable::nothing(&redb::ReadableDatabase::begin_read(db).unwrap()).unwrap();
         assert!(snapshot.is_some());
-        let snapshot = Snapshot::take(db, watch, unindexed).unwrap();
+        let snapshot = Snapshot::take(db, watch, memtable).unwrap();
         let findings = Store { snapshot: Some(snapshot), ..store }.verify().unwrap();
         assert!(!findings.is_sound(), "{findings:?}");
         findings

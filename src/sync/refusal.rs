@@ -35,7 +35,7 @@ pub enum Refusal {
 impl Refusal {
     /// Reads the reason of a CLOSED, or a NOTICE.
     pub fn of(text: &str) -> Refusal {
-        let text = beginning(text);
+        let text = prefix(text);
         let upper_case = text.contains("#A\" is not allowed") || text.contains("#E\" is not allowed");
         let text = text.to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
@@ -101,7 +101,7 @@ pub const RATE_LIMITED: [&str; 6] =
     ["rate-limited", "rate limited", "rate limit", "slow down", "too many requests", "too fast"];
 
 /// The part of a relay's words that is read for what it means.
-pub fn beginning(text: &str) -> &str {
+pub fn prefix(text: &str) -> &str {
     let mut ends = (0..=text.len().min(REFUSAL_BYTES_READ)).rev();
     &text[..ends.find(|end| text.is_char_boundary(*end)).unwrap_or(0)]
 }

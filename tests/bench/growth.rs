@@ -23,7 +23,7 @@ const BASE: Size = Size { repos: 100, roots: 5_000, comments: 4_900, relays: 10 
 /// New events by which a size is measured.
 const MEASURED: usize = 4_000;
 /// Index entries that wait: the events by which a size is measured have theirs written once.
-const UNINDEXED_MAX: usize = 30_000;
+const MEMTABLE_MAX: usize = 30_000;
 /// Events in one commit.
 const BATCH: usize = 200;
 
@@ -70,7 +70,7 @@ fn cost(size: Size) -> Duration {
     let now = unix_now();
     let world = World::new(shape, DOMAIN, &urls, now);
     let directory = TempDir::new("growth");
-    let store = store_in(&directory.path().join("store")).with_unindexed_max(UNINDEXED_MAX);
+    let store = store_in(&directory.path().join("store")).with_memtable_max(MEMTABLE_MAX);
     let mut driven = Driven::new(settings(), now, store);
     let lines: Vec<String> = world.events.iter().map(Event::as_json).collect();
     driven.import(lines.iter().map(String::as_str));

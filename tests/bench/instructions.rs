@@ -21,7 +21,7 @@ use support::world::{Shape, World};
 /// What is there before anything is counted.
 const SHAPE: Shape = Shape { repos: 20, roots_per_repo: 10, comments: 400, padding: 490, relays_per_repo: 1 };
 /// Index entries that wait, so that some hundreds of events have theirs written.
-const UNINDEXED_MAX: usize = 4_000;
+const MEMTABLE_MAX: usize = 4_000;
 /// Events in one commit.
 const BATCH: usize = 100;
 /// Of what can be counted, so much is prepared.
@@ -60,7 +60,7 @@ impl Scene {
     fn new() -> Scene {
         let urls = relay_urls(1);
         let world = World::new(SHAPE, DOMAIN, &[&urls[0]], NOW);
-        let mut driven = Driven::new(settings(), NOW, Store::in_memory().with_unindexed_max(UNINDEXED_MAX));
+        let mut driven = Driven::new(settings(), NOW, Store::in_memory().with_memtable_max(MEMTABLE_MAX));
         let lines: Vec<String> = world.events.iter().map(Event::as_json).collect();
         driven.import(lines.iter().map(String::as_str));
         driven.pass_secs(60);

@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 
 const STARTS: usize = 5;
 /// Events whose index entries waited in memory when the process was killed: nearly the most that may.
-const UNINDEXED: usize = 25_000;
+const MEMTABLE: usize = 25_000;
 
 pub fn run(bench: &mut Bench) {
     let relays = two_relays(RelayLimits::default(), None);
     let world = world_on(&relays, SHAPE);
     let setup = setup_with(&relays);
-    let (indexed, unindexed) = world.events.split_at(world.events.len() - UNINDEXED);
+    let (indexed, memtable) = world.events.split_at(world.events.len() - MEMTABLE);
     setup.import_events(indexed, &[]);
-    import_unindexed(&setup, unindexed);
+    import_unindexed(&setup, memtable);
     drop(world);
     let (cpu, _) = best_start(&setup, &relays, Process::kill);
     note(&format!(
-        "{:.0} ms of processor to the first REQ after a crash that left {UNINDEXED} of them out of the indexes",
+        "{:.0} ms of processor to the first REQ after a crash that left {MEMTABLE} of them out of the indexes",
         cpu.as_secs_f64() * 1e3
     ));
 
@@ -44,7 +44,7 @@ pub fn run(bench: &mut Bench) {
 /// Takes in events and ends as in a crash: they are durable, and the indexes lack them.
 fn import_unindexed(setup: &Setup, events: &[Event]) {
     let lines: Vec<String> = events.iter().map(Event::as_json).collect();
-    let store = store_in(&setup.store_file()).with_unindexed_max(usize::MAX);
+    let store = store_in(&setup.store_file()).with_memtable_max(usize::MAX);
     let mut driven = Driven::new(settings(), unix_now(), store);
     let before = driven.last_seq();
     driven.import(lines.iter().map(String::as_str));

@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 /// Small, so that pages are written before their commit as well.
 const CACHE_BYTES: usize = 64 << 10;
 /// Index entries that wait in memory: of some commits, so that others write them.
-const UNINDEXED_MAX: usize = 40;
+const MEMTABLE_MAX: usize = 40;
 
 /// Everything that can be read of a store.
 fn content(store: &Store) -> String {
@@ -29,7 +29,7 @@ fn content(store: &Store) -> String {
 }
 
 fn open(disk: &Disk) -> Result<Store, StoreError> {
-    Ok(Store::open(disk.clone(), CACHE_BYTES)?.with_unindexed_max(UNINDEXED_MAX))
+    Ok(Store::open(disk.clone(), CACHE_BYTES)?.with_memtable_max(MEMTABLE_MAX))
 }
 
 /// What one commit of a story makes durable.

@@ -123,7 +123,7 @@ enum Happening {
 /// Bytes of redb's cache: small, so that pages are really evicted and read again.
 const CACHE_BYTES: usize = 1 << 20;
 /// Index entries that wait in memory: those of some twenty events.
-const UNINDEXED_MAX: usize = 200;
+const MEMTABLE_MAX: usize = 200;
 /// Happenings given to the process in one turn.
 const HAPPENINGS_PER_TURN: usize = 64;
 /// Turns at one and the same moment that neither end in an output nor in a commit.
@@ -531,7 +531,7 @@ impl Drop for World {
 }
 
 fn boot_engine(disk: Disk, settings: Settings, now: Now) -> Result<Box<dyn Process>, StoreError> {
-    let store = Store::open(disk, CACHE_BYTES)?.with_unindexed_max(UNINDEXED_MAX);
+    let store = Store::open(disk, CACHE_BYTES)?.with_memtable_max(MEMTABLE_MAX);
     Ok(Box::new(Engine::new(store, settings, now)?))
 }
 

@@ -8,7 +8,7 @@ use mio::net::TcpStream;
 use crate::contract::{CloseReason, Input, LinkId, Output};
 use crate::io::connections::{Connection, Connections, Open};
 use crate::io::crowd::Crowd;
-use crate::io::dial::{Dial, Dialling, Errand, Progress};
+use crate::io::dial::{Dial, DialPurpose, Dialling, Progress};
 use crate::io::event_loop::{Core, EventLoop, LoopOptions, RunError};
 use crate::io::link::{Frame, Link};
 use crate::io::resolver::{Lookup, ResolveError};
@@ -73,8 +73,8 @@ impl EventLoop {
         let now = self.clock.now();
         while let Some(output) = core.poll_output() {
             match output {
-                Output::Dial { link, url } => self.dial(now, link, url, Errand::Link),
-                Output::Inquire { link, url } => self.dial(now, link, url, Errand::Info),
+                Output::Dial { link, url } => self.dial(now, link, url, DialPurpose::Link),
+                Output::Inquire { link, url } => self.dial(now, link, url, DialPurpose::Info),
                 Output::Send { link, text } => self.send(now.mono, link, text),
                 Output::Ping { link } => self.ping(now.mono, link),
                 Output::Close { link, code } => self.close(now, link, code),
@@ -83,10 +83,10 @@ impl EventLoop {
         }
     }
 
-    fn dial(&mut self, now: Now, link: LinkId, url: RelayUrl, errand: Errand) {
+    fn dial(&mut self, now: Now, link: LinkId, url: RelayUrl, purpose: DialPurpose) {
         assert!(matches!(link, LinkId::Relay(_)), "only relays are dialled");
         let deadline = now.mono + self.options.connect_timeout;
-        let dial = Box::new(Dial::new(link, url, errand, deadline));
+        let dial = Box::new(Dial::new(link, url, purpose, deadline));
         let key = self.connections.insert(Connection::Dial(dial));
         self.look_up(now, key);
     }
@@ -160,7 +160,7 @@ impl EventLoop {
 
     fn on_dial(&mut self, now: Now, key: usize, progress: Progress, core: &mut impl Core) -> Result<(), RunError> {
         let Some(Connection::Dial(dial)) = self.connections.get_mut(key) else { panic!("this is a dial") };
-        let (id, errand) = (dial.link(), dial.errand());
+        let (id, purpose) = (dial.link(), dial.purpose());
         match progress {
             Progress::Pending => {
                 let (deadline, cut_short) = (dial.next_deadline(), dial.cut_short());
@@ -185,12 +185,12 @@ impl EventLoop {
                 self.inquired.push((id, Ok(document)));
             }
             Progress::Failed(reason) => {
-                log::debug!("{}: {errand:?}: {reason:?}", dial.url());
+                log::debug!("{}: {purpose:?}: {reason:?}", dial.url());
                 let no_document = dial.no_document(reason);
                 self.drop_dial(now, key);
-                match errand {
-                    Errand::Link => self.ended.push((id, reason)),
-                    Errand::Info => self.inquired.push((id, Err(no_document))),
+                match purpose {
+                    DialPurpose::Link => self.ended.push((id, reason)),
+                    DialPurpose::Info => self.inquired.push((id, Err(no_document))),
                 }
             }
         }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sync::refusal::{RATE_LIMITED, beginning};
+use crate::sync::refusal::{RATE_LIMITED, prefix};
 
 /// Why a reconciliation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub enum NegRefusal {
 impl NegRefusal {
     /// Reads the reason of a NEG-ERR, or of a CLOSED that names a reconciliation.
     pub fn of_error(reason: &str, max_records: Option<u64>) -> NegRefusal {
-        let text = beginning(reason).to_ascii_lowercase();
+        let text = prefix(reason).to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
         // Wordings before prefixes: "blocked:" alone says nothing.
         let too_many = ["too many query results", "too many results", "too many records"];
@@ -56,7 +56,7 @@ impl NegRefusal {
 
     /// Reads a NOTICE that came while a reconciliation waited for an answer; `None` if it does not speak of that.
     pub fn of_notice(notice: &str) -> Option<NegRefusal> {
-        let text = beginning(notice).to_ascii_lowercase();
+        let text = prefix(notice).to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
         if has(&["too many concurrent neg"]) {
             Some(NegRefusal::TooManyAtOnce)

@@ -5,8 +5,8 @@
 //! So no commit is a long one, and it changes no more pages than redb holds until its end. What a crash leaves unwritten
 //! is found again in the events themselves.
 
-use super::absent::Absent;
 use super::blocks;
+use super::negative_cache::NegativeCache;
 use super::schema::{self, BY_AUTHOR_LEN, BY_KIND_LEN, BY_TAG_LEN, BY_TIME_LEN, IndexTable, Part, Place};
 use super::{Seq, StoreError};
 use nostr::event::Event;
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 
 /// What waits to be written into each part.
-pub(super) struct Unindexed {
+pub(super) struct Memtable {
     /// In an order that is another in each process.
     pub ids: Waiting<HashMap<Key<32>, (Seq, u64)>>,
     pub by_time: Waiting<IndexEntries<BY_TIME_LEN>>,
@@ -25,7 +25,7 @@ pub(super) struct Unindexed {
     pub by_author: Waiting<IndexEntries<BY_AUTHOR_LEN>>,
     pub by_tag: Waiting<IndexEntries<BY_TAG_LEN>>,
     /// Ids that the table of ids lacks, those that wait for it or do not.
-    pub absent: Absent,
+    pub negative_cache: NegativeCache,
 }
 
 /// Kinds of events by their keys in an index.
@@ -37,16 +37,16 @@ pub(super) struct Waiting<M> {
     pub entries: M,
 }
 
-impl Unindexed {
+impl Memtable {
     /// Nothing, in a database whose parts lack the events from the numbers on that it names.
-    pub(super) fn nothing(txn: &ReadTransaction) -> Result<Unindexed, StoreError> {
-        Ok(Unindexed {
+    pub(super) fn nothing(txn: &ReadTransaction) -> Result<Memtable, StoreError> {
+        Ok(Memtable {
             ids: Waiting::nothing(txn, Part::Ids)?,
             by_time: Waiting::nothing(txn, Part::ByTime)?,
             by_kind: Waiting::nothing(txn, Part::ByKind)?,
             by_author: Waiting::nothing(txn, Part::ByAuthor)?,
             by_tag: Waiting::nothing(txn, Part::ByTag)?,
-            absent: Absent::nothing(),
+            negative_cache: NegativeCache::nothing(),
         })
     }
 
@@ -153,14 +153,14 @@ impl Unindexed {
         removed: &[Keys],
         new: impl Iterator<Item = &'a Keys> + Clone,
         first_new: Seq,
-    ) -> Unindexed {
+    ) -> Memtable {
         for part in due {
             match part {
                 Part::Ids => {
                     // The memory stays: it would have to be found again in one piece.
                     self.ids.first = first_new;
                     self.ids.entries.clear();
-                    self.absent.clear();
+                    self.negative_cache.clear();
                 }
                 Part::ByTime => self.by_time = Waiting::from(first_new),
                 Part::ByKind => self.by_kind = Waiting::from(first_new),
@@ -186,7 +186,7 @@ impl Unindexed {
 
 impl<M: Default> Waiting<M> {
     fn nothing(txn: &ReadTransaction, part: Part) -> Result<Waiting<M>, StoreError> {
-        Ok(Waiting::from(schema::unindexed(txn, part)?))
+        Ok(Waiting::from(schema::memtable(txn, part)?))
     }
 
     fn from(first: Seq) -> Waiting<M> {
