@@ -110,7 +110,6 @@ impl Default for Intake {
 }
 
 /// What is to become of an event.
-#[expect(clippy::large_enum_variant, reason = "it is made once for an event, and taken apart at once")]
 enum Judged {
     /// Nothing more.
     Over(Outcome),

@@ -1,7 +1,7 @@
 //! The page at the own relay's address, for a person with a browser: what this service is, how complete it is, what is new,
 //! and how to use it. One document without scripts and without anything from elsewhere.
 //!
-//! Names and descriptions of repos are strangers' words: all text goes through [`Text`].
+//! Names and descriptions of repos are strangers' words: all text is escaped, wherever it stands.
 
 use std::fmt::{self, Write as _};
 
