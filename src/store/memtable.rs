@@ -186,7 +186,7 @@ impl Memtable {
 
 impl<M: Default> Waiting<M> {
     fn nothing(txn: &ReadTransaction, part: Part) -> Result<Waiting<M>, StoreError> {
-        Ok(Waiting::from(schema::memtable(txn, part)?))
+        Ok(Waiting::from(schema::unindexed(txn, part)?))
     }
 
     fn from(first: Seq) -> Waiting<M> {

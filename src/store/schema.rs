@@ -127,7 +127,7 @@ impl Part {
     /// the ids spoke for all.
     fn unindexed_name(self) -> &'static str {
         match self {
-            Part::Ids => "memtable",
+            Part::Ids => "unindexed",
             Part::ByTime => "unindexed_time",
             Part::ByKind => "unindexed_kind",
             Part::ByAuthor => "unindexed_author",
@@ -173,13 +173,13 @@ fn upgrade(db: &Database, version: u64) -> Result<(), StoreError> {
 }
 
 fn upgrade_indexes(txn: &WriteTransaction) -> Result<(), StoreError> {
-    let memtable = {
+    let unindexed = {
         let meta = txn.open_table(META)?;
         let next_seq = meta.get(META_NEXT_SEQ)?.ok_or(StoreError::Corrupt)?.value();
         meta.get(Part::Ids.unindexed_name())?.map_or(next_seq, |first| first.value())
     };
     for part in Part::ALL {
-        write_unindexed(txn, part, memtable)?;
+        write_unindexed(txn, part, unindexed)?;
     }
     pack(txn, FlatTable::new("by_time"), BY_TIME)?;
     pack(txn, FlatTable::new("by_kind"), BY_KIND)?;
@@ -247,7 +247,7 @@ pub(super) fn write_next_seq(txn: &WriteTransaction, next: Seq) -> Result<(), St
 }
 
 /// The first sequence number that a part knows nothing of.
-pub(super) fn memtable(txn: &ReadTransaction, part: Part) -> Result<Seq, StoreError> {
+pub(super) fn unindexed(txn: &ReadTransaction, part: Part) -> Result<Seq, StoreError> {
     txn.open_table(META)?.get(part.unindexed_name())?.map(|seq| seq.value()).ok_or(StoreError::Corrupt)
 }
 

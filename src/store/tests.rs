@@ -641,7 +641,7 @@ fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_it_holds() {
     let txn = db.begin_write().unwrap();
     txn.delete_table(schema::BUDGETS).unwrap();
     for part in ["", "_time", "_kind", "_author", "_tag"] {
-        txn.open_table(schema::META).unwrap().remove(&*format!("memtable{part}")).unwrap().unwrap();
+        txn.open_table(schema::META).unwrap().remove(&*format!("unindexed{part}")).unwrap().unwrap();
     }
     flatten(&txn, "by_time", schema::BY_TIME);
     flatten(&txn, "by_kind", schema::BY_KIND);
