@@ -278,6 +278,11 @@ impl Reconciliation {
         waited
     }
 
+    /// Whether a batch waits to be asked for again that holds this: it waits no longer once nobody else asks for it.
+    pub fn waits_with(&self, id: &EventId) -> bool {
+        self.again.iter().any(|batch| batch.left.contains(id))
+    }
+
     /// An event of a batch has come. `is_new`: it was not known before.
     pub fn on_event(&mut self, id: EventId, is_new: bool) {
         match is_new {

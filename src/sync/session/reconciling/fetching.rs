@@ -64,8 +64,9 @@ impl Session {
             return;
         }
         *heard_at = cx.now.mono;
-        let mut others = Vec::new();
+        let (mut others, mut is_free) = (Vec::new(), false);
         for (key, open) in &mut self.reconciling.open {
+            is_free |= open.run.waits_with(&id);
             match key == of {
                 true => open.run.on_event(id, fate == Fate::New),
                 false if open.run.on_came_by_other(&id) => others.push(*key),
@@ -73,7 +74,7 @@ impl Session {
             }
         }
         // It may have been the last that one of them waited for.
-        if !others.is_empty() {
+        if is_free || !others.is_empty() {
             others.into_iter().for_each(|key| self.advance(key, cx));
             self.pump(cx);
         }
