@@ -147,6 +147,11 @@ impl Intake {
         asked: impl FnOnce(&Event, &State) -> bool,
         context: &mut IntakeContext<'_>,
     ) -> Result<Result<Outcome, Fault>, StoreError> {
+        let is_larger = raw.is_plainly_larger_than(context.settings.limits.event_bytes_max);
+        // One lookup, which is the store's: what is known already comes most often.
+        if !is_larger && let Some(outcome) = self.known(&raw.id, context)? {
+            return Ok(Ok(outcome));
+        }
         let judged = match from {
             None => self.judge(raw, rules, asked, context),
             Some(party) => match isolate(party, || self.judge(raw, rules, asked, context)) {
@@ -185,7 +190,7 @@ impl Intake {
         Ok(Outcome::Staged { created_at: UnixTime::from(event.created_at), changes, removed: removed.len() })
     }
 
-    /// Judges an event. Changes nothing but what spares work.
+    /// Judges an event that is not known. Changes nothing but what spares work.
     fn judge(
         &mut self,
         raw: &RawEvent<'_>,
@@ -198,9 +203,6 @@ impl Intake {
         let bytes_max = context.settings.limits.event_bytes_max;
         if raw.is_plainly_larger_than(bytes_max) {
             return refuse(Refusal::TooLarge);
-        }
-        if let Some(outcome) = self.known(&raw.id, context)? {
-            return Ok(Judged::Over(outcome));
         }
         let Ok(event) = raw.parse() else { return refuse(Refusal::Malformed) };
         if !asked(&event, context.state) {
