@@ -7,7 +7,6 @@ use std::ops::ControlFlow;
 
 use nostr::event::EventId;
 
-use crate::fault::shared;
 use crate::limits::{TAGGED_CANDIDATES_MAX, TAGGED_SEARCHES_MAX};
 use crate::protocol::filter::Filter;
 use crate::protocol::repo::{ANNOUNCEMENT_KIND, ROOT_KINDS};
@@ -100,7 +99,7 @@ impl Search {
                 found = true;
                 ControlFlow::Break(())
             };
-            let step = shared(|| store.query(query, UnixTime::EPOCH, STEP.min(*left), look))?;
+            let step = store.query(query, UnixTime::EPOCH, STEP.min(*left), look)?;
             if found {
                 return Ok(Some(true));
             }

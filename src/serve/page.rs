@@ -5,8 +5,9 @@
 
 use std::fmt::{self, Write as _};
 
-use nostr::event::Event;
-use nostr::nips::nip19::ToBech32;
+use nostr::event::{Event, Kind};
+use nostr::nips::nip01::Coordinate;
+use nostr::nips::nip19::{Nip19Coordinate, ToBech32};
 
 use super::info::description;
 use crate::limits::{PAGE_IDENTIFIER_BYTES_MAX, PAGE_TEXT_CHARS_MAX};
@@ -167,9 +168,6 @@ fn write_foot(html: &mut String, settings: &Settings) {
 
 /// The address of a repo with this relay as the hint (NIP-19).
 fn naddr(addr: &RepoAddr, settings: &Settings) -> String {
-    use nostr::event::Kind;
-    use nostr::nips::nip01::Coordinate;
-    use nostr::nips::nip19::Nip19Coordinate;
     let coordinate = Coordinate::new(Kind::GitRepoAnnouncement, addr.author).identifier(addr.identifier.clone());
     let hint = nostr::types::RelayUrl::parse(&settings.service.relay_url()).ok();
     Nip19Coordinate::new(coordinate, hint).to_bech32().unwrap_or_default()

@@ -14,7 +14,6 @@ use std::rc::Rc;
 use super::asks::Asks;
 use super::fanout::{Fanout, Slot};
 use super::{Outbox, ServeOutput};
-use crate::fault::shared;
 use crate::limits::{
     CLIENT_HELD_EVENTS_MAX, CLIENT_LIVE_BYTES, CLIENT_PAGE_BYTES, LINK_HOLD_STEP_BYTES, QUERY_LIMIT_MAX,
 };
@@ -304,7 +303,7 @@ impl Session {
             if *undrained < CLIENT_PAGE_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let before = running.query.looked_at();
-        let step = shared(|| store.query(&mut running.query, now, slice, &mut take))?;
+        let step = store.query(&mut running.query, now, slice, &mut take)?;
         let took = running.query.looked_at() - before;
         if step == QueryStep::Done {
             let looked_at = running.looked_at + running.query.looked_at();
@@ -357,7 +356,7 @@ impl Session {
             if subscription.held.is_empty() {
                 self.behind.remove(&number);
             }
-            if let Some(json) = shared(|| store.event_json(seq))? {
+            if let Some(json) = store.event_json(seq)? {
                 let text = message::event_message(&subscription.id, &json);
                 metrics.client_events_live += 1;
                 self.send(text, out);

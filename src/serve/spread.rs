@@ -11,7 +11,6 @@ use nostr::event::Event;
 
 use super::fanout::SubscriptionKey;
 use super::{Serve, TRY_AGAIN_LATER};
-use crate::fault::shared;
 use crate::limits::{FANOUT_BACKLOG_MAX, FANOUT_STEP_COST};
 use crate::metrics::Metrics;
 use crate::protocol::filter::EventTags;
@@ -121,7 +120,7 @@ impl Serve {
             let spreading = match (self.spread.current.take(), self.spread.waiting.front()) {
                 (Some(current), _) => current,
                 (None, Some(&seq)) => {
-                    let json = shared(|| store.event_json(seq))?;
+                    let json = store.event_json(seq)?;
                     self.spread.waiting.pop_front();
                     // It may have been removed meanwhile.
                     let Some(json) = json else { continue };

@@ -24,7 +24,7 @@ impl Store {
     ///
     /// If the store cannot be read.
     pub fn event_json(&self, seq: Seq) -> Result<Option<String>, StoreError> {
-        Ok(self.snapshot()?.record_if_any(seq)?.map(|json| json.value().to_owned()))
+        shared(|| Ok(self.snapshot()?.record_if_any(seq)?.map(|json| json.value().to_owned())))
     }
 
     /// Gives kind and JSON of every committed event of some kinds to `f`, in the order of sequence numbers; `f` says whether
@@ -137,7 +137,7 @@ impl Store {
         candidates_max: usize,
         f: &mut dyn FnMut(Seq, &str) -> ControlFlow<()>,
     ) -> Result<QueryStep, StoreError> {
-        query.step(self.snapshot()?, now, candidates_max, f)
+        shared(|| query.step(self.snapshot()?, now, candidates_max, f))
     }
 
     /// Gives the next authors of committed events to `f`, each once, in the order of the keys, at most `max`: those after a

@@ -81,9 +81,6 @@ pub struct AuditManner {
     pub audited: UnixTime,
 }
 
-/// Of events that were looked up for an audit, so many are beyond its bound.
-pub type LeftOut = u64;
-
 impl Agenda {
     /// That of a link that has just opened.
     pub fn new(audits: Audits, now: Now) -> Agenda {
@@ -240,8 +237,9 @@ impl Agenda {
         self.round.pass.wants_authors() || self.audits.wants_authors()
     }
 
-    /// The authors whose events are held, in the order of their keys: their deletions are asked for.
-    pub fn add_authors(&mut self, authors: &[PublicKey], values_max: usize) -> LeftOut {
+    /// The authors whose events are held, in the order of their keys: their deletions are asked for. Returns how many are
+    /// beyond the bound of an audit.
+    pub fn add_authors(&mut self, authors: &[PublicKey], values_max: usize) -> u64 {
         let chunks = |count| chunk(authors.iter().copied().take(count), values_max).into_iter().map(Subject::Deletions);
         if self.round.pass.wants_authors() {
             self.round.pass.end_authors();
@@ -282,8 +280,9 @@ impl Agenda {
         of_round.into_iter().chain(self.audits.next_thread_at(now)).min()
     }
 
-    /// Events that tag the unit of [`Agenda::wanted_thread`].
-    pub fn add_thread(&mut self, part: ThreadPart, values_max: usize, now: Now) -> LeftOut {
+    /// Events that tag the unit of [`Agenda::wanted_thread`]. Returns how many are beyond the bound of an audit, with a thread
+    /// that is too large counted as one.
+    pub fn add_thread(&mut self, part: ThreadPart, values_max: usize, now: Now) -> u64 {
         let too_large = u64::from(part == ThreadPart::TooLarge);
         let (ids, is_last): (Vec<EventId>, bool) = part.into_ids();
         if !self.is_thread_of_round(now) {

@@ -83,12 +83,6 @@ impl Queue {
         all.into_iter().map(|waiting| &*waiting.task)
     }
 
-    /// Whether one of the round does.
-    #[cfg(test)]
-    pub fn has_round(&self) -> bool {
-        self.reconcilable.iter().chain(&self.others).any(Waiting::is_of_round)
-    }
-
     /// How many of one purpose do, or will again.
     pub fn count(&self, purpose: Purpose) -> usize {
         let waiting = self.reconcilable.iter().chain(&self.others).map(|waiting| &*waiting.task);
@@ -167,7 +161,7 @@ mod tests {
         queue.push_front(task(Purpose::Round, None));
         let order: Vec<_> = std::iter::from_fn(|| since(queue.take_first(true, |_| true))).collect();
         assert_eq!(order, [0, 2, 0, 1, 0]);
-        assert!(queue.is_empty() && !queue.has_round());
+        assert!(queue.is_empty() && queue.count(Purpose::Round) == 0);
     }
 
     #[test]
@@ -194,17 +188,17 @@ mod tests {
             queue
         };
         let mut queue = all();
-        assert!(queue.has_round());
+        assert!(queue.count(Purpose::Round) > 0);
         queue.drop_round();
-        assert!(!queue.has_round());
+        assert!(queue.count(Purpose::Round) == 0);
         assert_eq!(since(queue.take_first(true, |_| true)), Some(1));
-        assert!(!queue.has_round());
+        assert!(queue.count(Purpose::Round) == 0);
         assert_eq!(since(queue.take_first(true, |_| true)), Some(3));
         assert!(queue.is_empty());
         let mut queue = all();
         queue.keep_round();
         assert_eq!(since(queue.take_first(true, |_| true)), Some(0));
-        assert!(queue.has_round());
+        assert!(queue.count(Purpose::Round) > 0);
         assert_eq!(since(queue.take_first(true, |_| true)), Some(2));
         assert!(queue.is_empty());
     }
